@@ -1,0 +1,74 @@
+"""Cleanup that happens: exactly once, in order, inside the grace period, whatever arrives.
+
+Names are loaded on first use, so that `import cleanup_guard` costs next to nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._errors import CleanupError as CleanupError
+    from cleanup_guard._errors import SignalExit as SignalExit
+    from cleanup_guard._events import CallbackDone as CallbackDone
+    from cleanup_guard._events import CallbackFailed as CallbackFailed
+    from cleanup_guard._events import CallbackStarted as CallbackStarted
+    from cleanup_guard._events import CallbackTimedOut as CallbackTimedOut
+    from cleanup_guard._events import DeadlineReached as DeadlineReached
+    from cleanup_guard._events import Event as Event
+    from cleanup_guard._events import Finished as Finished
+    from cleanup_guard._events import HandlerReplaced as HandlerReplaced
+    from cleanup_guard._events import MainFailed as MainFailed
+    from cleanup_guard._events import StopReceived as StopReceived
+    from cleanup_guard._events import StopRedelivered as StopRedelivered
+    from cleanup_guard._events import TookOver as TookOver
+    from cleanup_guard._guard import Guard as Guard
+    from cleanup_guard._guard import current_guard as current_guard
+    from cleanup_guard._guard import guard as guard
+    from cleanup_guard._guard import on_exit as on_exit
+    from cleanup_guard._guard import unregister as unregister
+    from cleanup_guard._report import log_event as log_event
+
+__all__ = [
+    "CallbackDone",
+    "CallbackFailed",
+    "CallbackStarted",
+    "CallbackTimedOut",
+    "CleanupError",
+    "DeadlineReached",
+    "Event",
+    "Finished",
+    "Guard",
+    "HandlerReplaced",
+    "MainFailed",
+    "SignalExit",
+    "StopReceived",
+    "StopRedelivered",
+    "TookOver",
+    "current_guard",
+    "guard",
+    "log_event",
+    "on_exit",
+    "unregister",
+]
+
+_HOMES = {
+    "_errors": ("CleanupError", "SignalExit"),
+    "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
+    "_report": ("log_event",),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    home = next((module for module, names in _HOMES.items() if name in names), "_events")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    value.__module__ = __name__
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,251 @@
+"""The ways out: running what is left, giving everything back, and ending the process when nothing else will.
+
+Callbacks normally run in the guard's own exit. Three nets are below it, and all claim from the same stacks: the take-over by
+the watcher, the early net (before the interpreter joins non-daemon threads, where threads and executors still work) and the
+late net (`atexit`, where some of that no longer does: hazards H29 to H31).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+
+from cleanup_guard import _signals
+from cleanup_guard._errors import SignalExit
+from cleanup_guard._process import REGISTRY, Process, Stop, in_main, unhush_traceback
+from cleanup_guard._report import write_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._events import DeadlineReached, Event
+    from cleanup_guard._stack import Callback
+
+DRAIN = 0.3
+"""Seconds that an ending process gives to hooks, and to its own stdout and stderr, to come to rest."""
+
+
+def run_stop_hooks(process: Process, hooks: list[Callback]) -> None:
+    """Run on_stop callbacks in the order of their registration, in the watcher's helper thread."""
+    from cleanup_guard._events import CallbackFailed
+
+    for hook in hooks:
+        started = process.clock()
+        try:
+            hook.run(None)
+        except BaseException as error:
+            seconds = process.clock() - started
+            process.reporter().emit(CallbackFailed(name=f"on_stop {hook.name}", seconds=seconds, error=error))
+
+
+def run_everything(process: Process) -> None:
+    """The take-over: run all callbacks of all guards from a thread, innermost guard first, then end what cannot end itself."""
+    stop = process.stop
+    assert stop is not None
+    error = SignalExit(stop.signum, stop.status, stop.reason)
+    for guard in reversed(process.guards[:]):
+        guard.run_callbacks(error)
+    if not process.noticed:  # main is in C and may be for ever; a main that has noticed ends in the usual way
+        end_process(process, stop, None)
+
+
+def release(process: Process) -> None:
+    """Give back signals, pipe, thread and timer, in the order that loses no signal. Main thread only."""
+    watcher, process.watcher = process.watcher, None
+    process.disarm()
+    if watcher is not None:
+        watcher.close()
+    for lost in process.handlers.give_back(list(process.handlers.previous)):
+        handler_replaced(process, lost)
+    if not process.exiting:
+        unhush_traceback()
+    late, process.unclaimed = process.unclaimed, []
+    for signum in late:  # they came after the last guard and before the old handler was back
+        signal.raise_signal(signum)
+
+
+def handler_replaced(process: Process, signum: int) -> None:
+    """Tell that somebody took a signal from us."""
+    from cleanup_guard._events import HandlerReplaced
+
+    handler = repr(signal.getsignal(signum))
+    process.reporter().emit(HandlerReplaced(signum=signum, signal=_signals.name_of(signum), handler=handler))
+
+
+# -- nets -------------------------------------------------------------------------------------------------------------------
+
+
+class Nets:
+    """The exit nets of this process, set up once, on the first guard: importing the package registers nothing."""
+
+    def __init__(self) -> None:
+        self.set_up = False
+
+    def stretch(self) -> None:
+        """Register the nets; further calls do nothing."""
+        if self.set_up:
+            return
+        self.set_up = True
+        atexit.register(late_net)
+        # Private, but what concurrent.futures uses for the same reason (gh-126168 asked for a public one): it runs before
+        # the interpreter joins non-daemon threads, which may be waiting for one of our callbacks.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            try:
+                register(early_net)
+            except RuntimeError:
+                pass  # the interpreter is shutting down already: the late net remains
+
+    def stretch_in_child(self) -> None:
+        """A multiprocessing child leaves by `os._exit`, without atexit (H41): its own finalizers do run."""
+        process = sys.modules.get("multiprocessing.process")
+        if process is None or process.parent_process() is None:
+            return
+        from multiprocessing import util
+
+        util.Finalize(None, early_net, exitpriority=0)
+
+
+NETS = Nets()
+
+
+def early_net() -> None:
+    """Run what is left in main's guards: skipped exits (hazard H9), `on_exit` without a guard, popped guards."""
+    process = REGISTRY.process
+    if process is None or process.pid != os.getpid():
+        return
+    process.exiting = True
+    _run_left(process)
+    process.arm_last_resort()
+
+
+def _run_left(process: Process) -> None:
+    while process.guards:
+        guard = process.guards[-1]
+        try:
+            guard.leave_at_exit()
+        except BaseException as error:  # an exception here would skip the interpreter's joins
+            write_line(f"leaving {guard!r} at exit failed: {type(error).__name__}: {error}")
+            if guard in process.guards:
+                process.guards.remove(guard)
+
+
+def late_net() -> None:
+    """As the early net, and for guards of other threads; then leave repeats of the stop ignored, for what comes after Python."""
+    process = REGISTRY.process
+    if process is None or process.pid != os.getpid():
+        return
+    process.exiting = True
+    _run_left(process)
+    for guard in reversed(process.elsewhere[:]):
+        guard.leave_at_exit()
+    if process.stop is not None and in_main():
+        process.handlers.ignore()
+
+
+class LastWord:
+    """Ends the process after the interpreter has flushed its streams: `__del__` of a name in `sys`, which is cleared last.
+
+    There is no other place to do it: `atexit` comes before the flush, and its callbacks cannot change the exit status.
+    """
+
+    NAME = "_cleanup_guard_last_word"
+
+    def __init__(self, signum: int | None, status: int) -> None:
+        self.pid = os.getpid()
+        self.signum = signum
+        self.status = status
+        # Globals may be gone by then.
+        self.getpid, self.kill, self.signal, self.default, self.exit = (
+            os.getpid,
+            os.kill,
+            signal.signal,
+            signal.SIG_DFL,
+            os._exit,
+        )
+
+    def say(self) -> None:
+        """Put it in place."""
+        setattr(sys, self.NAME, self)
+
+    @classmethod
+    def take_back(cls) -> None:
+        """Leave the exit status to Python."""
+        last = sys.__dict__.pop(cls.NAME, None)
+        if last is not None:
+            last.pid = -1
+
+    def __del__(self) -> None:
+        if self.getpid() != self.pid:
+            return
+        if self.signum is not None and self.pid != 1:  # PID 1 survives its own signals (H2)
+            self.signal(self.signum, self.default)
+            self.kill(self.pid, self.signum)
+        self.exit(self.status)
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------------
+
+
+def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> None:
+    """End the process from the watcher, with a report if it is overdue: main is stuck and nobody else will. Never returns."""
+    told: list[Event] = [] if event is None else [event]
+    reporter = process.reporter()
+    for each in told:
+        reporter.emit(each)
+    if event is not None:
+        _dump_stacks(process)
+    reporter.drain(DRAIN)
+    _flush()
+    status = process.exit_status
+    if stop.signum is not None and (status == "signal" or (status is None and stop.signum == _signals.SIGINT)):
+        _die_of(stop.signum)
+    os._exit(status if isinstance(status, int) else stop.status)
+
+
+def _dump_stacks(process: Process) -> None:
+    import faulthandler
+
+    fd = process.stderr.safe_fileno() if process.stderr is not None else None
+    if fd is not None:
+        try:
+            faulthandler.dump_traceback(file=fd, all_threads=True)
+        except (OSError, RuntimeError, ValueError):
+            pass
+
+
+def _flush() -> None:
+    """Flush what the program has printed, in a thread: the stream's lock may be held, or its pipe full."""
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError, RuntimeError):
+                pass
+
+    thread = threading.Thread(target=flush, name="cleanup_guard flush", daemon=True)
+    try:
+        thread.start()
+        thread.join(DRAIN)
+    except RuntimeError:
+        pass
+
+
+def _die_of(signum: int) -> None:
+    """Die by the signal, from a thread: `signal.signal` works only in main, so the disposition is reset below Python.
+
+    Returns if that is not possible: as PID 1, or without ctypes.
+    """
+    if os.getpid() == 1:
+        return
+    try:
+        import ctypes
+
+        ctypes.pythonapi.PyOS_setsig(signum, None)
+    except (ImportError, AttributeError):
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+    os.kill(os.getpid(), signum)

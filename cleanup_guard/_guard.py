@@ -1,0 +1,807 @@
+"""`Guard`: a stack of cleanup callbacks that runs on return, exception, SIGTERM and SIGINT. The module that users see.
+
+`guard` is one name for all uses: `@guard`, `@guard(grace=30)`, `with guard() as g`. `on_exit` registers on the current guard.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from enum import Enum
+
+from cleanup_guard import _signals
+from cleanup_guard._clock import grace_from_environment, seconds
+from cleanup_guard._errors import CleanupError, SignalExit
+from cleanup_guard._events import Finished, MainFailed
+from cleanup_guard._exits import NETS, LastWord, handler_replaced, release
+from cleanup_guard._forks import FORK_HOOKS
+from cleanup_guard._process import REGISTRY, Process, forget, in_main, is_ours
+from cleanup_guard._report import Reporter, log_event
+from cleanup_guard._run import Run
+from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all
+from cleanup_guard._state import Move, State
+from cleanup_guard._watcher import Watcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any, Literal, TypeVar, overload
+
+    from typing_extensions import ParamSpec, Self
+
+    from cleanup_guard._events import Hook
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    F = TypeVar("F", bound="Callable[..., Any]")
+else:
+
+    def overload(function):
+        """What `typing.overload` is at run time; typing itself is not imported for it."""
+        return function
+
+
+class Default(Enum):
+    """Stands for an argument that was not given."""
+
+    GRACE = "the platform's grace period: 10 s, or CLEANUP_GUARD_GRACE"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+class Options:
+    """What a guard was asked for, checked once."""
+
+    __slots__ = ("exit_status", "exit_timeout", "grace", "has_grace", "hooks", "interrupt", "name", "signals")
+
+    def __init__(
+        self,
+        grace: float | timedelta | None | Default,
+        signals: Iterable[int] | None,
+        interrupt: bool,
+        exit_status: int | Literal["signal"] | None,
+        exit_timeout: float | timedelta | None,
+        hooks: Iterable[Hook] | None,
+        name: str | None,
+    ) -> None:
+        self.has_grace = not isinstance(grace, Default)
+        self.grace = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
+        self.signals = None if signals is None else _signals.check(signals)
+        self.interrupt = bool(interrupt)
+        self.exit_status = _exit_status(exit_status)
+        self.exit_timeout = seconds(exit_timeout, "exit_timeout")
+        self.hooks = (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
+        self.name = name
+
+
+def _positive(grace: float | None) -> float | None:
+    if grace == 0:
+        raise ValueError("grace must be more than 0 seconds: with none there is no time to run a callback")
+    return grace
+
+
+def _exit_status(status: int | str | None) -> int | str | None:
+    if status is None or status == "signal" or (type(status) is int and 0 <= status <= 255):
+        return status
+    raise ValueError(f"exit_status must be None, a number from 0 to 255, or 'signal', not {status!r}")
+
+
+def _callable(function: T, what: str) -> T:
+    if not callable(function):
+        raise TypeError(f"{what} must be callable, not {function!r}")
+    return function
+
+
+class Guard:
+    """A LIFO stack of cleanup callbacks, run exactly once, whatever ends the program. It speaks `contextlib.ExitStack`'s vocabulary.
+
+    A guard is used once: as a `with` block, or as a decorator, which makes a guard of its own for every call.
+
+    Args:
+        grace: seconds between the platform's stop signal and its SIGKILL (None: no limit). The guard is done a safety margin
+            earlier. The environment variable CLEANUP_GUARD_GRACE wins over it. Of nested guards the outermost that names one
+            decides.
+        signals: the stop signals; by default SIGTERM and SIGINT, except that an ignored SIGINT stays ignored. () takes
+            none: such a guard may be entered in any thread, and still learns of a stop that another guard received.
+        interrupt: raise the stop in main (the default), or let main look at `stopping`, `wait` or `sleep`.
+        exit_status: None for 128 + signal (death by SIGINT for Ctrl-C), a number for platforms that want it (0), or
+            "signal" to die of the signal itself once the interpreter has shut down.
+        exit_timeout: seconds for all callbacks together when main returned or raised; None for no limit.
+        hooks: called with each event record, from a thread of ours; None for `log_event`, () for silence.
+        name: what reports call this guard.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense; the message says which and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        grace: float | timedelta | None | Default = Default.GRACE,
+        signals: Iterable[int] | None = None,
+        interrupt: bool = True,
+        exit_status: int | Literal["signal"] | None = None,
+        exit_timeout: float | timedelta | None = None,
+        hooks: Iterable[Hook] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.settings = Options(grace, signals, interrupt, exit_status, exit_timeout, hooks, name)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self.stop_hooks: list[Callback] = []
+        self.reporter = Reporter(self.settings.hooks)
+        self._stack = CallbackStack()
+        self._process: Process | None = None
+        self._waiters = threading.Event()
+        self._cleaned = threading.Event()
+        self._outcome: Outcome | None = None
+        self._taken: list[int] = []
+        self._left = False
+        self._popped = False  # made by pop_all and not entered since
+
+    def __repr__(self) -> str:
+        name = f" {self.settings.name!r}" if self.settings.name else ""
+        return f"<Guard{name} {self.state}, {len(self._stack)} callbacks>"
+
+    # -- registering ----------------------------------------------------------------------------------------------------
+
+    def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """Register a callback; the one registered last runs first. Thread-safe.
+
+        Once this has returned the callback is run exactly once, unless it is unregistered or moved. Usable as a decorator.
+
+        Args:
+            function: what to call. Its arguments follow.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or a coroutine function.
+            RuntimeError: the guard is done.
+        """
+        self._register(Callback(_plain(function), args, kwargs))
+        return function
+
+    def push(self, exit: T) -> T:
+        """Register the `__exit__` of a context manager, or a function with its signature. Thread-safe.
+
+        It is told the exception that main ended with, and may suppress it by returning true, but not a stop.
+
+        Args:
+            exit: a context manager that is already entered, or a function of three arguments.
+
+        Returns:
+            What was passed.
+
+        Raises:
+            TypeError: it is neither.
+            RuntimeError: the guard is done.
+        """
+        method = getattr(type(exit), "__exit__", None)
+        function = functools.partial(method, exit) if method is not None else _plain(exit)
+        label = type(exit).__qualname__ + ".__exit__" if method is not None else None
+        self._register(Callback(function, (), {}, "exit", label=label))
+        return exit
+
+    def enter_context(self, manager: AbstractContextManager[T]) -> T:
+        """Enter a context manager and register its exit, with no gap between the two: a stop waits until both are done.
+
+        Args:
+            manager: the context manager.
+
+        Returns:
+            What its `__enter__` returned.
+
+        Raises:
+            TypeError: it is not a context manager.
+            RuntimeError: the guard is done.
+        """
+        kind = type(manager)
+        if not (hasattr(kind, "__enter__") and hasattr(kind, "__exit__")):
+            raise TypeError(f"{kind.__qualname__} object is not a context manager: it has no __enter__ and __exit__")
+        self._refuse_if_done(f"{kind.__qualname__}.__exit__")
+        with self.shield():
+            value = kind.__enter__(manager)
+            self.push(manager)
+        return value
+
+    def options(self, *, timeout: float | timedelta | None = None, name: str | None = None) -> Registrar:
+        """Options for one callback, kept apart from the callback's own keywords: `g.options(timeout=2).callback(f, x=1)`.
+
+        Args:
+            timeout: seconds after which the callback is interrupted; the others still run. Inside a stop the grace period holds, too.
+            name: what reports call it.
+
+        Returns:
+            An object whose `callback` registers with these options.
+        """
+        return Registrar(self, seconds(timeout, "timeout"), name)
+
+    def unregister(self, function: Callable[..., object]) -> int:
+        """Remove every callback of a function, as `atexit.unregister` does. Thread-safe; unknown functions are no error.
+
+        Args:
+            function: what was registered, compared with ==.
+
+        Returns:
+            How many were removed. A callback that already runs is not.
+        """
+        return self._stack.discard(function)
+
+    def pop_all(self) -> Guard:
+        """Move all callbacks to a new guard, which runs them when it is closed or left, at the latest when the process ends.
+
+        Returns:
+            The new guard; this one is empty and still usable.
+        """
+        moved = _copy(self.settings)
+        moved._stack = self._stack.move()
+        process = self._process
+        if process is not None and not self._left and not process.foreign:
+            # Below the guards that are entered: it outlives them, holds on to their signals, and the exit net finds it there.
+            moved._process, moved._popped = process, True
+            moved._taken = self._taken[:]
+            (process.guards if self in process.guards else process.elsewhere).insert(0, moved)
+        return moved
+
+    def on_stop(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """Register a callback for the start of a stop: flip readiness, stop taking work, tell systemd. Thread-safe.
+
+        They run in the order of registration, in a thread of their own while main still runs, and hold back the stop until
+        they have returned, though not for longer than a fifth of the grace period. They do not run on a normal exit.
+
+        Args:
+            function: what to call. Its arguments follow.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or a coroutine function.
+            RuntimeError: the guard is done.
+        """
+        self._refuse_if_done(getattr(function, "__qualname__", repr(function)))
+        self.stop_hooks.append(Callback(_plain(function), args, kwargs))
+        return function
+
+    def _register(self, callback: Callback) -> None:
+        if self._process is not None and self._process.foreign:
+            raise RuntimeError(
+                f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
+                "Use a guard of the child's own."
+            )
+        if not self._stack.push(callback):
+            self._refuse(callback.name)
+        if callback.timeout is not None and self._process is not None:
+            _watch(self._process)
+
+    def _refuse_if_done(self, name: str) -> None:
+        if self._stack.closed:
+            self._refuse(name)
+
+    def _refuse(self, name: str) -> None:
+        raise RuntimeError(f"callback {name!r} was not registered: {self!r} is done. Register before main ends, or use a new guard.")
+
+    # -- the stop, as main and its threads see it ------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """A word for a log line: "new", "running", "leaving", "stopping", "unwinding", "cleaning up" or "done"."""
+        if self._stack.closed:
+            return State.DONE.value
+        if self._process is None:
+            return "new"
+        return self._process.machine.state.value
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has arrived, or this guard has begun its cleanup. Any thread; costs next to nothing."""
+        process = self._process
+        return self._left or (process is not None and process.stop is not None)
+
+    @property
+    def reason(self) -> str | None:
+        """What stopped the process: the signal's name or what `request_stop` was told; None as long as nothing has."""
+        process = self._process
+        stop = None if process is None else process.stop
+        return None if stop is None else stop.reason
+
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        """Wait for the stop, or for the guard to begin its cleanup. Any thread; all waiters wake at once.
+
+        Args:
+            timeout: seconds; None waits without limit.
+
+        Returns:
+            Whether it came.
+        """
+        return self._waiters.wait(seconds(timeout, "timeout")) or self.stopping
+
+    def sleep(self, duration: float | timedelta) -> bool:
+        """Sleep, but no longer than until a stop. Any thread.
+
+        Args:
+            duration: seconds.
+
+        Returns:
+            True if it slept to the end, False if there is a stop: `while g.sleep(5): work()`.
+        """
+        return not self.wait(duration)
+
+    def remaining(self) -> float | None:
+        """Seconds left of the grace period for callbacks, the safety margin already taken off. Any thread.
+
+        Returns:
+            None where there is no limit: no stop has arrived, or `grace=None`. Never negative.
+        """
+        process = self._process
+        stop = None if process is None else process.stop
+        return None if process is None or stop is None else stop.budget.remaining(process.clock())
+
+    def request_stop(self, reason: str = "stop requested", *, status: int = 0) -> bool:
+        """Stop the process as a signal would, without one: on_stop, unwinding, callbacks, inside the grace period. Any thread.
+
+        Args:
+            reason: said in the report, and by `SignalExit`.
+            status: the exit status of the process.
+
+        Returns:
+            Whether this call began the stop; False if one was under way.
+
+        Raises:
+            RuntimeError: the guard is not entered.
+        """
+        process = self._process
+        if process is None or self._left:
+            raise RuntimeError(f"request_stop({reason!r}) has no process to stop: {self!r} is not entered")
+        if not process.claim_stop(None, reason, status, os.getpid()):
+            return False
+        if process.watcher is not None:
+            process.watcher.pipe.wake()
+        else:
+            for guard in (*process.guards, *process.elsewhere):
+                guard.wake_waiters()
+        if process.handlers.previous:
+            process.deliver()
+        return True
+
+    def shield(self) -> Shield:
+        """A critical section, for `with`: a stop that arrives inside is delivered when the outermost shield ends.
+
+        Only main is ever interrupted, so in another thread it does nothing. When seven tenths of the grace period have passed
+        the stop is delivered all the same.
+        """
+        return Shield(self._process)
+
+    # -- entering and leaving --------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Take the signals and become the current guard.
+
+        Raises:
+            RuntimeError: it was used before, or signals cannot be taken because this is not the main thread.
+            ValueError: CLEANUP_GUARD_GRACE is no duration.
+        """
+        if self._popped:
+            self._adopt()
+        if self._process is not None or self._stack.closed:
+            raise RuntimeError(f"{self!r} was entered before: a guard is used once, make a new one")
+        grace_from_environment(os.environ)  # type: ignore[arg-type]
+        main = in_main()
+        if not main and self.settings.signals != ():
+            raise RuntimeError(
+                f"a guard was entered in thread {threading.current_thread().name!r}, where no signal would ever reach it: "
+                "enter it in the main thread, or pass signals=()"
+            )
+        process = REGISTRY.get()
+        if process.machine.state is State.DONE and main:
+            forget(process)
+            process = REGISTRY.get()
+        NETS.stretch()
+        FORK_HOOKS.register()
+        if main:
+            self._enter_in_main(process)
+        else:
+            self._process = process
+            process.elsewhere.append(self)
+            _THREADS.guards.append(self)
+        return self
+
+    def _adopt(self) -> None:
+        """What `pop_all` made is entered: from now on it is a guard like any other."""
+        process = self._process
+        assert process is not None
+        for guards in (process.guards, process.elsewhere):
+            if self in guards:
+                guards.remove(self)
+        self._process, self._popped = None, False
+
+    def _enter_in_main(self, process: Process) -> None:
+        self._process = process
+        process.guards.append(self)
+        process.machine.fire(Move.ENTER)
+        try:
+            signums = self.settings.signals
+            wanted = _signals.DEFAULT_SIGNALS if signums is None else signums
+            self._taken = process.handlers.take(wanted, insist=signums is not None)
+            if self._taken:
+                _watch(process)
+        except BaseException:
+            self._leave(None)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Run the callbacks, last registered first, and give the signals back.
+
+        Raises:
+            CleanupError: callbacks failed on a normal exit.
+            SignalExit, KeyboardInterrupt: a stop has arrived, and main did not end because of it.
+        """
+        process = self._process
+        if process is None or process.foreign or self._left:
+            return False
+        return self._leave(error)
+
+    def close(self) -> None:
+        """Run the callbacks now, as leaving the `with` block would. Closing again does nothing.
+
+        Raises:
+            CleanupError: callbacks failed.
+        """
+        if self._process is not None:
+            self.__exit__(None, None, None)
+        elif not self._stack.closed:
+            self._process = process = Process()  # never entered: no signals, no stop
+            process.guards.append(self)
+            process.machine.fire(Move.ENTER)
+            self._leave(None)
+
+    def leave_at_exit(self) -> None:
+        """For the exit nets: as `__exit__`, but failures are told, not raised, and decide the exit status."""
+        process = self._process
+        assert process is not None
+        outcome = self._clean_up(None)
+        self._detach(process)
+        if process.stop is None and outcome.failures:
+            LastWord(None, 1).say()
+
+    def _leave(self, error: BaseException | None) -> bool:
+        process = self._process
+        assert process is not None
+        raises_stop = self in process.guards and not self._popped
+        outcome = self._clean_up(error)
+        self._detach(process)
+        if process.stop is not None and raises_stop:
+            return self._end_of_stop(process, error)
+        _raise_failures(outcome, error)
+        return outcome.suppressed
+
+    def _clean_up(self, error: BaseException | None) -> Outcome:
+        process = self._process
+        assert process is not None
+        if self in process.guards:
+            process.machine.fire(Move.LEAVE)
+            if process.watcher is not None:
+                process.watcher.wait_for_hooks()
+        self._left = True
+        self.wake_waiters()
+        self.run_callbacks(error)
+        self._cleaned.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+    def run_callbacks(self, error: BaseException | None) -> None:
+        """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""
+        process = self._process
+        assert process is not None
+        if not self._stack.take_turn():
+            return
+        self.wake_waiters()
+        limit = self.settings.exit_timeout if process.stop is None else None
+        run = Run(process, self.reporter, limit, can_poke=bool(process.handlers.previous))
+        if limit is not None:
+            _watch(process)
+        process.runs.append(run)
+        try:
+            self._outcome = run_all(self._stack, error, run)
+        finally:
+            process.runs.remove(run)
+            self._count(process, run)
+            self._cleaned.set()
+
+    def _count(self, process: Process, run: Run) -> None:
+        process.totals[0] += run.count
+        process.totals[1] += run.failures
+        if process.stop is None and self.reporter.wants_details:
+            took = process.clock() - run.began_at
+            self.reporter.emit(Finished(reason=None, callbacks=run.count, failures=run.failures, seconds=took))
+
+    def _detach(self, process: Process) -> None:
+        """Leave the registry; the last guard to leave gives everything back, or after a stop holds on until the process is gone."""
+        if self in process.elsewhere:
+            process.elsewhere.remove(self)
+            if self in _THREADS.guards:
+                _THREADS.guards.remove(self)
+            if not process.guards and not process.elsewhere and process.watcher is not None:
+                watcher, process.watcher = process.watcher, None
+                watcher.close()
+            return
+        stop = process.stop
+        reporter = process.reporter()
+        process.guards.remove(self)
+        if stop is None:
+            wanted = {signum for guard in process.guards for signum in guard._taken}
+            for lost in process.handlers.give_back(signum for signum in self._taken if signum not in wanted):
+                handler_replaced(process, lost)
+        if any(guard._left for guard in process.guards):
+            return  # inside a callback of an outer guard
+        last = not process.guards
+        process.machine.fire(Move.FINISH if last else Move.NEXT)
+        if not last:
+            return
+        if stop is None:
+            release(process)
+        else:
+            took = process.clock() - stop.budget.began
+            callbacks, failures = process.totals
+            reporter.emit(Finished(reason=stop.reason, callbacks=callbacks, failures=failures, seconds=took))
+        left = None if stop is None else stop.budget.remaining(process.clock())
+        reporter.drain(1.0 if left is None else min(1.0, left))
+
+    def _end_of_stop(self, process: Process, error: BaseException | None) -> bool:
+        """A stop goes on upwards: as main's exception if that is how main ended, else as a new one."""
+        stop = process.stop
+        assert stop is not None
+        status = process.exit_status if self.settings.exit_status is None else self.settings.exit_status
+        if status == "signal" and stop.signum is not None and stop.signum != _signals.SIGINT:
+            LastWord(stop.signum, stop.status).say()
+        if is_ours(error) and (not isinstance(status, int) or (isinstance(error, SignalExit) and error.code == status)):
+            return False
+        if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+            self.reporter.emit(MainFailed(error=error))
+            self.reporter.drain(0.3)
+        raise process.make_exception(status if isinstance(status, int) else None)
+
+    def wake_waiters(self) -> None:
+        """End every `wait` and `sleep`."""
+        self._waiters.set()
+
+    @property
+    def pending(self) -> list[str]:
+        """The names of the callbacks that have not run, in the order in which they would."""
+        return self._stack.names()
+
+    # -- decorating ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function or generator function: each call runs inside a guard of its own with these options.
+
+        Args:
+            function: what to guard. Its signature and type are kept.
+
+        Returns:
+            The guarded function. `current_guard()` is its guard while it runs.
+
+        Raises:
+            TypeError: it is a coroutine function or an async generator function, or not callable.
+        """
+        return _decorate(function, self.settings)  # type: ignore[return-value]
+
+
+class Registrar:
+    """Registers callbacks with a timeout and a name, without taking keywords from the callbacks: see `Guard.options`."""
+
+    def __init__(self, guard: Guard, timeout: float | None, name: str | None) -> None:
+        self._guard = guard
+        self._timeout = timeout
+        self._name = name
+
+    def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """As `Guard.callback`."""
+        self._guard._register(Callback(_plain(function), args, kwargs, "callback", self._timeout, self._name))
+        return function
+
+
+class Shield:
+    """See `Guard.shield`. May be nested and reused, not shared between threads."""
+
+    def __init__(self, process: Process | None) -> None:
+        self._process = process if process is not None and in_main() else None
+
+    def __enter__(self) -> None:
+        if self._process is not None:
+            self._process.shields += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        process = self._process
+        if process is not None:
+            process.shields -= 1
+            if not process.foreign:
+                process.deliver()
+
+
+class Threads(threading.local):
+    """The guards that were entered in this thread, if it is not main."""
+
+    def __init__(self) -> None:
+        self.guards: list[Guard] = []
+
+
+_THREADS = Threads()
+
+
+def _copy(options: Options) -> Guard:
+    guard = Guard.__new__(Guard)
+    guard.settings = options
+    guard._set_up()
+    return guard
+
+
+def _watch(process: Process) -> None:
+    """See to it that the watcher runs, and hears signals if there are any to hear."""
+    if process.watcher is None:
+        process.watcher = Watcher(process)
+        process.watcher.start()
+    if process.handlers.previous and in_main():
+        process.watcher.pipe.wire()
+    process.watcher.pipe.wake()
+
+
+def _raise_failures(outcome: Outcome, error: BaseException | None) -> None:
+    """After a normal exit: a callback's own `sys.exit` or Ctrl-C goes on as it is, everything else in one group."""
+    if not outcome.failures:
+        return
+    for failure in reversed(outcome.failures):
+        if not isinstance(failure, Exception):
+            raise failure
+    exceptions = [failure for failure in outcome.failures if isinstance(failure, Exception)]
+    plural = "" if len(exceptions) == 1 else "s"
+    group = CleanupError(f"{len(exceptions)} cleanup callback{plural} failed", exceptions)
+    group.__context__ = error
+    raise group
+
+
+COROUTINE, ITERABLE_COROUTINE, GENERATOR, ASYNC_GENERATOR = 0x80, 0x100, 0x20, 0x200
+"""`inspect.CO_*`, without the 20 ms that importing inspect takes."""
+
+
+def _flags(function: object) -> int:
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+    return getattr(code, "co_flags", 0)
+
+
+def _plain(function: T) -> T:
+    """Refuse what would not run when called."""
+    _callable(function, "a callback")
+    if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"callback {name!r} is an async function, which a guard cannot await: register a plain function")
+    return function
+
+
+def _decorate(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    _callable(function, "what guard decorates")
+    flags = _flags(function)
+    if flags & (COROUTINE | ITERABLE_COROUTINE | ASYNC_GENERATOR):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"guard cannot decorate the async function {name!r}: guard a plain function that calls asyncio.run({name}())"
+        )
+    if flags & GENERATOR:
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with _copy(options):
+                return (yield from function(*args, **kwargs))
+
+        return generator
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with _copy(options):
+            return function(*args, **kwargs)
+
+    return guarded
+
+
+# -- the names that users import ------------------------------------------------------------------------------------------------
+
+
+@overload
+def guard(function: F, /) -> F: ...
+@overload
+def guard(
+    *,
+    grace: float | timedelta | None | Default = ...,
+    signals: Iterable[int] | None = ...,
+    interrupt: bool = ...,
+    exit_status: int | Literal["signal"] | None = ...,
+    exit_timeout: float | timedelta | None = ...,
+    hooks: Iterable[Hook] | None = ...,
+    name: str | None = ...,
+) -> Guard: ...
+def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(grace=30)` or `with guard() as g`.
+
+    Args:
+        function: with `@guard`, the function or generator function to guard.
+        options: see `Guard`.
+
+    Returns:
+        The guarded function, or a `Guard`, which is a context manager and a decorator.
+
+    Raises:
+        TypeError, ValueError: what is decorated or an option makes no sense.
+    """
+    made = Guard(**options)
+    return made if function is None else made(function)
+
+
+def current_guard() -> Guard | None:
+    """The guard that `on_exit` registers on: the innermost of this thread, else the innermost of main, else None. Any thread."""
+    if _THREADS.guards:
+        return _THREADS.guards[-1]
+    process = REGISTRY.process
+    for each in reversed(process.guards[:] if process is not None else []):
+        if not each._popped:
+            return each
+    return None
+
+
+def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+    """Register a callback on the current guard, or without one on a guard for the process that is set up on the spot.
+
+    A drop-in for `atexit.register` that also runs on SIGTERM and SIGINT, and before the interpreter waits for threads.
+    Usable as a decorator. Thread-safe, but the first use without any guard must be in the main thread.
+
+    Args:
+        function: what to call. Its arguments follow.
+
+    Returns:
+        The function.
+
+    Raises:
+        TypeError: it is not callable, or a coroutine function.
+        RuntimeError: there is no guard, and this is not the main thread.
+    """
+    _plain(function)
+    current = current_guard()
+    if current is None:
+        if not in_main():
+            raise RuntimeError(
+                f"on_exit was called in thread {threading.current_thread().name!r} while no guard is active, and only the main "
+                "thread can catch signals: guard main(), or call on_exit in the main thread first"
+            )
+        current = Guard(name="process")
+        current.__enter__()
+        NETS.stretch_in_child()
+    return current.callback(function, *args, **kwargs)
+
+
+def unregister(function: Callable[..., object]) -> int:
+    """Undo `on_exit`: remove every callback of this function from all guards, as `atexit.unregister` does. Thread-safe.
+
+    Args:
+        function: what was registered, compared with ==.
+
+    Returns:
+        How many were removed; a function that was never registered is no error.
+    """
+    process = REGISTRY.process
+    if process is None:
+        return 0
+    return sum(each.unregister(function) for each in (*process.guards, *process.elsewhere))

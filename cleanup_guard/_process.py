@@ -1,0 +1,364 @@
+"""The one documented registry: what this process knows of its guards and of its stop.
+
+Signals are process-wide, so the stop is, too: one `Process` object holds the guards that are entered, the stop once it has
+arrived, and its delivery to main. A fork child drops its parent's object and starts with a new one.
+
+Rules:
+1. The handler records and wakes. It takes no lock, prints nothing, and raises at most one exception: the stop.
+2. The stop is raised where it can do no harm: never in our own code, which delivers it itself on the way out, and in the
+   standard library only where main stands still, because `queue`, `threading`, `multiprocessing`, `subprocess` and `tempfile`
+   are not made for an exception between two of their lines (hazard H12).
+3. Everything that is not the first delivery is decided by the watcher (`_watcher.py`), which pokes main to look again.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import weakref
+
+from cleanup_guard import _signals
+from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
+from cleanup_guard._errors import SignalExit
+from cleanup_guard._report import Reporter, Stderr, log_event
+from cleanup_guard._state import Machine, Move, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from cleanup_guard._guard import Guard
+    from cleanup_guard._run import Run
+    from cleanup_guard._watcher import Watcher
+
+OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
+
+STILL = 0.008
+"""Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
+
+PATIENCE = 0.5
+"""Seconds for which a stop waits for main to come out of the standard library, or to stand still in it."""
+
+
+class Token:
+    """Lives as long as the exception it hangs on: a plain KeyboardInterrupt cannot be weakly referenced itself."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Stop:
+    """The one stop of a process: written once, by whoever claims it first."""
+
+    __slots__ = ("budget", "reason", "sender", "signum", "status")
+
+    def __init__(self, signum: int | None, reason: str, status: int, sender: int | None, budget: Budget) -> None:
+        self.signum = signum
+        self.reason = reason
+        self.status = status
+        self.sender = sender
+        self.budget = budget
+
+
+class Process:
+    """Guards, stop and delivery of one process. The attributes below are read by the watcher; each has one writer."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.foreign = False  # set in a fork child, for the guards that it inherited
+        self.clock = time.monotonic
+        self.machine = Machine()
+        self.guards: list[Guard] = []  # entered in main, outermost first
+        self.elsewhere: list[Guard] = []  # entered in other threads
+        self.runs: list[Run] = []  # callbacks in progress, one a thread
+        self.handlers = _signals.Handlers(self.on_signal)
+        self.watcher: Watcher | None = None
+        self.stop: Stop | None = None
+        self._first = [None]
+        self.noticed = False  # main has run the handler since the stop
+        self.announced = False  # on_stop hooks have had their turn
+        self.forced = False  # shields and cooperative guards no longer hold the stop back
+        self.insisted = False  # a person pressed Ctrl-C again
+        self.exiting = False  # the interpreter is on its way out
+        self.shields = 0
+        self.delivered: weakref.ref[Token] | None = None
+        self.deliveries = 0
+        self.calls: dict[int, int] = {}  # handler calls by signal
+        self.poked = False  # the next handler call is the watcher's doing
+        self._called_previous: set[int] = set()
+        self.unclaimed: list[int] = []  # signals that came while nobody guarded any more
+        self._seen_at: tuple[FrameType, int, float] | None = None
+        self.stderr: Stderr | None = None
+        self.totals = [0, 0]  # callbacks run and failed because of this stop
+
+    # -- guards ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def grace(self) -> float | None:
+        """The grace period in force: the environment's, else that of the outermost guard that names one, else docker's."""
+        told, grace = grace_from_environment(os.environ)  # type: ignore[arg-type]
+        if told:
+            return grace
+        for guard in self.guards[:]:
+            if guard.settings.has_grace:
+                return guard.settings.grace
+        return DEFAULT_GRACE
+
+    @property
+    def exit_status(self) -> int | str | None:
+        """What the outermost guard that names an exit status wants."""
+        for guard in self.guards[:]:
+            if guard.settings.exit_status is not None:
+                return guard.settings.exit_status
+        return None
+
+    def reporter(self) -> Reporter:
+        """A reporter for events that concern the whole process: the hooks of all guards, each once."""
+        hooks = [hook for guard in (*self.guards, *self.elsewhere) for hook in guard.reporter.hooks]
+        return Reporter(dict.fromkeys(hooks) if hooks or self.guards else (log_event,))
+
+    # -- the stop -------------------------------------------------------------------------------------------------------
+
+    def claim_stop(self, signum: int | None, reason: str, status: int, sender: int | None) -> bool:
+        """Record the stop if it is the first. Any thread, any handler: the claim is one atomic `list.pop()`."""
+        try:
+            self._first.pop()
+        except IndexError:
+            return False
+        self.stop = Stop(signum, reason, status, sender, Budget(self._grace_now(), self.clock()))
+        self.announced = not any(guard.stop_hooks for guard in self.guards[:])
+        self.machine.fire(Move.STOP)
+        self.arm_last_resort()
+        return True
+
+    def _grace_now(self) -> float | None:
+        try:
+            return self.grace
+        except ValueError:  # the variable was broken after the guard had checked it
+            return DEFAULT_GRACE
+
+    def claim_signal(self, signum: int) -> bool:
+        """Record a signal as the stop, if it is the first."""
+        return self.claim_stop(signum, _signals.name_of(signum), 128 + signum, None)
+
+    def arm_last_resort(self) -> None:
+        """Have the process ended from C: the only thing that works while the GIL is held, and as PID 1 (hazard H22)."""
+        stop = self.stop
+        if stop is None or stop.budget.grace is None or self.stderr is not None:
+            return
+        try:
+            self.stderr = Stderr()
+            fd = self.stderr.safe_fileno()
+            if fd is None:
+                fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            left = max(0.001, stop.budget.last_resort - self.clock())
+            faulthandler.dump_traceback_later(left, exit=True, file=fd)
+        except (OSError, RuntimeError, ValueError):
+            pass  # no descriptor left: the watcher's deadline still stands
+
+    def disarm(self) -> None:
+        """Take the last resort back, if it is ours."""
+        if self.stderr is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self.stderr.close()
+            self.stderr = None
+
+    @property
+    def released(self) -> bool:
+        """Whether the stop may be raised: hooks are done, no shield holds, main is not a cooperative one."""
+        if self.forced or self.insisted:
+            return True
+        if not self.announced or self.shields > 0:
+            return False
+        return not (self.guards and not self.guards[-1].settings.interrupt)
+
+    @property
+    def swallowed(self) -> bool:
+        """Whether the exception that was raised in main is dead."""
+        return self.delivered is not None and self.delivered() is None
+
+    # -- the handler ----------------------------------------------------------------------------------------------------
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Record, wake, and raise the stop if this is the moment. Runs in main between any two instructions; may nest."""
+        self.calls[signum] = self.calls.get(signum, 0) + 1
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.pipe.wake()
+        if self.poked:
+            self.poked = False
+        elif self.machine.state is State.IDLE:
+            self.unclaimed.append(signum)
+            return
+        else:
+            self._call_previous(signum, frame)
+            self.claim_signal(signum)
+        self.noticed = self.stop is not None
+        self._look(frame)
+
+    def _call_previous(self, signum: int, frame: FrameType | None) -> None:
+        """Call the Python handler that was there before the guard, once. It may raise; the stop comes all the same."""
+        previous = self.handlers.previous.get(signum)
+        if not callable(previous) or previous is _signals.default_int_handler or signum in self._called_previous:
+            return
+        self._called_previous.add(signum)
+        try:
+            previous(signum, frame)
+        except BaseException as error:
+            self._previous_error = error
+
+    _previous_error: BaseException | None = None
+
+    def _look(self, frame: FrameType | None) -> None:
+        """Decide what the state allows: raise the stop, interrupt a callback, forget a stop that is over, or nothing."""
+        state = self.machine.state
+        if state in (State.LEAVING, State.CLEANING):
+            self._interrupt_callback(frame)
+        elif state is State.STOPPING:
+            if self.released and self._harmless(frame):
+                self._raise_stop()
+        elif state is State.UNWINDING:
+            if self.insisted and self._harmless(frame):
+                self._raise_stop()
+            elif self.watcher is not None and self.watcher.swallow_confirmed:
+                self.machine.fire(Move.SWALLOW)
+                self._look(frame)
+        elif state is State.DONE and self.watcher is not None and self.watcher.forget_confirmed:
+            forget(self)
+
+    def _harmless(self, frame: FrameType | None) -> bool:
+        """Whether an exception may be raised in this frame now; if not, the watcher has us look again soon."""
+        if frame is None:
+            return True
+        filename = frame.f_code.co_filename
+        if filename.startswith(OURS):
+            return False
+        if not _is_stdlib(filename):
+            return True
+        return self._stands_still(frame)
+
+    def _stands_still(self, frame: FrameType) -> bool:
+        """Whether main has been at this very instruction for a while, that is, waits in a C call."""
+        now = self.clock()
+        seen = self._seen_at
+        if seen is None or seen[0] is not frame or seen[1] != frame.f_lasti:
+            self._seen_at = seen = (frame, frame.f_lasti, now)
+        if now - seen[2] >= STILL:
+            return True
+        return now - (seen[2] if self.stop is None else self.stop.budget.began) >= PATIENCE
+
+    def _raise_stop(self) -> None:
+        raise self.make_exception()
+
+    def make_exception(self, status: int | None = None) -> BaseException:
+        """The exception that tells main, with a token that shows whether it is still alive.
+
+        An exit status makes it a `SignalExit` in any case; without one SIGINT is a plain `KeyboardInterrupt`.
+        """
+        stop = self.stop
+        assert stop is not None
+        self._seen_at = None
+        self.insisted = False
+        self.deliveries += 1
+        if self.machine.state is not State.DONE:
+            self.machine.fire(Move.RAISE)
+        exception: BaseException
+        if stop.signum == _signals.SIGINT and status is None:
+            hush_traceback()
+            exception = KeyboardInterrupt()
+        else:
+            wanted = self.exit_status if status is None else status
+            exception = SignalExit(stop.signum, wanted if isinstance(wanted, int) else stop.status, stop.reason)
+        token = Token()
+        exception.__dict__[TOKEN] = token
+        exception.__context__, self._previous_error = self._previous_error, None
+        self.delivered = weakref.ref(token)
+        return exception
+
+    def deliver(self) -> None:
+        """Raise a stop that our own code held back, now that it is about to return to its caller. Main thread only."""
+        if self.stop is not None and self.machine.state is State.STOPPING and self.released and in_main():
+            self._raise_stop()
+
+    def _interrupt_callback(self, frame: FrameType | None) -> None:
+        for run in self.runs[:]:
+            if run.in_main and run.wants_interrupt and run.interruptible and self._harmless(frame):
+                self._seen_at = None
+                raise run.make_interrupt()
+
+
+TOKEN = "_cleanup_guard"
+"""The name under which an exception of ours carries its token."""
+
+
+
+def is_ours(error: BaseException | None) -> bool:
+    """Whether an exception is one with which a stop was delivered."""
+    return error is not None and TOKEN in error.__dict__
+
+
+def _is_stdlib(filename: str) -> bool:
+    if filename.startswith("<frozen "):
+        return True
+    return filename.startswith(STDLIB) and not filename.startswith(SITE)
+
+
+def in_main() -> bool:
+    """Whether this is the main thread."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
+class QuietHook:
+    """`sys.excepthook` that shows no traceback for the Ctrl-C that a guard has dealt with; all else goes to the previous hook.
+
+    The exception itself stays uncaught, because that is what makes Python die of SIGINT after a complete shutdown.
+    """
+
+    def __init__(self) -> None:
+        self.previous = sys.excepthook
+
+    def __call__(self, kind: type[BaseException], value: BaseException, trace: object) -> None:
+        if not (kind is KeyboardInterrupt and is_ours(value)):
+            self.previous(kind, value, trace)  # type: ignore[arg-type]
+
+
+def hush_traceback() -> None:
+    """Install the quiet hook, once."""
+    if not isinstance(sys.excepthook, QuietHook):
+        sys.excepthook = QuietHook()
+
+
+def unhush_traceback() -> None:
+    """Put the previous hook back, if ours is still in place."""
+    if isinstance(sys.excepthook, QuietHook):
+        sys.excepthook = sys.excepthook.previous
+
+
+class Registry:
+    """The process object in force."""
+
+    def __init__(self) -> None:
+        self.process: Process | None = None
+
+    def get(self) -> Process:
+        """The process object, made on first use."""
+        if self.process is None:
+            self.process = Process()
+        return self.process
+
+
+REGISTRY = Registry()
+
+
+def forget(process: Process) -> None:
+    """The program went on after its stop: put everything back as if there had been none. Main thread only."""
+    from cleanup_guard._exits import LastWord, release
+
+    process.machine.fire(Move.FORGET)
+    release(process)
+    LastWord.take_back()
+    REGISTRY.process = None

@@ -1,0 +1,200 @@
+"""Telling what happened without ever getting in the way of a cleanup.
+
+Rules:
+1. Our own lines go to stderr without blocking and without Python's buffers: a full pipe that nobody reads loses them, a
+   closed one is ignored, and a handler or a lock of the program is never waited for (hazards H61, H67).
+2. Hooks, and logging where the program has configured it, can block; they are called from a thread of their own, which
+   nobody waits for longer than `Reporter.drain` says.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+import threading
+from collections import deque
+
+from cleanup_guard._events import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cleanup_guard._events import Hook
+
+CHUNK = 512
+"""Bytes per write to a stderr that can block: POSIX promises a writable pipe room for this many (PIPE_BUF)."""
+
+
+class Stderr:
+    """Stderr for a report: every write returns at once.
+
+    O_NONBLOCK belongs to the open file description, which we share with everybody who inherited it, so a pipe or terminal is
+    opened anew through /proc. Where that is not possible (a socket, no /proc, another user's pipe) each small write asks
+    `poll` first.
+    """
+
+    def __init__(self) -> None:
+        # A process started with fd 2 closed has sys.__stderr__ None, and fd 2 may by now be a file of the program.
+        self.gone = sys.__stderr__ is None
+        self.fileno = -1 if self.gone else _reopen()
+        self._own = self.fileno > 2
+        self.blocks = not self._own and not self.gone and not _is_file(2)
+
+    def write(self, text: str) -> None:
+        """Write what fits now; drop the rest."""
+        if self.gone:
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            for start in range(0, len(data), CHUNK):
+                if self.blocks and not _writable(self.fileno):
+                    return
+                os.write(self.fileno, data[start : start + CHUNK])
+        except OSError:
+            pass  # closed, full, or a terminal that hung up: a report is never worth an exception
+
+    def safe_fileno(self) -> int | None:
+        """A descriptor for a C-level writer that cannot ask first; None when a write could block for ever."""
+        if self.gone or (self.blocks and not _writable(self.fileno)):
+            return None
+        return self.fileno
+
+    def close(self) -> None:
+        """Close what we opened."""
+        if self._own:
+            os.close(self.fileno)
+            self._own, self.gone = False, True
+
+
+def _reopen() -> int:
+    try:
+        mode = os.fstat(2).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        pass
+    return 2
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def _writable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def write_line(text: str) -> None:
+    """Write one line, or several, to stderr as they are, without blocking."""
+    stderr = Stderr()
+    stderr.write(f"cleanup_guard: {text}\n")
+    stderr.close()
+
+
+def log_event(event: Event) -> None:
+    """The default hook: the logger `cleanup_guard` where the program has configured logging, else stderr.
+
+    Without a logging configuration only what an operator needs to see is shown: one line when a stop begins, one for each
+    slow or failed callback, one at the end. Tracebacks are shown for failures that nothing else will show.
+
+    Args:
+        event: what happened.
+    """
+    if logging_is_configured():
+        import logging
+
+        error = event.error
+        details = (type(error), error, error.__traceback__) if error is not None else None
+        logging.getLogger("cleanup_guard").log(event.level, "%s", event, exc_info=details)
+    elif event.notable:
+        write_line(str(event) + _traceback(event))
+
+
+def _traceback(event: Event) -> str:
+    if event.error is None:
+        return ""
+    import traceback
+
+    return "\n" + "".join(traceback.format_exception(event.error)).rstrip()
+
+
+def logging_is_configured() -> bool:
+    """Whether a record of ours would reach a handler. Only reads: `logging`'s own lock may be held by whoever we interrupted."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return False
+    root = getattr(logging, "root", None)
+    ours = getattr(getattr(logging, "Logger", None), "manager", None)
+    logger = getattr(ours, "loggerDict", {}).get("cleanup_guard")
+    return bool(getattr(root, "handlers", None) or getattr(logger, "handlers", None))
+
+
+class Reporter:
+    """Hands events to hooks, in order. `emit` never blocks and may be called from any thread, though not from a handler.
+
+    The default hook without logging writes at once. Everything else runs in a thread that lives only while there is
+    something to tell, so that an idle program has no thread because of it.
+    """
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        self.hooks = tuple(hooks)
+        self._events: deque[Event] = deque()
+        self._idle = [None]
+        self._thread: threading.Thread | None = None
+
+    @property
+    def wants_details(self) -> bool:
+        """Whether anybody hears of events that the plain stderr report leaves out."""
+        return any(hook is not log_event for hook in self.hooks) or (bool(self.hooks) and logging_is_configured())
+
+    def emit(self, event: Event) -> None:
+        """Tell the hooks, now or soon."""
+        if not self.wants_details:
+            self._call(event)
+            return
+        self._events.append(event)
+        try:
+            self._idle.pop()
+        except IndexError:
+            return
+        self._thread = threading.Thread(target=self._work, name="cleanup_guard reporter", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # CPython 3.12.0 to 3.12.3 start no thread once the interpreter is shutting down
+            self._thread = None
+            self._work()
+
+    def _work(self) -> None:
+        while True:
+            while self._events:
+                self._call(self._events.popleft())
+            self._idle.append(None)
+            if not self._events:
+                return
+            try:
+                self._idle.pop()
+            except IndexError:
+                return  # whoever appended in between has started another thread
+
+    def _call(self, event: Event) -> None:
+        for hook in self.hooks:
+            try:
+                hook(event)
+            except Exception as error:
+                write_line(f"hook {hook!r} failed on {type(event).__name__}: {type(error).__name__}: {error}")
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was emitted has been told, at most this many seconds. Returns whether it has."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            return not thread.is_alive()
+        return True

@@ -1,0 +1,192 @@
+"""The callbacks of one guard: a LIFO stack from which each callback is claimed exactly once.
+
+Rules:
+1. A callback is claimed by `list.pop()`, one C call that no signal and no other thread can split (hazard H63). Main, the
+   watcher and the exit net all claim from the same list, so none can run what another has run.
+2. Only the holder of the turn runs callbacks, so two claimers never run two callbacks at once or out of order.
+3. A registration that returned is kept: it is run, or moved, or undone by `unregister`.
+
+This module knows nothing of signals, time limits or processes: it tells an observer what begins and what ended.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Literal, Protocol
+
+    class Observer(Protocol):
+        """Hears of each callback from the thread that runs it."""
+
+        def began(self, callback: Callback) -> None: ...
+        def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None: ...
+
+
+class Callback:
+    """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
+
+    __slots__ = ("args", "function", "kind", "kwargs", "label", "timeout")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        kind: Literal["callback", "exit"] = "callback",
+        timeout: float | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.kind = kind
+        self.timeout = timeout
+        self.label = label
+
+    @property
+    def name(self) -> str:
+        """What reports call it: the name it was given, else the function's qualified name."""
+        return self.label or describe(self.function)
+
+    def run(self, error: BaseException | None) -> bool:
+        """Call it. Returns True when it is an exit callback that suppresses the error."""
+        if self.kind == "exit":
+            details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
+            return bool(self.function(*details))
+        self.function(*self.args, **self.kwargs)
+        return False
+
+
+def describe(function: object) -> str:
+    """A name for a callable that says where it comes from: partials and bound methods are looked through."""
+    while hasattr(function, "func") and not hasattr(function, "__qualname__"):
+        function = function.func
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        return type(function).__qualname__ + " object"
+    module = getattr(function, "__module__", None)
+    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+
+
+class CallbackStack:
+    """The registry of one guard. Every method may be called from any thread."""
+
+    __slots__ = ("_callbacks", "_turn", "closed")
+
+    def __init__(self, callbacks: list[Callback] | None = None) -> None:
+        self._callbacks: list[Callback] = [] if callbacks is None else callbacks
+        self._turn = [None]
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+    def push(self, callback: Callback) -> bool:
+        """Register. Returns False when the stack is closed and the callback will not run.
+
+        The second look at `closed` is for the thread that registers while another one closes: either the closer's last
+        look finds the callback, or we take it back ourselves.
+        """
+        if self.closed:
+            return False
+        self._callbacks.append(callback)
+        return not (self.closed and self._take_back(callback))
+
+    def _take_back(self, callback: Callback) -> bool:
+        try:
+            self._callbacks.remove(callback)
+        except ValueError:
+            return False  # claimed in the meantime: it ran
+        return True
+
+    def claim(self) -> Callback | None:
+        """Take the callback that was registered last; it is the caller's to run."""
+        try:
+            return self._callbacks.pop()
+        except IndexError:
+            return None
+
+    def discard(self, function: object) -> int:
+        """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
+        return sum(self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function)
+
+    def move(self) -> CallbackStack:
+        """Move all callbacks to a new stack; this one is empty and open afterwards."""
+        moved, self._callbacks = self._callbacks, []
+        return CallbackStack(moved)
+
+    def names(self) -> list[str]:
+        """The callbacks that have not been claimed, in the order in which they would run."""
+        return [each.name for each in reversed(self._callbacks[:])]
+
+    def take_turn(self) -> bool:
+        """Become the one who runs the callbacks. False when somebody else is, or has been."""
+        try:
+            self._turn.pop()
+        except IndexError:
+            return False
+        return True
+
+
+def run_all(stack: CallbackStack, error: BaseException | None, observer: Observer) -> Outcome:
+    """Run every callback, last registered first, whatever each of them raises; then close the stack.
+
+    The caller holds the turn. What a callback raises is told to the observer, which may put another exception in its place,
+    and to the exit callbacks after it, as `contextlib.ExitStack` does.
+    """
+    outcome = Outcome(error)
+    while True:
+        callback = stack.claim()
+        if callback is None:
+            if stack.closed:
+                return outcome
+            stack.closed = True  # then look once more: see CallbackStack.push
+            continue
+        _run_one(callback, outcome, observer)
+
+
+def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
+    failure: BaseException | None = None
+    observer.began(callback)
+    try:
+        if callback.run(outcome.error):
+            outcome.suppress()
+    except BaseException as raised:
+        failure = raised
+    failure = observer.ended(callback, failure)
+    if failure is not None:
+        outcome.fail(failure)
+
+
+class Outcome:
+    """What running a stack led to.
+
+    Attributes:
+        error: what the exit callbacks still to come are told: main's exception, or the last failure.
+        failures: what callbacks raised, first one first.
+        suppressed: main's exception was suppressed by an exit callback.
+    """
+
+    __slots__ = ("error", "failures", "original", "suppressed")
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.original = error
+        self.error = error
+        self.failures: list[BaseException] = []
+        self.suppressed = False
+
+    def suppress(self) -> None:
+        """An exit callback returned true: the exits after it see no exception."""
+        self.error = None
+        self.suppressed = self.original is not None
+
+    def fail(self, failure: BaseException) -> None:
+        """A callback raised. Raising main's own exception again, as `with` blocks written by hand do, is no failure."""
+        if failure is self.original:
+            return
+        if failure.__context__ is None and self.error is not None and failure is not self.error:
+            failure.__context__ = self.error
+        self.failures.append(failure)
+        self.error = failure
+
