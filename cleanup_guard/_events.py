@@ -152,6 +152,7 @@ class CallbackFailed(Event):
     name: str
     seconds: float
     error: BaseException
+    during_stop: bool
     level = ERROR
 
     def __str__(self) -> str:
@@ -166,6 +167,7 @@ class CallbackTimedOut(Event):
     seconds: float
     why: str
     error: BaseException
+    during_stop: bool
     level = ERROR
 
     def __str__(self) -> str:

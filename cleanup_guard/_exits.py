@@ -7,6 +7,7 @@ late net (`atexit`, where some of that no longer does: hazards H29 to H31).
 
 from __future__ import annotations
 
+import _signal
 import atexit
 import os
 import signal
@@ -37,7 +38,8 @@ def run_stop_hooks(process: Process, hooks: list[Callback]) -> None:
             hook.run(None)
         except BaseException as error:
             seconds = process.clock() - started
-            process.reporter().emit(CallbackFailed(name=f"on_stop {hook.name}", seconds=seconds, error=error))
+            name = f"on_stop {hook.name}"
+            process.reporter().emit(CallbackFailed(name=name, seconds=seconds, error=error, during_stop=True))
 
 
 def run_everything(process: Process) -> None:
@@ -47,6 +49,7 @@ def run_everything(process: Process) -> None:
     error = SignalExit(stop.signum, stop.status, stop.reason)
     for guard in reversed(process.guards[:]):
         guard.run_callbacks(error)
+    process.tell_finished(process.reporter())
     if not process.noticed:  # main is in C and may be for ever; a main that has noticed ends in the usual way
         end_process(process, stop, None)
 
@@ -161,8 +164,8 @@ class LastWord:
         self.getpid, self.kill, self.signal, self.default, self.exit = (
             os.getpid,
             os.kill,
-            signal.signal,
-            signal.SIG_DFL,
+            _signal.signal,  # signal.signal is Python code, whose globals are gone, too
+            _signal.SIG_DFL,
             os._exit,
         )
 

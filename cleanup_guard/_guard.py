@@ -16,7 +16,7 @@ from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
 from cleanup_guard._exits import NETS, LastWord, handler_replaced, release
 from cleanup_guard._forks import FORK_HOOKS
-from cleanup_guard._process import REGISTRY, Process, forget, in_main, is_ours
+from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import Reporter, log_event
 from cleanup_guard._run import Run
 from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all
@@ -492,6 +492,8 @@ class Guard:
             process.machine.fire(Move.LEAVE)
             if process.watcher is not None:
                 process.watcher.wait_for_hooks()
+        if process.stop is not None:
+            process.announce()
         self._left = True
         self.wake_waiters()
         self.run_callbacks(error)
@@ -551,9 +553,7 @@ class Guard:
         if stop is None:
             release(process)
         else:
-            took = process.clock() - stop.budget.began
-            callbacks, failures = process.totals
-            reporter.emit(Finished(reason=stop.reason, callbacks=callbacks, failures=failures, seconds=took))
+            process.tell_finished(reporter)
         left = None if stop is None else stop.budget.remaining(process.clock())
         reporter.drain(1.0 if left is None else min(1.0, left))
 
@@ -708,6 +708,7 @@ def _decorate(function: Callable[..., Any], options: Options) -> Callable[..., A
             with _copy(options):
                 return (yield from function(*args, **kwargs))
 
+        CALLERS.add(generator.__code__)
         return generator
 
     @functools.wraps(function)
@@ -715,6 +716,7 @@ def _decorate(function: Callable[..., Any], options: Options) -> Callable[..., A
         with _copy(options):
             return function(*args, **kwargs)
 
+    CALLERS.add(guarded.__code__)
     return guarded
 
 

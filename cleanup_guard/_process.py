@@ -19,27 +19,32 @@ import sys
 import threading
 import time
 import weakref
+from math import inf
 
 from cleanup_guard import _signals
 from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
 from cleanup_guard._errors import SignalExit
-from cleanup_guard._report import Reporter, Stderr, log_event
+from cleanup_guard._events import Finished, StopReceived
+from cleanup_guard._report import OURS, TOKEN, Reporter, Stderr, log_event
+from cleanup_guard._stack import Callback
 from cleanup_guard._state import Machine, Move, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from cleanup_guard._guard import Guard
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
 
-OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
 
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
+
+CALLERS: set[CodeType] = {Callback.run.__code__}
+"""The code of ours that calls user functions inside a `try` or `with` of its own."""
 
 PATIENCE = 0.5
 """Seconds for which a stop waits for main to come out of the standard library, or to stand still in it."""
@@ -79,6 +84,8 @@ class Process:
         self.watcher: Watcher | None = None
         self.stop: Stop | None = None
         self._first = [None]
+        self._untold = [None]
+        self._unfinished = [None]
         self.noticed = False  # main has run the handler since the stop
         self.announced = False  # on_stop hooks have had their turn
         self.forced = False  # shields and cooperative guards no longer hold the stop back
@@ -88,7 +95,7 @@ class Process:
         self.delivered: weakref.ref[Token] | None = None
         self.deliveries = 0
         self.calls: dict[int, int] = {}  # handler calls by signal
-        self.poked = False  # the next handler call is the watcher's doing
+        self.poked = 0  # pokes sent that the handler has not seen
         self._called_previous: set[int] = set()
         self.unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._seen_at: tuple[FrameType, int, float] | None = None
@@ -145,6 +152,31 @@ class Process:
         """Record a signal as the stop, if it is the first."""
         return self.claim_stop(signum, _signals.name_of(signum), 128 + signum, None)
 
+    def announce(self) -> None:
+        """Wake those who wait for the stop, and tell the hooks of it, once. Whoever is first: the watcher, or main on its way out."""
+        try:
+            self._untold.pop()
+        except IndexError:
+            return
+        stop = self.stop
+        assert stop is not None
+        for guard in (*self.guards, *self.elsewhere):
+            guard.wake_waiters()
+        event = StopReceived(reason=stop.reason, signum=stop.signum, sender=stop.sender, grace=stop.budget.grace)
+        self.reporter().emit(event)
+
+    def tell_finished(self, reporter: Reporter) -> None:
+        """Tell that all callbacks have had their turn, once."""
+        try:
+            self._unfinished.pop()
+        except IndexError:
+            return
+        stop = self.stop
+        assert stop is not None
+        callbacks, failures = self.totals
+        took = self.clock() - stop.budget.began
+        reporter.emit(Finished(reason=stop.reason, callbacks=callbacks, failures=failures, seconds=took))
+
     def arm_last_resort(self) -> None:
         """Have the process ended from C: the only thing that works while the GIL is held, and as PID 1 (hazard H22)."""
         stop = self.stop
@@ -186,17 +218,18 @@ class Process:
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Record, wake, and raise the stop if this is the moment. Runs in main between any two instructions; may nest."""
         self.calls[signum] = self.calls.get(signum, 0) + 1
-        watcher = self.watcher
-        if watcher is not None:
-            watcher.pipe.wake()
-        if self.poked:
-            self.poked = False
+        if self.poked > 0:
+            # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
+            self.poked -= 1
         elif self.machine.state is State.IDLE:
             self.unclaimed.append(signum)
             return
         else:
             self._call_previous(signum, frame)
             self.claim_signal(signum)
+            watcher = self.watcher
+            if watcher is not None:
+                watcher.pipe.wake()
         self.noticed = self.stop is not None
         self._look(frame)
 
@@ -236,20 +269,21 @@ class Process:
             return True
         filename = frame.f_code.co_filename
         if filename.startswith(OURS):
-            return False
+            # Our own lines are never interrupted, except where they have called a user's function that is written in C.
+            return frame.f_code in CALLERS and self._stands_still(frame, inf)
         if not _is_stdlib(filename):
             return True
-        return self._stands_still(frame)
+        return self._stands_still(frame, PATIENCE)
 
-    def _stands_still(self, frame: FrameType) -> bool:
-        """Whether main has been at this very instruction for a while, that is, waits in a C call."""
+    def _stands_still(self, frame: FrameType, patience: float) -> bool:
+        """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end."""
         now = self.clock()
         seen = self._seen_at
         if seen is None or seen[0] is not frame or seen[1] != frame.f_lasti:
             self._seen_at = seen = (frame, frame.f_lasti, now)
         if now - seen[2] >= STILL:
             return True
-        return now - (seen[2] if self.stop is None else self.stop.budget.began) >= PATIENCE
+        return now - (seen[2] if self.stop is None else self.stop.budget.began) >= patience
 
     def _raise_stop(self) -> None:
         raise self.make_exception()
@@ -290,9 +324,6 @@ class Process:
                 self._seen_at = None
                 raise run.make_interrupt()
 
-
-TOKEN = "_cleanup_guard"
-"""The name under which an exception of ours carries its token."""
 
 
 

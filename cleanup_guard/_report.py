@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import deque
 
+from cleanup_guard._errors import CallbackInterrupted
 from cleanup_guard._events import Event
 
 TYPE_CHECKING = False
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cleanup_guard._events import Hook
+
+OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+"""Where our own frames come from."""
+
+TOKEN = "_cleanup_guard"
+"""The name under which an exception of ours carries the token that shows whether it is alive."""
 
 CHUNK = 512
 """Bytes per write to a stderr that can block: POSIX promises a writable pipe room for this many (PIPE_BUF)."""
@@ -119,11 +126,21 @@ def log_event(event: Event) -> None:
 
 
 def _traceback(event: Event) -> str:
-    if event.error is None:
+    """The traceback of a failure that nothing else will show, without our own frames and without the stop itself."""
+    error = event.error
+    if error is None or not getattr(event, "during_stop", True):
         return ""
     import traceback
 
-    return "\n" + "".join(traceback.format_exception(event.error)).rstrip()
+    formatted = traceback.TracebackException.from_exception(error)
+    each: traceback.TracebackException | None = formatted
+    while each is not None and error is not None:
+        each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(OURS)]
+        error = error.__cause__ or error.__context__
+        if error is not None and TOKEN in error.__dict__ and not isinstance(error, CallbackInterrupted):
+            each.__cause__ = each.__context__ = None
+        each = each.__cause__ or each.__context__
+    return "\n" + "".join(formatted.format()).rstrip()
 
 
 def logging_is_configured() -> bool:

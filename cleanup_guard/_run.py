@@ -7,7 +7,8 @@ from math import inf
 
 from cleanup_guard._errors import CallbackInterrupted
 from cleanup_guard._events import CallbackDone, CallbackFailed, CallbackStarted, CallbackTimedOut, Event
-from cleanup_guard._process import TOKEN, Token
+from cleanup_guard._process import Token
+from cleanup_guard._report import TOKEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,13 +92,14 @@ class Run:
                 self.reporter.emit(CallbackDone(name=callback.name, seconds=seconds))
             return None
         self.failures += 1
+        during_stop = self.process.stop is not None
         if isinstance(error, CallbackInterrupted):
             failure: BaseException = TimeoutError(f"callback {callback.name} was interrupted after {seconds:.1f} s: {self.why}")
             failure.__cause__ = error
-            event = CallbackTimedOut(name=callback.name, seconds=seconds, why=self.why, error=failure)
+            event = CallbackTimedOut(name=callback.name, seconds=seconds, why=self.why, error=failure, during_stop=during_stop)
         else:
             failure = error
-            event = CallbackFailed(name=callback.name, seconds=seconds, error=error)
+            event = CallbackFailed(name=callback.name, seconds=seconds, error=error, during_stop=during_stop)
         self.reporter.emit(event)
         return failure
 

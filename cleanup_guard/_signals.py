@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
-SIGINT = int(signal.SIGINT)
+SIGINT, SIGTERM = int(signal.SIGINT), int(signal.SIGTERM)
 default_int_handler = signal.default_int_handler
 
 DEFAULT_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
@@ -147,7 +147,9 @@ class WakeupPipe:
         self._wired = False
 
     def wire(self) -> None:
-        """Become the process's wakeup fd; what was there before gets its bytes from us."""
+        """Become the process's wakeup fd, once; what was there before gets its bytes from us."""
+        if self._wired:
+            return
         self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._wired = True
 

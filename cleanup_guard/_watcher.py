@@ -15,7 +15,7 @@ import time
 from math import inf
 
 from cleanup_guard import _signals
-from cleanup_guard._events import DeadlineReached, StopReceived, StopRedelivered, TookOver
+from cleanup_guard._events import DeadlineReached, StopRedelivered, TookOver
 from cleanup_guard._state import Move, State
 
 TYPE_CHECKING = False
@@ -113,7 +113,8 @@ class Watcher:
         for signum in process.handlers.previous.copy():
             seen, pokes = self._seen.get(signum, 0), self._own_pokes.get(signum, 0)
             if now - self._poked_at > 1.0:  # a poke that the kernel merged with another one is not to hide a signal for ever
-                self._own_pokes[signum] = min(pokes, seen)
+                self._own_pokes[signum] = pokes = min(pokes, seen)
+                process.poked = 0
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
                 process.claim_signal(signum)
         self._count_presses(now)
@@ -183,7 +184,7 @@ class Watcher:
         process, budget = self.process, stop.budget
         if not self._told:
             self._told = True
-            self._announce(stop)
+            self._begin()
         if now >= budget.end and not self._gave_up:
             self._give_up(now)
         if not process.announced:
@@ -199,15 +200,11 @@ class Watcher:
             return min(due, self._look_for_survival(now))
         return due
 
-    def _announce(self, stop: Stop) -> None:
-        """Wake those who wait for the stop, tell the hooks, and start on_stop callbacks."""
+    def _begin(self) -> None:
+        """Announce the stop, and start the on_stop callbacks."""
         process = self.process
         process.arm_last_resort()
-        for guard in (*process.guards, *process.elsewhere):
-            guard.wake_waiters()
-        process.reporter().emit(
-            StopReceived(reason=stop.reason, signum=stop.signum, sender=stop.sender, grace=stop.budget.grace)
-        )
+        process.announce()
         hooks = [hook for guard in process.guards for hook in guard.stop_hooks]
         if hooks:
             self._hooks = threading.Thread(target=self._run_hooks, args=(hooks,), name="cleanup_guard on_stop", daemon=True)
@@ -315,11 +312,12 @@ class Watcher:
         """Have main run the handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted."""
         process = self.process
         ours = [signum for signum in process.handlers.previous.copy() if not process.handlers.lost(signum)]
-        if not ours or os.getpid() != process.pid:
+        now = process.clock()
+        if not ours or os.getpid() != process.pid or now - self._poked_at < QUICK:
             return
         signum = max(ours, key=lambda each: (each != _signals.SIGINT, each == _signals.SIGTERM))
-        process.poked = True
-        self._poked_at = process.clock()
+        process.poked += 1
+        self._poked_at = now
         self._own_pokes[signum] = self._own_pokes.get(signum, 0) + 1
         main = threading.main_thread().ident
         assert main is not None
