@@ -1,0 +1,150 @@
+"""Real children for tests about signals: start one, wait for its ready line, signal it, and look at how it ended.
+
+Nothing here sleeps a guessed time: every wait polls for a fact, with a limit that a loaded machine does not reach.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 60.0
+"""Seconds after which a wait gives up: a bug, not a slow machine."""
+
+PREAMBLE = """\
+import atexit, os, signal, sys, threading, time
+from cleanup_guard import *
+def ready(): print("ready", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        status: as subprocess says it: negative for a death by signal.
+        out: the lines it printed after the ready line.
+        err: its stderr.
+        seconds: from the first signal (or from the ready line) to its end.
+    """
+
+    status: int
+    out: list[str]
+    err: str
+    seconds: float
+
+
+class Child:
+    """A Python child that has printed its ready line. Its output goes to files, so that it never waits for a reader."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._folder = folder
+        self.began = time.monotonic()
+
+    @property
+    def out(self) -> list[str]:
+        """All complete lines printed so far, the ready line included."""
+        return (self._folder / "out").read_text().splitlines()
+
+    @property
+    def err(self) -> str:
+        """What it has written to stderr so far."""
+        return (self._folder / "err").read_text(errors="replace")
+
+    def signal(self, *signums: int) -> None:
+        """Send signals, one after the other at once."""
+        self.began = time.monotonic()
+        for signum in signums:
+            self.process.send_signal(signum)
+
+    def wait_for_line(self, line: str) -> None:
+        """Wait until it has printed this line."""
+        wait_until(lambda: line in self.out or self.process.poll() is not None, f"the line {line!r}")
+        assert line in self.out, f"ended with {self.process.returncode} without printing {line!r}:\n{self.out}\n{self.err}"
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        status = self.process.wait(PATIENCE)
+        seconds = time.monotonic() - self.began
+        lines = self.out
+        after = lines[lines.index("ready") + 1 :] if "ready" in lines else lines
+        return Ended(status, after, self.err, seconds)
+
+
+def wait_until(fact: Callable[[], bool], what: str) -> None:
+    """Poll until something is true."""
+    limit = time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < limit, f"waited {PATIENCE:g} s in vain for {what}"
+        time.sleep(0.005)
+
+
+@contextmanager
+def child(
+    code: str,
+    *,
+    preamble: str = PREAMBLE,
+    env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    ready: str = "ready",
+    **options: object,
+) -> Iterator[Child]:
+    """Run Python code in a child of its own and wait for its ready line; whatever happens, it is gone afterwards.
+
+    Args:
+        code: the program; it finds `cleanup_guard`'s names imported, and calls `ready()` when it may be signalled.
+        preamble: what comes before the code.
+        env: environment variables to add.
+        wrapper: a command to put before Python, such as `unshare`.
+        flags: for the interpreter.
+        ready: the line to wait for.
+        options: for `subprocess.Popen`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = folder / "program.py"
+        program.write_text(preamble + code)
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            process = subprocess.Popen(  # type: ignore[call-overload]
+                [*wrapper, sys.executable, *flags, str(program)],
+                stdout=options.pop("stdout", out),
+                stderr=options.pop("stderr", err),
+                stdin=options.pop("stdin", subprocess.DEVNULL),
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                # A runner started with & has SIGINT ignored, and a child would inherit that.
+                preexec_fn=options.pop("preexec_fn", _default_signals),
+                **options,
+            )
+        started = Child(process, folder)
+        try:
+            started.wait_for_line(ready)
+            yield started
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _default_signals() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def run(code: str, *signums: int, **options: object) -> Ended:
+    """Run a child, send it signals once it is ready, and wait for its end."""
+    with child(code, **options) as started:  # type: ignore[arg-type]
+        started.signal(*signums)
+        return started.end()
