@@ -515,8 +515,9 @@ class Guard:
         self.wake_waiters()
         self.run_callbacks(error)
         self._cleaned.wait()
-        assert self._outcome is not None
-        return self._outcome
+        outcome, self._outcome = self._outcome, None  # it holds main's exception, whose death the watcher waits for
+        assert outcome is not None
+        return outcome
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""
