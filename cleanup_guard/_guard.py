@@ -15,7 +15,7 @@ from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
-from cleanup_guard._exits import NETS, LastWord, handler_replaced, release
+from cleanup_guard._exits import NETS, LastWord, release
 from cleanup_guard._forks import FORK_HOOKS
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import Reporter, log_event
@@ -569,7 +569,7 @@ class Guard:
         if stop is None:
             wanted = {signum for guard in process.guards for signum in guard._taken}
             for lost in process.handlers.give_back(signum for signum in self._taken if signum not in wanted):
-                handler_replaced(process, lost)
+                process.tell_replaced(lost)
         if any(guard._left for guard in process.guards):
             return  # inside a callback of an outer guard
         last = not process.guards
