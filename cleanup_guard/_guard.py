@@ -721,6 +721,9 @@ def _flags(function: object) -> int:
 
 def _plain(function: T) -> T:
     """Refuse what would not run when called."""
+    code = getattr(function, "__code__", None)
+    if code is not None and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+        return function  # what nearly everybody registers
     _callable(function, "a callback")
     if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
         name = getattr(function, "__qualname__", repr(function))
