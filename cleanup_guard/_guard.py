@@ -74,14 +74,16 @@ class Options:
         hooks: Iterable[Hook] | None,
         name: str | None,
     ) -> None:
-        self.has_grace = not isinstance(grace, Default)
-        self.grace = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
-        self.signals = None if signals is None else _signals.check(signals)
-        self.interrupt = bool(interrupt)
-        self.exit_status = _exit_status(exit_status)
-        self.exit_timeout = seconds(exit_timeout, "exit_timeout")
-        self.hooks = (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
-        self.name = name
+        self.has_grace: bool = not isinstance(grace, Default)
+        self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
+        self.signals: tuple[int, ...] | None = None if signals is None else _signals.check(signals)
+        self.interrupt: bool = bool(interrupt)
+        self.exit_status: int | str | None = _exit_status(exit_status)
+        self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")
+        self.hooks: tuple[Hook, ...] = (
+            (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
+        )
+        self.name: str | None = name
 
 
 def _positive(grace: float | None) -> float | None:
@@ -150,12 +152,12 @@ class Guard:
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
         self._left = False
-        self.popped = False  # made by pop_all and not entered since
+        self.popped: bool = False  # made by pop_all and not entered since
 
     def use(self, options: Options) -> None:
         """Take over options that have been checked already."""
-        self.settings = options
-        self.reporter = Reporter(options.hooks)
+        self.settings: Options = options
+        self.reporter: Reporter = Reporter(options.hooks)
 
     def __repr__(self) -> str:
         name = f" {self.settings.name!r}" if self.settings.name else ""
@@ -437,7 +439,8 @@ class Guard:
         for guards in (process.guards, process.elsewhere):
             if self in guards:
                 guards.remove(self)
-        self._process, self.popped = None, False
+        self._process = None
+        self.popped = False
 
     def _enter_in_main(self, process: Process) -> None:
         self._process = process
@@ -517,7 +520,10 @@ class Guard:
         self.wake_waiters()
         self.run_callbacks(error)
         self._cleaned.wait()
-        outcome, self._outcome = self._outcome, None  # it holds main's exception, whose death the watcher waits for
+        outcome, self._outcome = (
+            self._outcome,
+            None,
+        )  # it holds main's exception, whose death the watcher waits for
         assert outcome is not None
         return outcome
 

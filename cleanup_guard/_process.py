@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
+    from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
@@ -64,46 +65,46 @@ class Stop:
     def __init__(
         self, signum: int | None, reason: str, status: int, sender: int | None, budget: Budget
     ) -> None:
-        self.signum = signum
-        self.reason = reason
-        self.status = status
-        self.sender = sender
-        self.budget = budget
+        self.signum: int | None = signum
+        self.reason: str = reason
+        self.status: int = status
+        self.sender: int | None = sender
+        self.budget: Budget = budget
 
 
 class Process:
     """Guards, stop and delivery of one process. The attributes below are read by the watcher; each has one writer."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.foreign = False  # set in a fork child, for the guards that it inherited
-        self.clock = time.monotonic
-        self.machine = Machine()
+        self.pid: int = os.getpid()
+        self.foreign: bool = False  # set in a fork child, for the guards that it inherited
+        self.clock: Clock = time.monotonic
+        self.machine: Machine = Machine()
         self.guards: list[Guard] = []  # entered in main, outermost first
         self.elsewhere: list[Guard] = []  # entered in other threads
         self.runs: list[Run] = []  # callbacks in progress, one a thread
-        self.handlers = _signals.Handlers(self.on_signal)
+        self.handlers: _signals.Handlers = _signals.Handlers(self.on_signal)
         self.watcher: Watcher | None = None
         self.stop: Stop | None = None
         self._first = [None]
         self._untold = [None]
         self._unfinished = [None]
-        self.told = False  # the stop has been announced
-        self.noticed = False  # main has run the handler since the stop
-        self.announced = False  # on_stop hooks have had their turn
-        self.forced = False  # shields and cooperative guards no longer hold the stop back
-        self.insisted = False  # a person pressed Ctrl-C again
-        self.exiting = False  # the interpreter is on its way out
-        self.shields = 0
+        self.told: bool = False  # the stop has been announced
+        self.noticed: bool = False  # main has run the handler since the stop
+        self.announced: bool = False  # on_stop hooks have had their turn
+        self.forced: bool = False  # shields and cooperative guards no longer hold the stop back
+        self.insisted: bool = False  # a person pressed Ctrl-C again
+        self.exiting: bool = False  # the interpreter is on its way out
+        self.shields: int = 0
         self.delivered: weakref.ref[Token] | None = None
-        self.deliveries = 0
+        self.deliveries: int = 0
         self.calls: dict[int, int] = {}  # handler calls by signal
-        self.poked = 0  # pokes sent that the handler has not seen
+        self.poked: int = 0  # pokes sent that the handler has not seen
         self._called_previous: set[int] = set()
         self.unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._seen_at: tuple[FrameType, int, float] | None = None
         self.stderr: Stderr | None = None
-        self.totals = [0, 0]  # callbacks run and failed because of this stop
+        self.totals: list[int] = [0, 0]  # callbacks run and failed because of this stop
 
     # -- guards --
 

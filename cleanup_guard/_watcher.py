@@ -44,9 +44,9 @@ class Watcher:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.pipe = _signals.WakeupPipe()
-        self.swallow_confirmed = False
-        self.forget_confirmed = False
+        self.pipe: _signals.WakeupPipe = _signals.WakeupPipe()
+        self.swallow_confirmed: bool = False
+        self.forget_confirmed: bool = False
         self._thread: threading.Thread | None = None
         self._leave = False
         self._told = False

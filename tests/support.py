@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 60.0
 """Seconds after which a wait gives up: a bug, not a slow machine."""
@@ -71,7 +72,9 @@ class Child:
     def wait_for_line(self, line: str) -> None:
         """Wait until it has printed this line."""
         wait_until(lambda: line in self.out or self.process.poll() is not None, f"the line {line!r}")
-        assert line in self.out, f"ended with {self.process.returncode} without printing {line!r}:\n{self.out}\n{self.err}"
+        assert line in self.out, (
+            f"ended with {self.process.returncode} without printing {line!r}:\n{self.out}\n{self.err}"
+        )
 
     def end(self) -> Ended:
         """Wait for its end."""
@@ -99,7 +102,7 @@ def child(
     wrapper: Sequence[str] = (),
     flags: Sequence[str] = (),
     ready: str = "ready",
-    **options: object,
+    **options: Any,
 ) -> Iterator[Child]:
     """Run Python code in a child of its own and wait for its ready line; whatever happens, it is gone afterwards.
 
@@ -117,7 +120,7 @@ def child(
         program = folder / "program.py"
         program.write_text(preamble + code)
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            process = subprocess.Popen(  # type: ignore[call-overload]
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # pyright: ignore[reportAssignmentType]  # no text=True
                 [*wrapper, sys.executable, *flags, str(program)],
                 stdout=options.pop("stdout", out),
                 stderr=options.pop("stderr", err),
@@ -143,8 +146,8 @@ def _default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def run(code: str, *signums: int, **options: object) -> Ended:
+def run(code: str, *signums: int, **options: Any) -> Ended:
     """Run a child, send it signals once it is ready, and wait for its end."""
-    with child(code, **options) as started:  # type: ignore[arg-type]
+    with child(code, **options) as started:
         started.signal(*signums)
         return started.end()
