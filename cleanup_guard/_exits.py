@@ -56,9 +56,9 @@ def run_everything(process: Process) -> None:
 def release(process: Process) -> None:
     """Give back signals, pipe, thread and timer, in the order that loses no signal. Main thread only."""
     watcher, process.watcher = process.watcher, None
-    process.disarm()
     if watcher is not None:
         watcher.close()
+    process.disarm()  # after the watcher, which may be arming it
     for lost in process.handlers.give_back(list(process.handlers.previous)):
         process.tell_replaced(lost)
     if not process.exiting:

@@ -508,6 +508,8 @@ class Guard:
         process = self._process
         assert process is not None
         if self in process.guards:
+            if process.stop is not None:
+                self._leave_jumped_over(process)
             process.machine.fire(Move.LEAVE)
             if process.watcher is not None:
                 process.watcher.wait_for_hooks()
@@ -524,6 +526,11 @@ class Guard:
         )  # it holds main's exception, whose death the watcher waits for
         assert outcome is not None
         return outcome
+
+    def _leave_jumped_over(self, process: Process) -> None:
+        """Guards inside this one that are still entered come first: CPython jumped over their exits (hazard H9)."""
+        while process.guards[-1] is not self:
+            process.guards[-1].leave_at_exit()
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""

@@ -90,6 +90,8 @@ class Process:
         self._first = [None]
         self._untold = [None]
         self._unfinished = [None]
+        self._unarmed = [None]
+        self._devnull: int | None = None
         self.told: bool = False  # the stop has been announced
         self.noticed: bool = False  # main has run the handler since the stop
         self.announced: bool = False  # on_stop hooks have had their turn
@@ -194,13 +196,17 @@ class Process:
     def arm_last_resort(self) -> None:
         """Have the process ended from C: the only thing that works while the GIL is held, and as PID 1 (hazard H22)."""
         stop = self.stop
-        if stop is None or stop.budget.grace is None or self.stderr is not None:
+        if stop is None or stop.budget.grace is None:
+            return
+        try:
+            self._unarmed.pop()  # main, its handler and the watcher all come here: whoever is first opens the descriptor
+        except IndexError:
             return
         try:
             self.stderr = Stderr()
             fd = self.stderr.safe_fileno()
             if fd is None:
-                fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                fd = self._devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             left = max(0.001, stop.budget.last_resort - self.clock())
             faulthandler.dump_traceback_later(left, exit=True, file=fd)
         except (OSError, RuntimeError, ValueError):
@@ -212,6 +218,10 @@ class Process:
             faulthandler.cancel_dump_traceback_later()
             self.stderr.close()
             self.stderr = None
+            if self._devnull is not None:
+                os.close(self._devnull)
+                self._devnull = None
+            self._unarmed.append(None)
 
     @property
     def released(self) -> bool:
