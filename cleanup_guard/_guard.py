@@ -541,9 +541,9 @@ class Guard:
         self.wake_waiters()
         limit = self.settings.exit_timeout if process.stop is None else None
         run = Run(process, self.reporter, limit, can_poke=bool(process.handlers.previous))
+        process.runs.append(run)
         if limit is not None:
             _watch(process)
-        process.runs.append(run)
         try:
             self._outcome = run_all(self._stack, error, run)
         finally:
