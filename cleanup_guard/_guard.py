@@ -508,7 +508,7 @@ class Guard:
         process = self._process
         assert process is not None
         if self in process.guards:
-            if process.stop is not None:
+            if process.stop is not None and not self.popped:
                 self._leave_jumped_over(process)
             process.machine.fire(Move.LEAVE)
             if process.watcher is not None:
