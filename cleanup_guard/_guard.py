@@ -15,7 +15,7 @@ from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
-from cleanup_guard._exits import NETS, LastWord, handler_replaced, release
+from cleanup_guard._exits import NETS, LastWord, release
 from cleanup_guard._forks import FORK_HOOKS
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import Reporter, log_event
@@ -541,9 +541,9 @@ class Guard:
         self.wake_waiters()
         limit = self.settings.exit_timeout if process.stop is None else None
         run = Run(process, self.reporter, limit, can_poke=bool(process.handlers.previous))
+        process.runs.append(run)
         if limit is not None:
             _watch(process)
-        process.runs.append(run)
         try:
             self._outcome = run_all(self._stack, error, run)
         finally:
@@ -576,7 +576,7 @@ class Guard:
         if stop is None:
             wanted = {signum for guard in process.guards for signum in guard._taken}
             for lost in process.handlers.give_back(signum for signum in self._taken if signum not in wanted):
-                handler_replaced(process, lost)
+                process.tell_replaced(lost)
         if any(guard._left for guard in process.guards):
             return  # inside a callback of an outer guard
         last = not process.guards
@@ -728,6 +728,9 @@ def _flags(function: object) -> int:
 
 def _plain(function: T) -> T:
     """Refuse what would not run when called."""
+    code = getattr(function, "__code__", None)
+    if code is not None and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+        return function  # what nearly everybody registers
     _callable(function, "a callback")
     if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
         name = getattr(function, "__qualname__", repr(function))

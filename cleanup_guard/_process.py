@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from math import inf
 from cleanup_guard import _signals
 from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
 from cleanup_guard._errors import SignalExit
-from cleanup_guard._events import Finished, StopReceived
+from cleanup_guard._events import Finished, HandlerReplaced, StopReceived
 from cleanup_guard._report import OURS, TOKEN, Reporter, Stderr, log_event
 from cleanup_guard._stack import Callback
 from cleanup_guard._state import Machine, Move, State
@@ -95,6 +96,7 @@ class Process:
         self.noticed: bool = False  # main has run the handler since the stop
         self.announced: bool = False  # on_stop hooks have had their turn
         self.forced: bool = False  # shields and cooperative guards no longer hold the stop back
+        self.handed_over: bool = False  # the stop signal was somebody else's to handle
         self.insisted: bool = False  # a person pressed Ctrl-C again
         self.exiting: bool = False  # the interpreter is on its way out
         self.shields: int = 0
@@ -186,6 +188,11 @@ class Process:
         took = self.clock() - stop.budget.began
         reporter.emit(Finished(reason=stop.reason, callbacks=callbacks, failures=failures, seconds=took))
 
+    def tell_replaced(self, signum: int) -> None:
+        """Tell that somebody took a signal from us."""
+        name, handler = _signals.name_of(signum), repr(signal.getsignal(signum))
+        self.reporter().emit(HandlerReplaced(signum=signum, signal=name, handler=handler))
+
     def arm_last_resort(self) -> None:
         """Have the process ended from C: the only thing that works while the GIL is held, and as PID 1 (hazard H22)."""
         stop = self.stop
@@ -218,10 +225,10 @@ class Process:
 
     @property
     def released(self) -> bool:
-        """Whether the stop may be raised: hooks are done, no shield holds, main is not a cooperative one."""
+        """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
         if self.forced or self.insisted:
             return True
-        if not self.announced or self.shields > 0:
+        if not self.announced or self.handed_over or self.shields > 0:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
 

@@ -123,6 +123,10 @@ class Watcher:
                 self._own_pokes[signum] = pokes = min(pokes, seen)
                 process.poked = 0
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
+                if process.handlers.lost(signum):
+                    # Whoever took it from us stops the program in a way of his own; we step in when he is late.
+                    process.handed_over = True
+                    process.tell_replaced(signum)
                 process.claim_signal(signum)
         self._count_presses(now)
 

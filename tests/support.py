@@ -23,8 +23,17 @@ PATIENCE = 60.0
 PREAMBLE = """\
 import atexit, os, signal, sys, threading, time
 from cleanup_guard import *
-def ready(): print("ready", flush=True)
+def ready():  # one write: the signal must not meet us between the word and the end of the line
+    sys.stdout.flush(); os.write(1, b"ready\\n")
 """
+
+
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"PYTHONUNBUFFERED", "CLEANUP_GUARD_GRACE"}
+}
+"""The environment of children: nothing that changes how they buffer or how long they may take."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Child:
     @property
     def out(self) -> list[str]:
         """All complete lines printed so far, the ready line included."""
-        return (self._folder / "out").read_text().splitlines()
+        return (self._folder / "out").read_text().split("\n")[:-1]
 
     @property
     def err(self) -> str:
@@ -125,7 +134,7 @@ def child(
                 stdout=options.pop("stdout", out),
                 stderr=options.pop("stderr", err),
                 stdin=options.pop("stdin", subprocess.DEVNULL),
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                env={**CLEAN, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 # A runner started with & has SIGINT ignored, and a child would inherit that.
                 preexec_fn=options.pop("preexec_fn", _default_signals),
                 **options,
