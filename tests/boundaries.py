@@ -191,7 +191,9 @@ class Outside:
 class Attempt:
     """One run of a scenario, and the look at what is left of it."""
 
-    def __init__(self, scenario: str, signum: int, targets: Iterable[tuple[int, int]], *, insist: bool = False) -> None:
+    def __init__(
+        self, scenario: str, signum: int, targets: Iterable[tuple[int, int]], *, insist: bool = False
+    ) -> None:
         self.scenario = scenario
         self.insist = insist
         self.world = World(signum)
@@ -210,7 +212,9 @@ class Attempt:
         began = time.monotonic()
         try:
             self.injector.run(self._scenario)
-        except BaseException as error:  # the stop's exception is kept alive: letting go of it would be swallowing it
+        except (
+            BaseException
+        ) as error:  # the stop's exception is kept alive: letting go of it would be swallowing it
             self.ended = error
         self._net()
         self.seconds = time.monotonic() - began
@@ -258,7 +262,9 @@ class Attempt:
         if not self.insist:
             self._expect(world.finished == began, f"cut short: began {began}, finished {world.finished}")
         self._expect(world.left == world.entered[::-1], f"entered {world.entered}, left {world.left}")
-        self._expect(world.critical == ["begin", "end"] * (len(world.critical) // 2), f"cut short: {world.critical}")
+        self._expect(
+            world.critical == ["begin", "end"] * (len(world.critical) // 2), f"cut short: {world.critical}"
+        )
         self._expect(world.hooked == [1, 2][: len(world.hooked)], f"on_stop callbacks: {world.hooked}")
         self._expect(not world.waited_in_vain, "the stop never reached main")
         self._expect(self.seconds < TOO_LATE, f"took {self.seconds:.1f} s")
@@ -274,7 +280,9 @@ class Attempt:
         if not injected and self.scenario not in ("requested", "handler"):
             self._expect(not stopped, f"stopped by nothing: {ended!r}")
         if not stopped:
-            wanted = {"main_raises": ArithmeticError, "callback_fails": CleanupError}.get(self.scenario, type(None))
+            wanted = {"main_raises": ArithmeticError, "callback_fails": CleanupError}.get(
+                self.scenario, type(None)
+            )
             self._expect(isinstance(ended, wanted), f"ended with {ended!r}")
         if isinstance(ended, (SignalExit, KeyboardInterrupt)):
             self._expect(is_ours(ended), f"not an exception of ours: {ended!r}")

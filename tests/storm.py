@@ -1,7 +1,7 @@
 """What a child of the storm runs: whatever its seed says, until it is stopped. See `test_storm.py`.
 
-Every line of its log is one `os.write`: "ack GUARD NUMBER" once a registration has returned, "ran GUARD NUMBER PID" when a callback
-begins. Numbers grow; those of callbacks that a thread registered are negative, because their order is not known.
+Every line of its log is one `os.write`: "ack GUARD NUMBER" once a registration has returned, "ran GUARD NUMBER PID" when a
+callback begins. Numbers grow; those of callbacks that a thread registered are negative, because their order is not known.
 """
 
 from __future__ import annotations

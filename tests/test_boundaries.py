@@ -2,8 +2,8 @@
 
 `boundaries.py` is the engine and says how; `scenarios.py` has the programs. The runs are made in children, several at a time,
 because tracing, signals and threads are process-wide. All boundaries of the first scenario are tried in every run of the suite,
-every 41st of the others; the nightly run tries all of all, and more pairs. The full square of pairs is about ten million runs for
-a single scenario, so pairs are drawn from a seed, which the environment variable CLEANUP_GUARD_SEED sets.
+every 41st of the others; the nightly run tries all of all, and more pairs. The full square of pairs is about ten million runs
+for a single scenario, so pairs are drawn from a seed, which the environment variable CLEANUP_GUARD_SEED sets.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def test_every_boundary_of_a_guarded_run(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("scenario", OTHERS)
-def test_boundaries_of_every_feature(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_boundaries_of_every_feature(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A stop at a sample of the instructions of each feature: no callback is lost, doubled or out of order."""
     total = explore_all(list(singles(scenario, 41)), tmp_path, capsys)
     assert total.boundaries > 1000

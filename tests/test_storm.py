@@ -31,7 +31,9 @@ runpy.run_path({program!r}, run_name="__main__")
 def storm(seed: int) -> str | None:
     """Run one child through its storm; return what went wrong."""
     chance = random.Random(seed)
-    signums = [chance.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGINT)) for _ in range(chance.randint(1, 5))]
+    signums = [
+        chance.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGINT)) for _ in range(chance.randint(1, 5))
+    ]
     while signums.count(signal.SIGINT) > 2:  # a third press means "exit at once", and that is another test's
         signums.remove(signal.SIGINT)
     pauses = [chance.choice((0.0, 0.0, chance.random() * 0.02)) for _ in signums]
@@ -68,7 +70,9 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]
         faults.append(f"ended with {ended.status}, not {wanted}")
     if ended.seconds > IN_TIME:
         faults.append(f"took {ended.seconds:.1f} s")
-    faults += [f"stderr says {word!r}" for word in ("giving up", "not a move", "Deadlock") if word in ended.err]
+    faults += [
+        f"stderr says {word!r}" for word in ("giving up", "not a move", "Deadlock") if word in ended.err
+    ]
     return faults
 
 
