@@ -1,4 +1,4 @@
-"""Signals of random kinds at random moments, sent to random programs: no acknowledged callback is lost, doubled or out of order.
+"""Signals of random kinds at random moments, sent to random programs: no callback is lost, doubled or out of order.
 
 A failure prints its seed; `CLEANUP_GUARD_STORM=SEED pytest tests/test_storm.py` runs that one program again, fifty times.
 """
