@@ -87,7 +87,10 @@ class GuardsAgainstModel(RuleBasedStateMachine):
     def register_one_that_hangs(self) -> None:
         """Register a callback that does not return, with a short timeout, on a guard whose thread can be interrupted."""
         twin = self.entered[-1]
-        if not REGISTRY.get().handlers.previous or any(kind == "hangs" for _, kind in twin.pending):
+        taken = any(
+            each.guard._taken for each in self.entered
+        )  # without a signal a blocking call cannot be ended
+        if not taken or any(kind == "hangs" for _, kind in twin.pending):
             return
         number = self._number()
         twin.guard.options(timeout=0.02, name="hangs").callback(self._function(number, "hangs"))
