@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
     from cleanup_guard._guard import Guard
+    from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
 
@@ -93,6 +94,7 @@ class Process:
         self.announced = False  # on_stop hooks have had their turn
         self.forced = False  # shields and cooperative guards no longer hold the stop back
         self.insisted = False  # a person pressed Ctrl-C again
+        self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting = False  # the interpreter is on its way out
         self.shields = 0
         self.delivered: weakref.ref[Token] | None = None
