@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Literal, NoReturn
 
-    from cleanup_guard._process import Process
-    from cleanup_guard._target import Target
-
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Environment = Mapping[str, str] | Mapping[bytes, bytes]
 
@@ -70,102 +67,23 @@ def exec_into(
         TypeError, ValueError: an argument makes no sense, or the user or group does not exist.
         NotImplementedError: on Windows, where a process cannot become another program.
     """
-    if sys.platform == "win32":
-        raise NotImplementedError(
-            "exec_into needs a POSIX system: on Windows a process cannot become another program. Use subprocess.run and exit "
-            "with its status."
-        )
-    from cleanup_guard import _target
+    if sys.platform != "win32":
+        from cleanup_guard._handover import hand_over
 
-    _refuse_here(program)
-    process = _active_process()
-    who = _target.identity(user, group)
-    target = _target.describe(
-        program,
-        args,
-        env=_environment(env, None if who is None else who.home),
-        cwd=cwd,
-        argv0=argv0,
-        who=who,
-        umask=umask,
-        pass_fds=pass_fds,
-        signals=signals,
+        hand_over(
+            program,
+            args,
+            env=env,
+            cwd=cwd,
+            argv0=argv0,
+            user=user,
+            group=group,
+            umask=umask,
+            pass_fds=pass_fds,
+            signals=signals,
+            despite_failures=despite_failures,
+        )
+    raise NotImplementedError(
+        "exec_into needs a POSIX system: on Windows a process cannot become another program. Use subprocess.run and exit "
+        "with its status."
     )
-    if process is not None:
-        _leave_guards(process, target, despite_failures)
-    _target.become(target, lambda: False)
-    raise AssertionError("an exec that did not fail does not return")
-
-
-def _refuse_here(program: Word) -> None:
-    threading = sys.modules.get("threading")
-    if threading is not None and threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            f"exec_into({program!r}) was called in thread {threading.current_thread().name!r}: it would end the main thread "
-            "where it stands. Call it in the main thread"
-        )
-    asyncio, trio = sys.modules.get("asyncio.events"), sys.modules.get("trio")
-    if (asyncio is not None and asyncio._get_running_loop() is not None) or (
-        trio is not None and trio.lowlevel.in_trio_run()
-    ):
-        raise RuntimeError(
-            f"exec_into({program!r}) was called inside a running event loop, whose tasks it would not end properly: "
-            "call it after the loop has returned"
-        )
-
-
-def _environment(env: Environment | None, home: str | None) -> Environment:
-    import os
-
-    known = os.environ if env is None else env
-    if home is None or (env is not None and ("HOME" in env or b"HOME" in env)):
-        return known
-    return {os.fsencode(key): os.fsencode(value) for key, value in known.items()} | {b"HOME": os.fsencode(home)}
-
-
-def _active_process() -> Process | None:
-    """The guards of this process, if there are any. Guards are not imported for that: without the module there are none."""
-    module = sys.modules.get("cleanup_guard._process")
-    return None if module is None else module.REGISTRY.process
-
-
-def _leave_guards(process: Process, target: Target, despite_failures: bool) -> None:
-    """End main, if it is inside a guard; returns if it is inside none."""
-    import os
-    import threading
-
-    from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._last_act import LastAct
-
-    if any(run.ident == threading.get_ident() for run in process.runs):
-        raise RuntimeError(
-            f"exec_into({os.fsdecode(target.argv[0])!r}) was called in a cleanup callback, after main: call it as the last thing that main does"
-        )
-    if process.guards:
-        raise LastAct(process, lambda: _become(process, target), despite_failures=despite_failures)
-    if process.stop is not None:
-        raise process.make_exception()  # it has been cleaned up after, and is on its way out
-    leave_elsewhere(process)
-
-
-def _become(process: Process, target: Target) -> int:
-    """The last act. Returns the exit status if it failed, or if a stop came first."""
-    import signal
-
-    from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._report import write_line
-    from cleanup_guard._target import become
-
-    def stopped() -> bool:
-        return process.stop is not None or not process.handlers.previous.keys().isdisjoint(signal.sigpending())
-
-    leave_elsewhere(process)
-    process.reporter().drain(1.0)
-    try:
-        become(target, stopped)
-    except OSError as error:
-        write_line(f"exec_into: {error.strerror}")
-        return 126
-    except SystemExit as stop:  # as PID 1, for a stop signal that no guard had taken
-        return int(stop.code or 0)
-    return 1

@@ -67,7 +67,7 @@ class LastAct(SystemExit):
 
 def _asked_by_interpreter() -> bool:
     try:
-        sys._getframe(2)
+        sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     except ValueError:
         return True
     return False

@@ -10,23 +10,33 @@ Rules:
 
 from __future__ import annotations
 
-import _signal
 import errno
 import os
+import stat
 import sys
 
-assert sys.platform != "win32"  # there exec starts another process and ends this one: whoever waits sees the wrong end
+# On Windows exec starts another process and ends this one: whoever waits for it sees the wrong end.
+assert sys.platform != "win32"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Undo = list[tuple[Any, ...]]
+else:
+    import _signal
 
 PYTHONS_OWN = (_signal.SIGPIPE, _signal.SIGXFSZ)
 """What Python ignores for itself, so that nobody can tell any more whether the parent did."""
 
 STOPS = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}
+
+STDIO = (0, 1, 2)
+
+ALL_BITS = 0o777
 
 NOBODY = (1 << 32) - 1
 """(uid_t) -1, which to the system calls means "leave it as it is"."""
@@ -72,24 +82,43 @@ def identity(user: str | int | None, group: str | int | None) -> Identity | None
     """
     if user is None and group is None:
         return None
-    import pwd
+    uid, gid, groups, home = _look_up(user, group)
+    return Identity(uid, gid, _permitted(uid, gid, groups), home)
 
-    uid = entry = None
+
+def owner(user: str | int | None, group: str | int | None) -> tuple[int, int] | None:
+    """Look up whose a file is to be: user and group, in numbers; None if neither was asked for.
+
+    Raises:
+        ValueError: there is no such user or group.
+    """
+    if user is None and group is None:
+        return None
+    uid, gid, _, _ = _look_up(user, group)
+    return os.geteuid() if uid is None else uid, gid
+
+
+def _look_up(
+    user: str | int | None, group: str | int | None
+) -> tuple[int | None, int, list[int], str | None]:
     gid, groups = os.getgid(), [os.getgid()]
+    uid = home = None
     if user is not None:
+        import pwd
+
         try:
             entry = pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(str(user))
         except KeyError:
             if not _is_number(user):
                 raise ValueError(f"there is no user {user!r}") from None
-        uid = int(user) if entry is None else entry.pw_uid
-        if entry is not None:
-            gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+            uid, home = int(user), "/"
+        else:
+            uid, gid, home = entry.pw_uid, entry.pw_gid, entry.pw_dir
+            groups = os.getgrouplist(entry.pw_name, gid)
     if group is not None:
         gid = _group_id(group)
         groups = [gid]
-    home = None if user is None else "/" if entry is None else entry.pw_dir
-    return Identity(uid, gid, _permitted(uid, gid, groups), home)
+    return uid, gid, groups, home
 
 
 def _group_id(group: str | int) -> int:
@@ -134,6 +163,7 @@ class Target:
         argv: list[bytes],
         env: dict[bytes, bytes],
         cwd: bytes | None,
+        *,
         who: Identity | None,
         umask: int | None,
         fds: frozenset[int],
@@ -175,12 +205,13 @@ def describe(
     new_env = dict(_variable(key, value) for key, value in env.items())
     if signals not in ("default", "inherit"):
         raise ValueError(f"signals must be 'default' or 'inherit', not {signals!r}")
-    if umask is not None and not 0 <= umask <= 0o777:
+    if umask is not None and not 0 <= umask <= ALL_BITS:
         raise ValueError(f"umask must be from 0 to 0o777, not {umask!r}")
     fds = frozenset(_open_fd(fd) for fd in pass_fds)
     folder = None if cwd is None else _folder(_word(cwd, "the working directory"))
     path = find(name, new_env, folder or b"")
-    return Target(path, argv, new_env, folder, who, umask, fds, signals == "inherit")
+    inherit = signals == "inherit"
+    return Target(path, argv, new_env, folder, who=who, umask=umask, fds=fds, inherit=inherit)
 
 
 def _word(word: Word, what: str) -> bytes:
@@ -195,7 +226,9 @@ def _variable(key: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
     if not name or b"=" in name or b"\0" in name:
         raise ValueError(f"{os.fsdecode(name)!r} cannot be the name of an environment variable")
     if b"\0" in content:
-        raise ValueError(f"the value of the environment variable {os.fsdecode(name)} contains a NUL character")
+        raise ValueError(
+            f"the value of the environment variable {os.fsdecode(name)} contains a NUL character"
+        )
     return name, content
 
 
@@ -221,7 +254,7 @@ def _folder(cwd: bytes) -> bytes:
 
 
 def _is_directory(path: bytes) -> bool:
-    return os.stat(path).st_mode & 0o170000 == 0o040000
+    return stat.S_ISDIR(os.stat(path).st_mode)
 
 
 def _lower(error: OSError) -> str:
@@ -286,7 +319,9 @@ def _problem(path: bytes, base: bytes) -> OSError | None:
     except OSError as error:
         return PermissionError(errno.EACCES, f"{shown} cannot be reached: {_lower(error)}")
     if not os.access(full, os.X_OK):
-        return PermissionError(errno.EACCES, f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it")
+        return PermissionError(
+            errno.EACCES, f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it"
+        )
     reason = _bad_script(full, base)
     return None if reason is None else OSError(errno.ENOEXEC, f"{shown} cannot be executed: {reason}")
 
@@ -328,7 +363,9 @@ def _bad_interpreter(head: bytes, base: bytes) -> str | None:
         return None
     shown = os.fsdecode(words[0])
     if interpreter.endswith(b"\r"):
-        return f"its lines end as on Windows, so that its interpreter would be {shown!r} and a carriage return"
+        return (
+            f"its lines end as on Windows, so that its interpreter would be {shown!r} and a carriage return"
+        )
     return f"its first line names the interpreter {shown}, which does not exist"
 
 
@@ -350,15 +387,20 @@ MACHINES = {
 """ELF's numbers for the machines that images are built for."""
 
 
+def _machine(head: bytes) -> str:
+    """Whom an ELF file is for; byte 5 of its head says in which order the two bytes at 18 are."""
+    number = int.from_bytes(head[18:20], "big" if head[5:6] == b"\x02" else "little")
+    return MACHINES.get(number, f"machine type {number}")
+
+
 def explain(error: OSError, target: Target) -> OSError:
     """What the kernel means by refusing a file that had looked fine."""
     shown = os.fsdecode(target.path)
     reason = _lower(error)
     if error.errno == errno.ENOEXEC:
         head = _head(target.path) or b""
-        if head.startswith(b"\x7fELF") and len(head) > 20:
-            number = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")
-            machine = MACHINES.get(number, f"machine type {number}")
+        if head.startswith(b"\x7fELF"):
+            machine = _machine(head)
             reason = f"it was built for {machine}, and this machine is {os.uname().machine}"
         else:
             reason = "the system knows no such format"
@@ -391,7 +433,7 @@ def become(target: Target, stopped: Callable[[], bool]) -> None:
         SystemExit: as PID 1, which survives its own signals, for a stop that came in the middle of it.
     """
     flush()
-    undo: list[Callable[[], object]] = []
+    undo: Undo = []
     try:
         _still_timers(undo)
         _block_signals(undo)
@@ -402,8 +444,8 @@ def become(target: Target, stopped: Callable[[], bool]) -> None:
         _settle(target, undo)
         _start(target)
     finally:
-        for step in reversed(undo):
-            step()
+        for function, *args in reversed(undo):
+            function(*args)
 
 
 def flush() -> None:
@@ -418,21 +460,22 @@ def flush() -> None:
             pass
 
 
-def _still_timers(undo: list[Callable[[], object]]) -> None:
-    """An alarm survives the exec, and kills a target that does not expect it. (POSIX timers and faulthandler's do not.)"""
+def _still_timers(undo: Undo) -> None:
+    """Cancel alarms: they survive the exec, and kill a target that does not expect them. Other timers do not survive."""
     for which in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
         left, interval = _signal.setitimer(which, 0)
         if left:
-            undo.append(lambda which=which, left=left, interval=interval: _signal.setitimer(which, left, interval))  # type: ignore[misc]
+            undo.append((_signal.setitimer, which, left, interval))
 
 
-def _block_signals(undo: list[Callable[[], object]]) -> None:
+def _block_signals(undo: Undo) -> None:
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
-    undo.append(lambda: _signal.pthread_sigmask(_signal.SIG_SETMASK, before))
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())  # runs the handlers of what came before
+    undo.append((_signal.pthread_sigmask, _signal.SIG_SETMASK, before))
+    # Once more, with all: this runs the handlers of what came before, and they may raise.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
-def _reset_signals(target: Target, undo: list[Callable[[], object]]) -> None:
+def _reset_signals(target: Target, undo: Undo) -> None:
     """An exec resets what is caught, but keeps what is ignored, SIGPIPE and SIGXFSZ among it."""
     for signum in _signal.valid_signals():
         if signum in (_signal.SIGKILL, _signal.SIGSTOP):
@@ -444,10 +487,10 @@ def _reset_signals(target: Target, undo: list[Callable[[], object]]) -> None:
             continue
         _signal.signal(signum, _signal.SIG_DFL)
         if before is not None:  # None: a handler from C, which Python cannot put back
-            undo.append(lambda signum=signum, before=before: _signal.signal(signum, before))  # type: ignore[misc]
+            undo.append((_signal.signal, signum, before))
 
 
-def _choose_descriptors(wanted: frozenset[int], undo: list[Callable[[], object]]) -> None:
+def _choose_descriptors(wanted: frozenset[int], undo: Undo) -> None:
     """Close all others on exec. Not at once: if it fails they are still needed."""
     folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
     try:
@@ -455,7 +498,7 @@ def _choose_descriptors(wanted: frozenset[int], undo: list[Callable[[], object]]
     except OSError:
         open_fds = list(range(os.sysconf("SC_OPEN_MAX")))  # no /proc
     for fd in open_fds:
-        if fd < 3 and fd not in wanted:
+        if fd in STDIO and fd not in wanted:
             continue
         try:
             before = os.get_inheritable(fd)
@@ -464,16 +507,16 @@ def _choose_descriptors(wanted: frozenset[int], undo: list[Callable[[], object]]
             os.set_inheritable(fd, fd in wanted)
         except OSError:
             continue  # the one that listed the folder, or another thread closed it
-        undo.append(lambda fd=fd, before=before: os.set_inheritable(fd, before))  # type: ignore[misc]
+        undo.append((os.set_inheritable, fd, before))
 
 
-def _settle(target: Target, undo: list[Callable[[], object]]) -> None:
+def _settle(target: Target, undo: Undo) -> None:
     if target.umask is not None:
         umask = os.umask(target.umask)
-        undo.append(lambda: os.umask(umask))
+        undo.append((os.umask, umask))
     if target.cwd is not None:
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-        undo.append(lambda: (os.fchdir(here), os.close(here)))
+        undo += [(os.close, here), (os.fchdir, here)]
         os.chdir(target.cwd)
     if target.identity is not None:
         target.identity.assume()
@@ -487,6 +530,6 @@ def _start(target: Target) -> None:
     # that comes between these two lines is, like any that comes before the target listens.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     try:
-        os.execve(target.path, target.argv, target.env)
+        os.execve(target.path, target.argv, target.env)  # noqa: S606 - no shell is the point
     except OSError as error:
         raise explain(error, target) from None
