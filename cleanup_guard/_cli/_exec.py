@@ -24,23 +24,23 @@ else:
 HELP = """\
 usage: cleanup-guard exec [options] [--] PROGRAM [ARGUMENT ...]
 Become PROGRAM: same process, same PID, every signal at its default. First:
-  --template SRC:DST    write DST with $NAME and ${NAME} from the environment ($$
-                        for a dollar sign); folders: all files. Missing: an error
-  --mode 640            mode and owner of the files written; else as the file that
-  --owner NAME[:GROUP]  is replaced, or with the template's mode
+  --template SRC:DST    write DST with $NAME, ${NAME} from the environment ($$
+                        is a dollar sign); folders: all files; missing: error
+  --mode 640            mode and owner of the files written; else as the file
+  --owner NAME[:GROUP]  that is replaced, or with the template's mode
   --env-file FILE       lines NAME=VALUE, taken as they are; # begins a comment
   --env NAME=VALUE      set a variable; of these three options a later one wins
   --unset NAME          remove a variable
   --user NAME[:GROUP]   become this user, by name or number, and set HOME
   --workdir DIR         start in DIR            --umask 027  with this umask
-  --argv0 NAME          under another name      --pass-fd N  with this descriptor
+  --argv0 NAME          under another name      --pass-fd N  with descriptor N
   --signals inherit     keep ignored what the parent ignored (default: nothing)
 examples:
   cleanup-guard exec --template /etc/app.in:/etc/app.conf -- gunicorn app:app
   cleanup-guard exec --user app --env-file /run/secrets/env -- python worker.py
   ENTRYPOINT ["cleanup-guard", "exec", "--template", "/in:/etc/app", "--"]
-status: PROGRAM's; 127 it is not found, 126 it cannot be executed, 2 a mistake in
-the options or in what they name."""
+status: PROGRAM's; 127 it is not found, 126 it cannot be executed, 2 a mistake
+in the options or in what they name."""
 
 OPTIONS = {
     "--argv0": "NAME",
