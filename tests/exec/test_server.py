@@ -26,7 +26,7 @@ def app(environ, start_response):
 
 
 def test_gunicorn_answers_the_request_in_flight_and_leaves(tmp_path: Path) -> None:
-    """gunicorn has the PID that was started, gets the stop itself, finishes the request, and exits 0."""
+    """The server has the PID that was started, gets the stop itself, finishes the request, and exits 0."""
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "conf.in").write_text('bind = "127.0.0.1:$PORT"\nworkers = $WORKERS\ngraceful_timeout = 50\n')
     with socket.socket() as probe:
