@@ -133,10 +133,15 @@ def late_net() -> None:
         return
     process.exiting = True
     _run_left(process)
-    for guard in reversed(process.elsewhere[:]):
-        guard.leave_at_exit()
+    leave_elsewhere(process)
     if process.stop is not None and in_main():
         process.handlers.ignore()
+
+
+def leave_elsewhere(process: Process) -> None:
+    """Run what is left in the guards of other threads."""
+    for guard in reversed(process.elsewhere[:]):
+        guard.leave_at_exit()
 
 
 class LastWord:

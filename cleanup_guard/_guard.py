@@ -17,6 +17,7 @@ from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
 from cleanup_guard._exits import NETS, LastWord, release
 from cleanup_guard._forks import FORK_HOOKS
+from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import Reporter, log_event
 from cleanup_guard._run import Run
@@ -489,6 +490,8 @@ class Guard:
         process = self._process
         assert process is not None
         outcome = self._clean_up(None)
+        if process.last_act is not None and self in process.guards:
+            process.last_act.after_exit(outcome)
         self._detach(process)
         if process.stop is None and outcome.failures:
             LastWord(None, 1).say()
@@ -498,7 +501,11 @@ class Guard:
         assert process is not None
         raises_stop = self in process.guards and not self.popped
         outcome = self._clean_up(error)
-        self._detach(process)
+        try:
+            if isinstance(error, LastAct) and raises_stop:
+                error.after(outcome)
+        finally:
+            self._detach(process)
         if process.stop is not None and raises_stop:
             return self._end_of_stop(process, error)
         _raise_failures(outcome, error)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
+    from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
 
@@ -98,6 +99,7 @@ class Process:
         self.forced: bool = False  # shields and cooperative guards no longer hold the stop back
         self.handed_over: bool = False  # the stop signal was somebody else's to handle
         self.insisted: bool = False  # a person pressed Ctrl-C again
+        self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting: bool = False  # the interpreter is on its way out
         self.shields: int = 0
         self.delivered: weakref.ref[Token] | None = None
