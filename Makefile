@@ -54,15 +54,15 @@ lint: $(dev_stamp)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 
-# The other platforms' branches are followed too: they are chosen by sys.platform, which mypy can be told.
-# The environment goes to pyright by PATH: --verifytypes does not listen to --pythonpath.
+# The environment goes to pyright by PATH: --verifytypes does not listen to --pythonpath. The other platforms'
+# branches are followed too: they are chosen by sys.platform, which mypy can be told.
 types: export PATH := $(abspath $(bin)):$(PATH)
 types: $(dev_stamp)
 	$(bin)/mypy
-	$(bin)/mypy --platform darwin cleanup_guard
-	$(bin)/mypy --platform win32 cleanup_guard
 	$(bin)/pyright
 	$(bin)/pyright --verifytypes cleanup_guard --ignoreexternal
+	$(bin)/mypy --platform darwin cleanup_guard
+	$(bin)/mypy --platform win32 cleanup_guard
 
 dist: $(dev_stamp)
 	rm -rf dist

@@ -1,6 +1,7 @@
 """Time as a value: how long a stop may take, and when each step of it is due.
 
-Every instant is on the monotonic clock, in seconds; the clock is an argument, so tests move it. `None` means "no limit".
+Every instant is on the monotonic clock, in seconds; the clock is an argument, so tests move it. `None` means
+"no limit".
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def seconds(value: float | timedelta | None, what: str) -> float | None:
     """
     if value is None:
         return None
-    if hasattr(value, "total_seconds"):
-        value = value.total_seconds()
+    convert = getattr(value, "total_seconds", None)
+    if convert is not None:
+        value = float(convert())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} must be a number of seconds, a timedelta or None, not {value!r}")
     if not isfinite(value) or value < 0:
@@ -60,8 +62,8 @@ def grace_from_environment(environ: dict[str, str]) -> tuple[bool, float | None]
 class Budget:
     """What a grace period is spent on. Nothing here waits: it only says at which instant each step is due.
 
-    The guard ends a safety margin (a tenth, between 0.05 and 2 s) before the platform's SIGKILL, because a throttled
-    container needs time to die, too. Shares are of what remains after that margin.
+    The guard ends a safety margin (a tenth, between 0.05 and 2 s) before the platform's SIGKILL, because a
+    throttled container needs time to die, too. Shares are of what remains after that margin.
     """
 
     __slots__ = ("began", "grace", "margin")
@@ -102,10 +104,9 @@ class Budget:
     def callback_limit(self, started: float, timeout: float | None) -> float:
         """When a callback that started at this instant is interrupted.
 
-        One that starts when the interrupt is already due gets half of what is left, so that a slow predecessor does not
-        rob it of its turn.
+        One that starts when the interrupt is already due gets half of what is left, so that a slow
+        predecessor does not rob it of its turn.
         """
         own = inf if timeout is None else started + timeout
         shared = max(self.at(self.INTERRUPT), started + (self.end - started) / 2)
         return min(own, shared)
-

@@ -5,16 +5,16 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class SignalExit(SystemExit):
     """Raised in the main thread when a stop arrives, so that `with` and `finally` blocks unwind before the callbacks run.
 
-    A `SystemExit`, because that is what asyncio, uvloop, concurrent.futures and logging let through: a `BaseException` of
-    our own would be swallowed by their loops, an `Exception` by everybody's `except Exception`. For SIGINT the guard raises a plain
-    `KeyboardInterrupt` instead, because only that exact type makes Python die of SIGINT, which is what shells look at.
+    A `SystemExit`, because that is what asyncio, uvloop, concurrent.futures and logging let through: a
+    `BaseException` of our own would be swallowed by their loops, an `Exception` by everybody's `except
+    Exception`. For SIGINT the guard raises a plain `KeyboardInterrupt` instead, because only that exact type
+    makes Python die of SIGINT, which is what shells look at.
 
     Attributes:
         signum: the signal's number, or None when the stop came from `Guard.request_stop`.
@@ -34,7 +34,12 @@ class SignalExit(SystemExit):
 class CleanupError(ExceptionGroup[Exception]):
     """One or more callbacks failed on a normal exit. All the others ran; `exceptions` holds the failures, first one first."""
 
-    def derive(self, excs: Sequence[Exception], /) -> Self:
+    # Typeshed's overloads also promise groups of BaseExceptions, which a subclass of ExceptionGroup cannot be.
+    def derive(  # type: ignore[override]
+        self,
+        excs: Sequence[Exception],  # pyright: ignore[reportIncompatibleMethodOverride]
+        /,
+    ) -> Self:
         """Make the group that `except*` and `split` hand out.
 
         Args:
@@ -49,6 +54,7 @@ class CleanupError(ExceptionGroup[Exception]):
 class CallbackInterrupted(KeyboardInterrupt):
     """Raised inside a callback that has used up its time, or that a person interrupted with a second Ctrl-C.
 
-    A `KeyboardInterrupt`, because that passes `except Exception`, event loops and `subprocess.run` without killing the child.
+    A `KeyboardInterrupt`, because that passes `except Exception`, event loops and `subprocess.run` without
+    killing the child.
     It never leaves the guard: the failure that is reported is a `TimeoutError`.
     """

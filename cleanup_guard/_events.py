@@ -1,7 +1,7 @@
 """What happened, as frozen records. Each is told once, in order, to the hooks; `str(event)` is the line a person reads.
 
-The records are built here rather than with `dataclasses`, whose import alone costs more than our whole budget (hazards
-catalogue, 3.3); type checkers see them as frozen dataclasses, which is how they behave.
+The records are built here rather than with `dataclasses`, whose import alone costs more than our whole budget
+(hazards catalogue, 3.3); type checkers see them as frozen dataclasses, which is how they behave.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import dataclass
 
-    record = dataclass(frozen=True, kw_only=True)
 else:
+
+    def dataclass(*, frozen, kw_only):
+        """The one kind of dataclass that is used here."""
+        return record if frozen and kw_only else None
 
     def record(cls):
         """Give a class of annotations what a frozen keyword-only dataclass has: init, repr, ==, hash, no assignment."""
@@ -20,7 +23,9 @@ else:
 
         def __init__(self, **values):
             if values.keys() != set(fields):
-                raise TypeError(f"{cls.__name__} takes the keywords {', '.join(fields)}, not {', '.join(values)}")
+                raise TypeError(
+                    f"{cls.__name__} takes the keywords {', '.join(fields)}, not {', '.join(values)}"
+                )
             self.__dict__.update(values)
 
         def __setattr__(self, name, value):
@@ -54,15 +59,18 @@ class Event:
     Attributes:
         level: how important, as a `logging` level.
         notable: shown on stderr by a program that has not configured logging.
-        error: the exception that it tells of, if any.
     """
 
     level: int = INFO
     notable: bool = True
-    error: BaseException | None = None
+
+    def failure(self) -> BaseException | None:
+        """The exception that it tells of, if any."""
+        error: BaseException | None = getattr(self, "error", None)
+        return error
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class StopReceived(Event):
     """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again."""
 
@@ -76,7 +84,7 @@ class StopReceived(Event):
         return f"{self.reason} received, {limit}"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class StopRedelivered(Event):
     """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again."""
 
@@ -88,7 +96,7 @@ class StopRedelivered(Event):
         return f"main swallowed the stop and ran on; raising it again (time {self.times})"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class TookOver(Event):
     """Main did not come back to run the callbacks; the watcher thread runs them."""
 
@@ -96,10 +104,12 @@ class TookOver(Event):
     level = WARNING
 
     def __str__(self) -> str:
-        return f"main has not come back after {self.seconds:.1f} s; running the callbacks in a thread of our own"
+        return (
+            f"main has not come back after {self.seconds:.1f} s; running the callbacks in a thread of our own"
+        )
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class HandlerReplaced(Event):
     """Somebody else's handler was found where the guard's had been; it was left in place."""
 
@@ -112,7 +122,7 @@ class HandlerReplaced(Event):
         return f"the {self.signal} handler was replaced by {self.handler}; leaving it in place"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class CallbackStarted(Event):
     """A callback begins."""
 
@@ -124,7 +134,7 @@ class CallbackStarted(Event):
         return f"callback {self.name} started"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class CallbackDone(Event):
     """A callback returned."""
 
@@ -142,10 +152,14 @@ class CallbackDone(Event):
         return self.seconds >= SLOW
 
     def __str__(self) -> str:
-        return f"callback {self.name} took {self.seconds:.1f} s" if self.notable else f"callback {self.name} done"
+        return (
+            f"callback {self.name} took {self.seconds:.1f} s"
+            if self.notable
+            else f"callback {self.name} done"
+        )
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class CallbackFailed(Event):
     """A callback raised; the others still run."""
 
@@ -159,7 +173,7 @@ class CallbackFailed(Event):
         return f"callback {self.name} failed: {type(self.error).__name__}: {self.error}"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class CallbackTimedOut(Event):
     """A callback was interrupted, because its time was up or a person pressed Ctrl-C again; the others still run."""
 
@@ -174,7 +188,7 @@ class CallbackTimedOut(Event):
         return f"callback {self.name} interrupted after {self.seconds:.1f} s: {self.why}"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class MainFailed(Event):
     """Main raised something else while the stop unwound it; the process still ends as the stop says."""
 
@@ -185,7 +199,7 @@ class MainFailed(Event):
         return f"main raised {type(self.error).__name__} while it was being stopped: {self.error}"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class DeadlineReached(Event):
     """The grace period is nearly over and something does not yield; the process ends itself."""
 
@@ -196,11 +210,13 @@ class DeadlineReached(Event):
 
     def __str__(self) -> str:
         doing = f"callback {self.running} is still running" if self.running else "the process has not ended"
-        skipped = f"; did not run: {', '.join(self.skipped)}" if self.skipped else "; no callback is left to run"
+        skipped = (
+            f"; did not run: {', '.join(self.skipped)}" if self.skipped else "; no callback is left to run"
+        )
         return f"giving up after {self.seconds:.1f} s: {doing}{skipped}"
 
 
-@record
+@dataclass(frozen=True, kw_only=True)
 class Finished(Event):
     """All callbacks of a guard, or after a stop of all guards, have had their turn."""
 

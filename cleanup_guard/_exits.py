@@ -7,7 +7,6 @@ late net (`atexit`, where some of that no longer does: hazards H29 to H31).
 
 from __future__ import annotations
 
-import _signal
 import atexit
 import os
 import signal
@@ -77,7 +76,7 @@ def handler_replaced(process: Process, signum: int) -> None:
     process.reporter().emit(HandlerReplaced(signum=signum, signal=_signals.name_of(signum), handler=handler))
 
 
-# -- nets -------------------------------------------------------------------------------------------------------------------
+# -- nets --
 
 
 class Nets:
@@ -136,7 +135,7 @@ def _run_left(process: Process) -> None:
 
 
 def late_net() -> None:
-    """As the early net, and for guards of other threads; then leave repeats of the stop ignored, for what comes after Python."""
+    """As the early net, and for guards of other threads; then have repeats of the stop ignored to the very end."""
     process = REGISTRY.process
     if process is None or process.pid != os.getpid():
         return
@@ -164,8 +163,8 @@ class LastWord:
         self.getpid, self.kill, self.signal, self.default, self.exit = (
             os.getpid,
             os.kill,
-            _signal.signal,  # signal.signal is Python code, whose globals are gone, too
-            _signal.SIG_DFL,
+            sys.modules["_signal"].signal,  # the C function: the Python one needs its globals
+            int(signal.SIG_DFL),
             os._exit,
         )
 
@@ -189,7 +188,7 @@ class LastWord:
         self.exit(self.status)
 
 
-# -- the end ----------------------------------------------------------------------------------------------------------------
+# -- the end --
 
 
 def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> None:
@@ -203,7 +202,9 @@ def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> 
     reporter.drain(DRAIN)
     _flush()
     status = process.exit_status
-    if stop.signum is not None and (status == "signal" or (status is None and stop.signum == _signals.SIGINT)):
+    if stop.signum is not None and (
+        status == "signal" or (status is None and stop.signum == _signals.SIGINT)
+    ):
         _die_of(stop.signum)
     os._exit(status if isinstance(status, int) else stop.status)
 

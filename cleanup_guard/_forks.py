@@ -1,7 +1,8 @@
 """Fork: a child never runs its parent's callbacks, and dies of a stop signal as if there were no guard.
 
-Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent right
-after the fork is lost in nearly every child (hazard H40). The watcher steps aside, because a second thread makes `os.fork`
+Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM
+sent right after the fork is lost in nearly every child (hazard H40).
+The watcher steps aside, because a second thread makes `os.fork`
 warn from 3.12 on, and a lock that it holds would stay locked in the child.
 
 `register_at_fork` has no undo, so this is registered once, on the first guard, and does nothing while none is active.
@@ -34,7 +35,9 @@ class ForkHooks:
         """Register the hooks; further calls do nothing."""
         if not self._registered and hasattr(os, "register_at_fork"):
             self._registered = True
-            os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)
+            os.register_at_fork(
+                before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child
+            )
 
     def before(self) -> None:
         """In the parent, in the thread that forks."""

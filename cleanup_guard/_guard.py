@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 from enum import Enum
 
 from cleanup_guard import _signals
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Literal, TypeVar, overload
+    from typing import Any, Literal, Self, TypeVar, overload
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import ParamSpec
 
     from cleanup_guard._events import Hook
 
@@ -43,6 +44,10 @@ else:
     def overload(function):
         """What `typing.overload` is at run time; typing itself is not imported for it."""
         return function
+
+
+ANNOUNCEMENT = 0.1
+"""Seconds that a line on stderr may keep main waiting."""
 
 
 class Default(Enum):
@@ -59,11 +64,11 @@ class Options:
 
     __slots__ = ("exit_status", "exit_timeout", "grace", "has_grace", "hooks", "interrupt", "name", "signals")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # called in one place
         self,
-        grace: float | timedelta | None | Default,
+        grace: float | timedelta | Default | None,
         signals: Iterable[int] | None,
-        interrupt: bool,
+        interrupt: bool,  # noqa: FBT001
         exit_status: int | Literal["signal"] | None,
         exit_timeout: float | timedelta | None,
         hooks: Iterable[Hook] | None,
@@ -85,8 +90,12 @@ def _positive(grace: float | None) -> float | None:
     return grace
 
 
+HIGHEST_STATUS = 255
+"""What a parent can be told."""
+
+
 def _exit_status(status: int | str | None) -> int | str | None:
-    if status is None or status == "signal" or (type(status) is int and 0 <= status <= 255):
+    if status is None or status == "signal" or (type(status) is int and 0 <= status <= HIGHEST_STATUS):
         return status
     raise ValueError(f"exit_status must be None, a number from 0 to 255, or 'signal', not {status!r}")
 
@@ -98,7 +107,9 @@ def _callable(function: T, what: str) -> T:
 
 
 class Guard:
-    """A LIFO stack of cleanup callbacks, run exactly once, whatever ends the program. It speaks `contextlib.ExitStack`'s vocabulary.
+    """A LIFO stack of cleanup callbacks, run exactly once, whatever ends the program.
+
+    It speaks `contextlib.ExitStack`'s vocabulary, so that code moves over unchanged.
 
     A guard is used once: as a `with` block, or as a decorator, which makes a guard of its own for every call.
 
@@ -122,7 +133,7 @@ class Guard:
     def __init__(
         self,
         *,
-        grace: float | timedelta | None | Default = Default.GRACE,
+        grace: float | timedelta | Default | None = Default.GRACE,
         signals: Iterable[int] | None = None,
         interrupt: bool = True,
         exit_status: int | Literal["signal"] | None = None,
@@ -130,12 +141,8 @@ class Guard:
         hooks: Iterable[Hook] | None = None,
         name: str | None = None,
     ) -> None:
-        self.settings = Options(grace, signals, interrupt, exit_status, exit_timeout, hooks, name)
-        self._set_up()
-
-    def _set_up(self) -> None:
         self.stop_hooks: list[Callback] = []
-        self.reporter = Reporter(self.settings.hooks)
+        self.use(Options(grace, signals, interrupt, exit_status, exit_timeout, hooks, name))
         self._stack = CallbackStack()
         self._process: Process | None = None
         self._waiters = threading.Event()
@@ -143,13 +150,18 @@ class Guard:
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
         self._left = False
-        self._popped = False  # made by pop_all and not entered since
+        self.popped = False  # made by pop_all and not entered since
+
+    def use(self, options: Options) -> None:
+        """Take over options that have been checked already."""
+        self.settings = options
+        self.reporter = Reporter(options.hooks)
 
     def __repr__(self) -> str:
         name = f" {self.settings.name!r}" if self.settings.name else ""
         return f"<Guard{name} {self.state}, {len(self._stack)} callbacks>"
 
-    # -- registering ----------------------------------------------------------------------------------------------------
+    # -- registering --
 
     def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
         """Register a callback; the one registered last runs first. Thread-safe.
@@ -166,10 +178,10 @@ class Guard:
             TypeError: it is not callable, or a coroutine function.
             RuntimeError: the guard is done.
         """
-        self._register(Callback(_plain(function), args, kwargs))
+        self.register(Callback(_plain(function), args, kwargs))
         return function
 
-    def push(self, exit: T) -> T:
+    def push(self, exit: T) -> T:  # noqa: A002  # ExitStack's name for it
         """Register the `__exit__` of a context manager, or a function with its signature. Thread-safe.
 
         It is told the exception that main ended with, and may suppress it by returning true, but not a stop.
@@ -185,9 +197,9 @@ class Guard:
             RuntimeError: the guard is done.
         """
         method = getattr(type(exit), "__exit__", None)
-        function = functools.partial(method, exit) if method is not None else _plain(exit)
+        function: Any = functools.partial(method, exit) if method is not None else _plain(exit)
         label = type(exit).__qualname__ + ".__exit__" if method is not None else None
-        self._register(Callback(function, (), {}, "exit", label=label))
+        self.register(Callback(function, (), {}, "exit", label=label))
         return exit
 
     def enter_context(self, manager: AbstractContextManager[T]) -> T:
@@ -205,7 +217,9 @@ class Guard:
         """
         kind = type(manager)
         if not (hasattr(kind, "__enter__") and hasattr(kind, "__exit__")):
-            raise TypeError(f"{kind.__qualname__} object is not a context manager: it has no __enter__ and __exit__")
+            raise TypeError(
+                f"{kind.__qualname__} object is not a context manager: it has no __enter__ and __exit__"
+            )
         self._refuse_if_done(f"{kind.__qualname__}.__exit__")
         with self.shield():
             value = kind.__enter__(manager)
@@ -216,7 +230,7 @@ class Guard:
         """Options for one callback, kept apart from the callback's own keywords: `g.options(timeout=2).callback(f, x=1)`.
 
         Args:
-            timeout: seconds after which the callback is interrupted; the others still run. Inside a stop the grace period holds, too.
+            timeout: seconds after which it is interrupted; the others still run. During a stop the grace period counts, too.
             name: what reports call it.
 
         Returns:
@@ -246,7 +260,7 @@ class Guard:
         process = self._process
         if process is not None and not self._left and not process.foreign:
             # Below the guards that are entered: it outlives them, holds on to their signals, and the exit net finds it there.
-            moved._process, moved._popped = process, True
+            moved._process, moved.popped = process, True
             moved._taken = self._taken[:]
             (process.guards if self in process.guards else process.elsewhere).insert(0, moved)
         return moved
@@ -271,7 +285,7 @@ class Guard:
         self.stop_hooks.append(Callback(_plain(function), args, kwargs))
         return function
 
-    def _register(self, callback: Callback) -> None:
+    def register(self, callback: Callback) -> None:
         if self._process is not None and self._process.foreign:
             raise RuntimeError(
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
@@ -287,9 +301,11 @@ class Guard:
             self._refuse(name)
 
     def _refuse(self, name: str) -> None:
-        raise RuntimeError(f"callback {name!r} was not registered: {self!r} is done. Register before main ends, or use a new guard.")
+        raise RuntimeError(
+            f"callback {name!r} was not registered: {self!r} is done. Register before main ends, or use a new guard."
+        )
 
-    # -- the stop, as main and its threads see it ------------------------------------------------------------------------
+    # -- the stop, as main and its threads see it --
 
     @property
     def state(self) -> str:
@@ -380,7 +396,7 @@ class Guard:
         """
         return Shield(self._process)
 
-    # -- entering and leaving --------------------------------------------------------------------------------------------
+    # -- entering and leaving --
 
     def __enter__(self) -> Self:
         """Take the signals and become the current guard.
@@ -389,7 +405,7 @@ class Guard:
             RuntimeError: it was used before, or signals cannot be taken because this is not the main thread.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
-        if self._popped:
+        if self.popped:
             self._adopt()
         if self._process is not None or self._stack.closed:
             raise RuntimeError(f"{self!r} was entered before: a guard is used once, make a new one")
@@ -421,7 +437,7 @@ class Guard:
         for guards in (process.guards, process.elsewhere):
             if self in guards:
                 guards.remove(self)
-        self._process, self._popped = None, False
+        self._process, self.popped = None, False
 
     def _enter_in_main(self, process: Process) -> None:
         self._process = process
@@ -477,7 +493,7 @@ class Guard:
     def _leave(self, error: BaseException | None) -> bool:
         process = self._process
         assert process is not None
-        raises_stop = self in process.guards and not self._popped
+        raises_stop = self in process.guards and not self.popped
         outcome = self._clean_up(error)
         self._detach(process)
         if process.stop is not None and raises_stop:
@@ -494,12 +510,14 @@ class Guard:
                 process.watcher.wait_for_hooks()
         if process.stop is not None:
             process.announce()
+            _wait_a_moment_for(process)
         self._left = True
         self.wake_waiters()
         self.run_callbacks(error)
         self._cleaned.wait()
-        assert self._outcome is not None
-        return self._outcome
+        outcome, self._outcome = self._outcome, None  # it holds main's exception, whose death the watcher waits for
+        assert outcome is not None
+        return outcome
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""
@@ -525,10 +543,12 @@ class Guard:
         process.totals[1] += run.failures
         if process.stop is None and self.reporter.wants_details:
             took = process.clock() - run.began_at
-            self.reporter.emit(Finished(reason=None, callbacks=run.count, failures=run.failures, seconds=took))
+            self.reporter.emit(
+                Finished(reason=None, callbacks=run.count, failures=run.failures, seconds=took)
+            )
 
     def _detach(self, process: Process) -> None:
-        """Leave the registry; the last guard to leave gives everything back, or after a stop holds on until the process is gone."""
+        """Leave the registry. The last one gives everything back, or after a stop holds on until the process is gone."""
         if self in process.elsewhere:
             process.elsewhere.remove(self)
             if self in _THREADS.guards:
@@ -564,7 +584,9 @@ class Guard:
         status = process.exit_status if self.settings.exit_status is None else self.settings.exit_status
         if status == "signal" and stop.signum is not None and stop.signum != _signals.SIGINT:
             LastWord(stop.signum, stop.status).say()
-        if is_ours(error) and (not isinstance(status, int) or (isinstance(error, SignalExit) and error.code == status)):
+        if is_ours(error) and (
+            not isinstance(status, int) or (isinstance(error, SignalExit) and error.code == status)
+        ):
             return False
         if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
             self.reporter.emit(MainFailed(error=error))
@@ -580,7 +602,7 @@ class Guard:
         """The names of the callbacks that have not run, in the order in which they would."""
         return self._stack.names()
 
-    # -- decorating ------------------------------------------------------------------------------------------------------
+    # -- decorating --
 
     def __call__(self, function: F) -> F:
         """Decorate a function or generator function: each call runs inside a guard of its own with these options.
@@ -594,7 +616,8 @@ class Guard:
         Raises:
             TypeError: it is a coroutine function or an async generator function, or not callable.
         """
-        return _decorate(function, self.settings)  # type: ignore[return-value]
+        decorated: F = _decorate(function, self.settings)
+        return decorated
 
 
 class Registrar:
@@ -607,7 +630,7 @@ class Registrar:
 
     def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
         """As `Guard.callback`."""
-        self._guard._register(Callback(_plain(function), args, kwargs, "callback", self._timeout, self._name))
+        self._guard.register(Callback(_plain(function), args, kwargs, "callback", self._timeout, self._name))
         return function
 
 
@@ -640,10 +663,16 @@ _THREADS = Threads()
 
 
 def _copy(options: Options) -> Guard:
-    guard = Guard.__new__(Guard)
-    guard.settings = options
-    guard._set_up()
+    guard = Guard()
+    guard.use(options)
     return guard
+
+
+def _wait_a_moment_for(process: Process) -> None:
+    """Let the watcher say that a stop began before main says that it ended."""
+    limit = time.monotonic() + ANNOUNCEMENT
+    while not process.told and time.monotonic() < limit:
+        time.sleep(0.001)
 
 
 def _watch(process: Process) -> None:
@@ -680,7 +709,7 @@ def _flags(function: object) -> int:
     function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
     return getattr(code, "co_flags", 0)
 
 
@@ -689,11 +718,13 @@ def _plain(function: T) -> T:
     _callable(function, "a callback")
     if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
         name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(f"callback {name!r} is an async function, which a guard cannot await: register a plain function")
+        raise TypeError(
+            f"callback {name!r} is an async function, which a guard cannot await: register a plain function"
+        )
     return function
 
 
-def _decorate(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+def _decorate(function: Callable[..., Any], options: Options) -> Any:
     _callable(function, "what guard decorates")
     flags = _flags(function)
     if flags & (COROUTINE | ITERABLE_COROUTINE | ASYNC_GENERATOR):
@@ -706,29 +737,34 @@ def _decorate(function: Callable[..., Any], options: Options) -> Callable[..., A
         @functools.wraps(function)
         def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             with _copy(options):
-                return (yield from function(*args, **kwargs))
+                body: Generator[Any, Any, Any] = function(*args, **kwargs)
+                return (yield from body)
 
-        CALLERS.add(generator.__code__)
-        return generator
+        return _let_interrupt(generator)
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         with _copy(options):
             return function(*args, **kwargs)
 
-    CALLERS.add(guarded.__code__)
-    return guarded
+    return _let_interrupt(guarded)
 
 
-# -- the names that users import ------------------------------------------------------------------------------------------------
+def _let_interrupt(wrapper: Any) -> Any:
+    """The wrapper may be interrupted while the function it has called is one that is written in C."""
+    CALLERS.add(wrapper.__code__)
+    return wrapper
+
+
+# -- the names that users import --
 
 
 @overload
 def guard(function: F, /) -> F: ...
 @overload
-def guard(
+def guard(  # noqa: F811  # ruff does not know our `overload`
     *,
-    grace: float | timedelta | None | Default = ...,
+    grace: float | timedelta | Default | None = ...,
     signals: Iterable[int] | None = ...,
     interrupt: bool = ...,
     exit_status: int | Literal["signal"] | None = ...,
@@ -736,12 +772,12 @@ def guard(
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
 ) -> Guard: ...
-def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(grace=30)` or `with guard() as g`.
+def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: F811  # as above
+    """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(...)`, `with guard() as g`.
 
     Args:
         function: with `@guard`, the function or generator function to guard.
-        options: see `Guard`.
+        **options: see `Guard`.
 
     Returns:
         The guarded function, or a `Guard`, which is a context manager and a decorator.
@@ -754,12 +790,12 @@ def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def current_guard() -> Guard | None:
-    """The guard that `on_exit` registers on: the innermost of this thread, else the innermost of main, else None. Any thread."""
+    """The guard that `on_exit` registers on: the innermost of this thread, else of main, else None. Any thread."""
     if _THREADS.guards:
         return _THREADS.guards[-1]
     process = REGISTRY.process
     for each in reversed(process.guards[:] if process is not None else []):
-        if not each._popped:
+        if not each.popped:
             return each
     return None
 

@@ -61,7 +61,9 @@ class Stop:
 
     __slots__ = ("budget", "reason", "sender", "signum", "status")
 
-    def __init__(self, signum: int | None, reason: str, status: int, sender: int | None, budget: Budget) -> None:
+    def __init__(
+        self, signum: int | None, reason: str, status: int, sender: int | None, budget: Budget
+    ) -> None:
         self.signum = signum
         self.reason = reason
         self.status = status
@@ -86,6 +88,7 @@ class Process:
         self._first = [None]
         self._untold = [None]
         self._unfinished = [None]
+        self.told = False  # the stop has been announced
         self.noticed = False  # main has run the handler since the stop
         self.announced = False  # on_stop hooks have had their turn
         self.forced = False  # shields and cooperative guards no longer hold the stop back
@@ -102,7 +105,7 @@ class Process:
         self.stderr: Stderr | None = None
         self.totals = [0, 0]  # callbacks run and failed because of this stop
 
-    # -- guards ---------------------------------------------------------------------------------------------------------
+    # -- guards --
 
     @property
     def grace(self) -> float | None:
@@ -128,7 +131,7 @@ class Process:
         hooks = [hook for guard in (*self.guards, *self.elsewhere) for hook in guard.reporter.hooks]
         return Reporter(dict.fromkeys(hooks) if hooks or self.guards else (log_event,))
 
-    # -- the stop -------------------------------------------------------------------------------------------------------
+    # -- the stop --
 
     def claim_stop(self, signum: int | None, reason: str, status: int, sender: int | None) -> bool:
         """Record the stop if it is the first. Any thread, any handler: the claim is one atomic `list.pop()`."""
@@ -153,7 +156,7 @@ class Process:
         return self.claim_stop(signum, _signals.name_of(signum), 128 + signum, None)
 
     def announce(self) -> None:
-        """Wake those who wait for the stop, and tell the hooks of it, once. Whoever is first: the watcher, or main on its way out."""
+        """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
         try:
             self._untold.pop()
         except IndexError:
@@ -162,8 +165,11 @@ class Process:
         assert stop is not None
         for guard in (*self.guards, *self.elsewhere):
             guard.wake_waiters()
-        event = StopReceived(reason=stop.reason, signum=stop.signum, sender=stop.sender, grace=stop.budget.grace)
+        event = StopReceived(
+            reason=stop.reason, signum=stop.signum, sender=stop.sender, grace=stop.budget.grace
+        )
         self.reporter().emit(event)
+        self.told = True
 
     def tell_finished(self, reporter: Reporter) -> None:
         """Tell that all callbacks have had their turn, once."""
@@ -213,7 +219,7 @@ class Process:
         """Whether the exception that was raised in main is dead."""
         return self.delivered is not None and self.delivered() is None
 
-    # -- the handler ----------------------------------------------------------------------------------------------------
+    # -- the handler --
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Record, wake, and raise the stop if this is the moment. Runs in main between any two instructions; may nest."""
@@ -236,7 +242,11 @@ class Process:
     def _call_previous(self, signum: int, frame: FrameType | None) -> None:
         """Call the Python handler that was there before the guard, once. It may raise; the stop comes all the same."""
         previous = self.handlers.previous.get(signum)
-        if not callable(previous) or previous is _signals.default_int_handler or signum in self._called_previous:
+        if (
+            not callable(previous)
+            or previous is _signals.default_int_handler
+            or signum in self._called_previous
+        ):
             return
         self._called_previous.add(signum)
         try:
@@ -306,7 +316,9 @@ class Process:
             exception = KeyboardInterrupt()
         else:
             wanted = self.exit_status if status is None else status
-            exception = SignalExit(stop.signum, wanted if isinstance(wanted, int) else stop.status, stop.reason)
+            exception = SignalExit(
+                stop.signum, wanted if isinstance(wanted, int) else stop.status, stop.reason
+            )
         token = Token()
         exception.__dict__[TOKEN] = token
         exception.__context__, self._previous_error = self._previous_error, None
@@ -323,8 +335,6 @@ class Process:
             if run.in_main and run.wants_interrupt and run.interruptible and self._harmless(frame):
                 self._seen_at = None
                 raise run.make_interrupt()
-
-
 
 
 def is_ours(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 
 from cleanup_guard._errors import CallbackInterrupted
-from cleanup_guard._events import Event
+from cleanup_guard._events import Event  # noqa: TC001  # the default hook is told one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 """Where our own frames come from."""
 
-TOKEN = "_cleanup_guard"
+TOKEN = "_cleanup_guard"  # noqa: S105
 """The name under which an exception of ours carries the token that shows whether it is alive."""
+
+FD = 2
+"""Stderr."""
 
 CHUNK = 512
 """Bytes per write to a stderr that can block: POSIX promises a writable pipe room for this many (PIPE_BUF)."""
@@ -47,8 +50,8 @@ class Stderr:
         # A process started with fd 2 closed has sys.__stderr__ None, and fd 2 may by now be a file of the program.
         self.gone = sys.__stderr__ is None
         self.fileno = -1 if self.gone else _reopen()
-        self._own = self.fileno > 2
-        self.blocks = not self._own and not self.gone and not _is_file(2)
+        self._own = self.fileno > FD
+        self.blocks = not self._own and not self.gone and not _is_file(FD)
 
     def write(self, text: str) -> None:
         """Write what fits now; drop the rest."""
@@ -118,7 +121,7 @@ def log_event(event: Event) -> None:
     if logging_is_configured():
         import logging
 
-        error = event.error
+        error = event.failure()
         details = (type(error), error, error.__traceback__) if error is not None else None
         logging.getLogger("cleanup_guard").log(event.level, "%s", event, exc_info=details)
     elif event.notable:
@@ -127,7 +130,7 @@ def log_event(event: Event) -> None:
 
 def _traceback(event: Event) -> str:
     """The traceback of a failure that nothing else will show, without our own frames and without the stop itself."""
-    error = event.error
+    error = event.failure()
     if error is None or not getattr(event, "during_stop", True):
         return ""
     import traceback
@@ -144,7 +147,7 @@ def _traceback(event: Event) -> str:
 
 
 def logging_is_configured() -> bool:
-    """Whether a record of ours would reach a handler. Only reads: `logging`'s own lock may be held by whoever we interrupted."""
+    """Whether a record of ours would reach a handler. It only reads: whoever we interrupted may hold `logging`'s lock."""
     logging = sys.modules.get("logging")
     if logging is None:
         return False
@@ -170,7 +173,9 @@ class Reporter:
     @property
     def wants_details(self) -> bool:
         """Whether anybody hears of events that the plain stderr report leaves out."""
-        return any(hook is not log_event for hook in self.hooks) or (bool(self.hooks) and logging_is_configured())
+        return any(hook is not log_event for hook in self.hooks) or (
+            bool(self.hooks) and logging_is_configured()
+        )
 
     def emit(self, event: Event) -> None:
         """Tell the hooks, now or soon."""

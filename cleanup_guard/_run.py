@@ -6,7 +6,7 @@ import threading
 from math import inf
 
 from cleanup_guard._errors import CallbackInterrupted
-from cleanup_guard._events import CallbackDone, CallbackFailed, CallbackStarted, CallbackTimedOut, Event
+from cleanup_guard._events import SLOW, CallbackDone, CallbackFailed, CallbackStarted, CallbackTimedOut, Event
 from cleanup_guard._process import Token
 from cleanup_guard._report import TOKEN
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from cleanup_guard._report import Reporter
     from cleanup_guard._stack import Callback
 
-REPEAT = 0.25
-"""Seconds between two interrupts of a callback that swallowed the first."""
-
 
 class Run:
     """The observer of one `run_all`. The watcher reads it to see what is due; only the running thread writes `current`."""
 
-    def __init__(self, process: Process, reporter: Reporter, time_limit: float | None, *, can_poke: bool) -> None:
+    def __init__(
+        self, process: Process, reporter: Reporter, time_limit: float | None, *, can_poke: bool
+    ) -> None:
         self.process = process
         self.reporter = reporter
         self.ident = threading.get_ident()
@@ -88,15 +87,19 @@ class Run:
         seconds = self.process.clock() - self.started
         event: Event
         if error is None:
-            if self._details or seconds >= 0.5:
+            if self._details or seconds >= SLOW:
                 self.reporter.emit(CallbackDone(name=callback.name, seconds=seconds))
             return None
         self.failures += 1
         during_stop = self.process.stop is not None
         if isinstance(error, CallbackInterrupted):
-            failure: BaseException = TimeoutError(f"callback {callback.name} was interrupted after {seconds:.1f} s: {self.why}")
+            failure: BaseException = TimeoutError(
+                f"callback {callback.name} was interrupted after {seconds:.1f} s: {self.why}"
+            )
             failure.__cause__ = error
-            event = CallbackTimedOut(name=callback.name, seconds=seconds, why=self.why, error=failure, during_stop=during_stop)
+            event = CallbackTimedOut(
+                name=callback.name, seconds=seconds, why=self.why, error=failure, during_stop=during_stop
+            )
         else:
             failure = error
             event = CallbackFailed(name=callback.name, seconds=seconds, error=error, during_stop=during_stop)
@@ -112,4 +115,6 @@ class Run:
 
         with self._lock:
             if self.current is callback and self.interruptible:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(CallbackInterrupted))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self.ident), ctypes.py_object(CallbackInterrupted)
+                )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 
 TYPE_CHECKING = False
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 SIGINT, SIGTERM = int(signal.SIGINT), int(signal.SIGTERM)
 default_int_handler = signal.default_int_handler
 
-DEFAULT_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break, and what a console sends when it closes
-    DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGBREAK)
+# Windows has no SIGTERM that anybody could send; SIGBREAK is Ctrl-Break, and what a console sends when it closes.
+if sys.platform == "win32":
+    DEFAULT_SIGNALS: tuple[int, ...] = (int(signal.SIGBREAK), SIGINT)
+else:
+    DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
 
 HUSHED = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals whose inherited SIG_IGN is somebody's wish."""
@@ -41,7 +44,7 @@ def name_of(signum: int) -> str:
         return f"signal {signum}"
 
 
-def check(signums: Iterable[int]) -> tuple[int, ...]:
+def check(signums: Iterable[object]) -> tuple[int, ...]:
     """Refuse what cannot be caught, with a sentence that says which.
 
     Raises:
@@ -49,7 +52,9 @@ def check(signums: Iterable[int]) -> tuple[int, ...]:
         ValueError: a signal that does not exist here, or cannot be caught.
     """
     if isinstance(signums, (str, bytes)) or not hasattr(signums, "__iter__"):
-        raise TypeError(f"signals must be a collection of signals such as (signal.SIGTERM, signal.SIGHUP), not {signums!r}")
+        raise TypeError(
+            f"signals must be a collection of signals such as (signal.SIGTERM, signal.SIGHUP), not {signums!r}"
+        )
     chosen: list[int] = []
     for signum in signums:
         if not isinstance(signum, int) or isinstance(signum, bool):
@@ -205,7 +210,7 @@ def poke(thread: int, signum: int) -> None:
     else:
         import _thread
 
-        _thread.interrupt_main(signum)
+        _thread.interrupt_main(signal.Signals(signum))
 
 
 def in_main_thread() -> bool:

@@ -28,7 +28,7 @@ class Callback:
 
     __slots__ = ("args", "function", "kind", "kwargs", "label", "timeout")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
@@ -60,8 +60,8 @@ class Callback:
 
 def describe(function: object) -> str:
     """A name for a callable that says where it comes from: partials and bound methods are looked through."""
-    while hasattr(function, "func") and not hasattr(function, "__qualname__"):
-        function = function.func
+    while not hasattr(function, "__qualname__") and hasattr(function, "func"):
+        function = getattr(function, "func")  # noqa: B009  # a partial, which `object` does not say
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type(function).__qualname__ + " object"
@@ -109,7 +109,9 @@ class CallbackStack:
 
     def discard(self, function: object) -> int:
         """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
-        return sum(self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function)
+        return sum(
+            self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function
+        )
 
     def move(self) -> CallbackStack:
         """Move all callbacks to a new stack; this one is empty and open afterwards."""
@@ -189,4 +191,3 @@ class Outcome:
             failure.__context__ = self.error
         self.failures.append(failure)
         self.error = failure
-

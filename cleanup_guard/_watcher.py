@@ -32,8 +32,11 @@ DEAD_FOR = 0.05
 FORGET_AFTER = 0.5
 """Seconds after which a program that goes on after its stop is believed to mean it."""
 
-QUICK, SLOW_POKE = 0.005, 0.05
-"""Seconds between two pokes, in the first tenth of a second and later."""
+IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
+"""For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
+
+INSISTS = 2
+"""The press of Ctrl-C that interrupts what is in progress; the next one ends the process."""
 
 
 class Watcher:
@@ -59,7 +62,7 @@ class Watcher:
         self._poked_at = -inf
         self._presses_seen = 0
 
-    # -- the thread -----------------------------------------------------------------------------------------------------
+    # -- the thread --
 
     def start(self) -> None:
         """Start the thread."""
@@ -67,7 +70,9 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="cleanup_guard watcher", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # the interpreter is shutting down: signals still work, only the second path is missing
+        except (
+            RuntimeError
+        ):  # the interpreter is shutting down: signals still work, only the second path is missing
             self._thread = None
 
     def pause(self) -> None:
@@ -96,7 +101,7 @@ class Watcher:
             due = self.step(self.process.clock())
             timeout = None if due == inf else max(0.0, due - self.process.clock())
 
-    # -- one look -------------------------------------------------------------------------------------------------------
+    # -- one look --
 
     def step(self, now: float) -> float:
         """Do what is due; return when to look again."""
@@ -112,7 +117,9 @@ class Watcher:
         process = self.process
         for signum in process.handlers.previous.copy():
             seen, pokes = self._seen.get(signum, 0), self._own_pokes.get(signum, 0)
-            if now - self._poked_at > 1.0:  # a poke that the kernel merged with another one is not to hide a signal for ever
+            if (
+                now - self._poked_at > 1.0
+            ):  # a poke that the kernel merged with another one is not to hide a signal for ever
                 self._own_pokes[signum] = pokes = min(pokes, seen)
                 process.poked = 0
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
@@ -130,9 +137,9 @@ class Watcher:
             return
         self._last_press = now
         self._presses += 1
-        if process.stop is not None and self._presses == 2:
+        if process.stop is not None and self._presses == INSISTS:
             self._insist(now)
-        elif process.stop is not None and self._presses >= 3:
+        elif process.stop is not None and self._presses > INSISTS:
             self._give_up(now)
 
     def _insist(self, now: float) -> None:
@@ -145,14 +152,14 @@ class Watcher:
             process.insisted = True
             self._poke()
 
-    # -- callbacks ------------------------------------------------------------------------------------------------------
+    # -- callbacks --
 
     def _look_at_run(self, run: Run, now: float) -> float:
         due = run.due()
         if run.wants_interrupt:
             if run.interruptible:
                 self._interrupt(run, now, run.why)
-            return now + (QUICK if now - run.sent_at < 0.1 else SLOW_POKE)
+            return now + (QUICK if now - run.sent_at < IMPATIENT else SLOW_POKE)
         if due <= now and run.current is not None:
             self._interrupt(run, now, self._why(run))
             return now + QUICK
@@ -163,7 +170,11 @@ class Watcher:
         timeout = callback.timeout if callback is not None else None
         if timeout is not None and self.process.clock() - run.started >= timeout:
             return f"its timeout of {timeout:g} s is over"
-        return "the grace period is nearly over" if self.process.stop is not None else "the time limit for a normal exit is over"
+        return (
+            "the grace period is nearly over"
+            if self.process.stop is not None
+            else "the time limit for a normal exit is over"
+        )
 
     def _interrupt(self, run: Run, now: float, why: str) -> None:
         run.why = why
@@ -178,7 +189,7 @@ class Watcher:
         else:
             run.interrupt_thread(callback)
 
-    # -- the stop -------------------------------------------------------------------------------------------------------
+    # -- the stop --
 
     def _look_at_stop(self, stop: Stop, now: float) -> float:
         process, budget = self.process, stop.budget
@@ -207,7 +218,9 @@ class Watcher:
         process.announce()
         hooks = [hook for guard in process.guards for hook in guard.stop_hooks]
         if hooks:
-            self._hooks = threading.Thread(target=self._run_hooks, args=(hooks,), name="cleanup_guard on_stop", daemon=True)
+            self._hooks = threading.Thread(
+                target=self._run_hooks, args=(hooks,), name="cleanup_guard on_stop", daemon=True
+            )
             self._hooks.start()
 
     def _run_hooks(self, hooks: list[Callback]) -> None:
@@ -220,7 +233,9 @@ class Watcher:
     def wait_for_hooks(self) -> None:
         """Main has come back by itself: let the on_stop callbacks finish before the cleanup, as long as they are allowed."""
         process, stop = self.process, self.process.stop
-        while stop is not None and not process.announced and process.clock() < stop.budget.at(stop.budget.HOOKS):
+        while (
+            stop is not None and not process.announced and process.clock() < stop.budget.at(stop.budget.HOOKS)
+        ):
             time.sleep(QUICK)
 
     def _urge(self, now: float) -> float:
@@ -238,7 +253,7 @@ class Watcher:
     def _poke_regularly(self, stop: Stop, now: float) -> float:
         if now >= self._next_poke:
             self._poke()
-            self._next_poke = now + (QUICK if now - stop.budget.began < 0.1 else SLOW_POKE)
+            self._next_poke = now + (QUICK if now - stop.budget.began < IMPATIENT else SLOW_POKE)
         return self._next_poke
 
     def _look_for_swallowing(self, now: float) -> float:
@@ -286,7 +301,9 @@ class Watcher:
         process = self.process
         process.machine.fire(Move.TAKE_OVER)
         process.reporter().emit(TookOver(seconds=now - stop.budget.began))
-        runner = threading.Thread(target=run_everything, args=(process,), name="cleanup_guard take-over", daemon=True)
+        runner = threading.Thread(
+            target=run_everything, args=(process,), name="cleanup_guard take-over", daemon=True
+        )
         try:
             runner.start()
         except RuntimeError:
@@ -300,13 +317,15 @@ class Watcher:
         process, stop = self.process, self.process.stop
         assert stop is not None
         names = [run.current.name for run in process.runs[:] if run.current is not None]
-        skipped = [name for guard in reversed((*process.elsewhere, *process.guards)) for name in guard.pending]
+        skipped = [
+            name for guard in reversed((*process.elsewhere, *process.guards)) for name in guard.pending
+        ]
         event = DeadlineReached(
             seconds=now - stop.budget.began, running=", ".join(names) or None, skipped=tuple(skipped)
         )
         end_process(process, stop, event)
 
-    # -- poking ---------------------------------------------------------------------------------------------------------
+    # -- poking --
 
     def _poke(self) -> None:
         """Have main run the handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted."""

@@ -37,7 +37,7 @@ import subprocess
 import time
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 LABEL = "cleanup-guard-test"
 POLL = 0.05  # seconds between two looks at a container; a look itself takes about as long
+STATE = "{{.State.Status}} {{.State.ExitCode}}"
 ENDED = {"exited", "stopped", "dead"}
 
 
@@ -74,12 +75,14 @@ class Stopped:
 
     seconds: float
     exit_code: int
-    oom_killed: bool
     logs: str
 
     @property
     def killed(self) -> bool:
-        """Whether SIGKILL ended it: the engine's at the end of the grace period, or the kernel's."""
+        """Whether SIGKILL ended it: the engine's when grace was over, or the kernel's when memory was.
+
+        Which of the two is not told: where cgroups are v1, podman says OOMKilled=false of either.
+        """
         return self.exit_code == 128 + 9
 
 
@@ -96,7 +99,7 @@ class Container:
 
     def exit_code(self) -> int | None:
         """The exit status of its PID 1, or None while that runs."""
-        status, code, _ = self._state()
+        status, code = self.engine.call("inspect", "--format", STATE, self.name).split()
         return int(code) if status in ENDED else None
 
     def wait_for_log(self, text: str, timeout: float = 10) -> None:
@@ -117,7 +120,8 @@ class Container:
         """Stop it as `docker stop` does: the stop signal to PID 1, after `grace` seconds SIGKILL to all."""
         start = time.monotonic()
         self.engine.call("stop", "--time", str(grace), self.name, timeout=grace + 60)
-        return self._stopped(start)
+        seconds = time.monotonic() - start
+        return replace(self.wait(), seconds=seconds)
 
     def kill(self, sig: str) -> None:
         """Send PID 1 one signal, by name ("TERM"), and do not wait."""
@@ -126,25 +130,15 @@ class Container:
     def wait(self, timeout: float = 30) -> Stopped:
         """Wait until it ends by itself; `seconds` count from this call."""
         start = time.monotonic()
-        while self.exit_code() is None:
+        while (code := self.exit_code()) is None:
             if time.monotonic() > start + timeout:
                 raise AssertionError(f"{self.name} still runs after {timeout} s, and wrote:\n{self.logs()}")
             time.sleep(POLL)
-        return self._stopped(start)
+        return Stopped(time.monotonic() - start, code, self.logs())
 
     def remove(self) -> None:
         """Remove it, running or not, gone or not."""
         self.engine.remove_container(self.name)
-
-    def _stopped(self, start: float) -> Stopped:
-        seconds = time.monotonic() - start
-        _, code, oom = self._state()
-        return Stopped(seconds=seconds, exit_code=int(code), oom_killed=oom == "true", logs=self.logs())
-
-    def _state(self) -> tuple[str, str, str]:
-        template = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}"
-        status, code, oom = self.engine.call("inspect", "--format", template, self.name).split()
-        return status, code, oom
 
 
 class Engine:
@@ -222,7 +216,13 @@ class Engine:
         """
         container = Container(self, f"{LABEL}-{uuid.uuid4().hex[:12]}")
         self._containers.append(container)
-        options = ["--detach", f"--name={container.name}", f"--label={LABEL}", "--network=none"]
+        options = [
+            "--detach",
+            f"--name={container.name}",
+            f"--label={LABEL}",
+            "--network=none",
+            "--pull=never",
+        ]
         options += self._dialect.run
         options += [f"--env={key}={value}" for key, value in (env or {}).items()]
         options += [f"--volume={folder}:{place}" for folder, place in (volumes or {}).items()]

@@ -1,0 +1,61 @@
+"""What `make demo` shows: the same program stopped three times, once without a guard, and what became of its cleanup."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+WITHOUT = """
+import atexit, time
+atexit.register(print, "!!!Clean up!!!", flush=True)
+print("!!!Set up!!!", flush=True)
+try:
+    time.sleep(3600)
+finally:
+    print("finally", flush=True)
+"""
+
+
+def show(title: str, command: list[str], signum: int, **env: str) -> None:
+    print(f"\n$ {title}", flush=True)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell starts a background job with SIGINT ignored, and the guard would respect that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    print("  " + process.stdout.readline(), end="", flush=True)
+    print(f"  <- {signal.Signals(signum).name}", flush=True)
+    began = time.monotonic()
+    process.send_signal(signum)
+    for line in process.stdout:
+        print("  " + line, end="", flush=True)
+    status = process.wait()
+    ended = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+    print(f"  {ended}, after {time.monotonic() - began:.1f} s", flush=True)
+
+
+def main() -> None:
+    guarded = [sys.executable, str(HERE / "02_main_process.py")]
+    show("a program with atexit and finally, without a guard", [sys.executable, "-c", WITHOUT], signal.SIGTERM)
+    show("python examples/02_main_process.py", guarded, signal.SIGTERM)
+    show("the same, with Ctrl-C", guarded, signal.SIGINT)
+    show(
+        "the same, with a cleanup that hangs, and 2 s of grace",
+        guarded,
+        signal.SIGTERM,
+        CLEANUP_SECONDS="60",
+        CLEANUP_GUARD_GRACE="2",
+    )
+
+
+if __name__ == "__main__":
+    main()

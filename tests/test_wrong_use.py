@@ -1,0 +1,160 @@
+"""Wrong use gets one clear sentence: what, where, what to do."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import timedelta
+
+import pytest
+
+from cleanup_guard import CallbackDone, Guard, SignalExit, current_guard, guard, on_exit
+
+
+def test_off_the_main_thread_a_guard_says_that_no_signal_would_reach_it() -> None:
+    """Entering a guard in another thread is a clear error; with signals=() it works."""
+    caught: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            guard().__enter__()
+        except RuntimeError as error:
+            caught.append(error)
+        with guard(signals=()) as g:
+            g.callback(caught.append, ValueError("ran"))
+
+    thread = threading.Thread(target=enter, name="worker-1")
+    thread.start()
+    thread.join()
+    assert "'worker-1'" in str(caught[0])
+    assert "signals=()" in str(caught[0])
+    assert str(caught[1]) == "ran"
+
+
+def test_on_exit_off_the_main_thread_without_a_guard() -> None:
+    """`on_exit` in a thread needs a guard in main, and says so."""
+    caught: list[BaseException] = []
+
+    def register() -> None:
+        try:
+            on_exit(print)
+        except RuntimeError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=register)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(caught[0])
+    assert current_guard() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"grace": -1}, ValueError, "grace must be 0 or more seconds"),
+        ({"grace": 0}, ValueError, "grace must be more than 0 seconds"),
+        ({"grace": float("nan")}, ValueError, "grace"),
+        ({"grace": "10"}, TypeError, "grace must be a number of seconds, a timedelta or None, not '10'"),
+        ({"signals": [signal.SIGKILL]}, ValueError, "SIGKILL cannot be caught"),
+        ({"signals": [signal.SIGSTOP]}, ValueError, "SIGSTOP cannot be caught"),
+        ({"signals": [500]}, ValueError, "no signal 500"),
+        ({"signals": "SIGTERM"}, TypeError, "signals must be a collection"),
+        ({"signals": ["SIGTERM"]}, TypeError, "signal numbers"),
+        ({"signals": signal.SIGTERM}, TypeError, "signals must be a collection"),
+        ({"exit_status": 256}, ValueError, "from 0 to 255"),
+        ({"exit_status": "Signal"}, ValueError, "'signal'"),
+        ({"exit_timeout": -1}, ValueError, "exit_timeout"),
+        ({"hooks": [1]}, TypeError, "a hook must be callable, not 1"),
+    ],
+)
+def test_options_are_checked_when_the_guard_is_made(options: dict[str, object], kind: type[Exception], words: str) -> None:
+    """A bad option is refused at once, by name."""
+    with pytest.raises(kind, match=r".") as caught:
+        guard(**options)  # type: ignore[call-overload]
+    assert words in str(caught.value)
+
+
+def test_a_broken_grace_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLEANUP_GUARD_GRACE that is no duration is an error that names the variable and the value."""
+    monkeypatch.setenv("CLEANUP_GUARD_GRACE", "ten")
+    with pytest.raises(ValueError, match="CLEANUP_GUARD_GRACE must be a number of seconds such as 30, or none: it is 'ten'"):
+        guard().__enter__()
+    assert current_guard() is None
+
+
+async def coroutine() -> None:
+    """A coroutine function."""
+
+
+@pytest.mark.parametrize("what", [None, 3, "print"])
+def test_what_is_not_callable_is_refused(what: object) -> None:
+    """A callback, a hook or a decorated thing that is not callable is named in the error."""
+    g = Guard()
+    for register in (g.callback, g.on_stop, g.push, on_exit, Guard()):
+        with pytest.raises(TypeError, match="must be callable, not"):
+            register(what)  # type: ignore[operator]
+
+
+def test_an_async_function_is_refused_not_half_guarded() -> None:
+    """A coroutine function gets a clear error, never a wrapper that cleans up before the body runs."""
+    with pytest.raises(TypeError, match=r"guard cannot decorate the async function 'coroutine'.*asyncio.run\(coroutine\(\)\)"):
+        guard(coroutine)
+    with pytest.raises(TypeError, match="callback 'coroutine' is an async function"):
+        Guard().callback(coroutine)
+
+
+def test_a_callback_registered_after_the_guard_is_done() -> None:
+    """Registering on a guard that is done is an error that names the callback."""
+    with guard(name="db") as g:
+        pass
+    for register in (g.callback, g.on_stop, g.push, g.options(name="print").callback):
+        with pytest.raises(RuntimeError, match=r"callback '.*print' was not registered: <Guard 'db' done, 0 callbacks> is done"):
+            register(print)
+
+
+def test_a_guard_is_used_once() -> None:
+    """Entering a guard again is an error; closing it again does nothing."""
+    with guard() as g:
+        with pytest.raises(RuntimeError, match="a guard is used once"):
+            g.__enter__()
+    with pytest.raises(RuntimeError, match="a guard is used once"):
+        g.__enter__()
+    g.close()
+
+
+def test_what_is_not_a_context_manager() -> None:
+    """`enter_context` names the type that is no context manager."""
+    with guard() as g, pytest.raises(TypeError, match="int object is not a context manager"):
+        g.enter_context(3)  # type: ignore[arg-type]
+
+
+def test_request_stop_needs_a_guard_that_is_entered() -> None:
+    """Without a process to stop, `request_stop` says so."""
+    with pytest.raises(RuntimeError, match="is not entered"):
+        Guard().request_stop("now")
+
+
+def test_durations_may_be_timedeltas() -> None:
+    """A timedelta is as good as seconds."""
+    with guard(grace=timedelta(seconds=30)) as g:
+        assert g.settings.grace == 30.0
+        assert g.sleep(timedelta(milliseconds=1))
+
+
+def test_records_are_frozen() -> None:
+    """An event record cannot be changed, compares by value, and says what it is."""
+    event = CallbackDone(name="close", seconds=0.5)
+    assert event == CallbackDone(name="close", seconds=0.5)
+    assert hash(event) == hash(CallbackDone(name="close", seconds=0.5))
+    assert repr(event) == "CallbackDone(name='close', seconds=0.5)"
+    with pytest.raises(AttributeError, match="frozen"):
+        event.name = "open"  # type: ignore[misc]
+    with pytest.raises(TypeError, match="keywords"):
+        CallbackDone(name="close")  # type: ignore[call-arg]
+
+
+def test_request_stop_in_main_raises_at_once() -> None:
+    """In main, outside a shield, `request_stop` does not return."""
+    with pytest.raises(SignalExit) as caught, guard(hooks=()) as g:
+        g.request_stop("enough", status=3)
+    assert (caught.value.code, caught.value.signum, caught.value.reason) == (3, None, "enough")
