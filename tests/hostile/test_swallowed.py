@@ -8,115 +8,154 @@ import pytest
 
 from support import child, run
 
+SPIN = """
+told = []
+def spin():
+    if not told:
+        told.append(1)
+        ready()
+    while True: time.time()
+"""
+
 PLACES = {
     "bare except": """
-while True:
+try: spin()
+except: pass
+""",
+    "bare except around a sleep": """
+ready()
+for attempt in range(3):
     try: time.sleep(60)
     except: pass
 """,
-    "bare except, busy": """
-def work():
-    total = 0
-    for each in range(1000): total += each
-while True:
-    try: work()
-    except: continue
-""",
-    "bare except that retries three times": """
-for attempt in range(3):
-    try: time.sleep(60)
-    except: print("retry", flush=True)
-time.sleep(60)
-""",
     "__del__": """
 class Thing:
-    def __del__(self):
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end: pass
-while True: Thing()
+    def __del__(self): spin()
+Thing()
 """,
     "weakref callback": """
 import weakref
 class Thing: pass
-def gone(ref):
-    end = time.monotonic() + 0.3
-    while time.monotonic() < end: pass
-while True:
-    thing = Thing()
-    ref = weakref.ref(thing, gone)
-    del thing
+thing = Thing()
+ref = weakref.ref(thing, lambda _: spin())
+del thing
 """,
     "weakref.finalize": """
 import weakref
 class Thing: pass
-def gone():
-    end = time.monotonic() + 0.3
-    while time.monotonic() < end: pass
-while True:
-    thing = Thing()
-    weakref.finalize(thing, gone)
-    del thing
+thing = Thing()
+weakref.finalize(thing, spin)
+del thing
 """,
     "gc callback": """
 import gc
 def collected(phase, info):
-    end = time.monotonic() + 0.2
-    while time.monotonic() < end: pass
+    gc.callbacks.remove(collected)
+    spin()
 gc.callbacks.append(collected)
-while True: gc.collect(0)
+gc.collect()
 """,
     "ctypes callback": """
 import ctypes
 kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))
 @kind
 def compare(a, b):
-    end = time.monotonic() + 0.05
-    while time.monotonic() < end: pass
+    spin()
     return 0
-numbers = (ctypes.c_int * 8)(*range(8))
-libc = ctypes.CDLL(None)
-while True: libc.qsort(numbers, 8, 4, compare)
+ctypes.CDLL(None).qsort((ctypes.c_int * 2)(1, 2), 2, 4, compare)
 """,
     "generator closed by the collector": """
 import gc
 def generate():
     try: yield 1
-    finally:
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end: pass
-while True:
-    cycle = [generate()]
-    next(cycle[0])
-    cycle.append(cycle)
-    del cycle
-    gc.collect()
+    finally: spin()
+cycle = [generate()]
+next(cycle[0])
+cycle.append(cycle)
+del cycle
+gc.collect()
 """,
     "asyncio callback": """
 import asyncio
-async def main():
-    def spin():
-        try: time.sleep(0.2)
+async def swallow():
+    def callback():
+        try: spin()
         except BaseException: pass
-        asyncio.get_running_loop().call_soon(spin)
-    spin()
+    asyncio.get_running_loop().call_soon(callback)
+    await asyncio.sleep(0.01)
     await asyncio.sleep(60)
-asyncio.run(main())
+asyncio.run(swallow())
+""",
+}
+"""Each is stopped while it spins where the exception is lost, and goes on after it."""
+
+BOTH = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+
+
+def status_of(signum: int) -> int:
+    return 143 if signum == signal.SIGTERM else -signal.SIGINT
+
+
+def indent(code: str) -> str:
+    return "".join(f"    {line}\n" for line in code.strip().splitlines())
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@BOTH
+def test_a_swallowed_stop_is_delivered_again(place: str, signum: signal.Signals) -> None:
+    """A stop that vanishes where exceptions vanish takes in the end, in main, and callbacks run once, with its status."""
+    ended = run(
+        f"""{SPIN}
+@guard(grace=20)
+def main():
+    on_exit(lambda: print("in main", threading.current_thread() is threading.main_thread()))
+{indent(place)}
+    time.sleep(60)
+main()
+""",
+        signum,
+    )
+    assert (ended.out, ended.status) == (["in main True"], status_of(signum)), ended.err
+    assert "main swallowed the stop" in ended.err
+    assert ended.seconds < 16  # that is when the watcher would have taken over
+
+
+ENDLESS = {
+    "bare except": """
+while True:
+    try: spin()
+    except: pass
+""",
+    "bare except around a sleep": """
+ready()
+while True:
+    try: time.sleep(60)
+    except: continue
+""",
+    "__del__": """
+class Thing:
+    def __del__(self): spin()
+while True: Thing()
 """,
 }
 
 
-@pytest.mark.parametrize("code", PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
-def test_a_swallowed_stop_is_delivered_again(code: str, signum: signal.Signals) -> None:
-    """A stop that vanishes where exceptions vanish takes in the end; callbacks run once, with the stop's status, in time."""
-    program = "def main():\n    on_exit(print, 'callback')\n    ready()\n" + "".join(
-        f"    {line}\n" for line in code.strip().splitlines()
+@pytest.mark.parametrize("place", ENDLESS.values(), ids=ENDLESS)
+@BOTH
+def test_a_main_that_swallows_every_stop_is_ended_in_time(place: str, signum: signal.Signals) -> None:
+    """A retry loop that never lets the stop through costs no callback; the process ends itself, with the stop's status."""
+    ended = run(
+        f"""{SPIN}
+@guard(grace=3)
+def main():
+    on_exit(print, "callback")
+{indent(place)}
+main()
+""",
+        signum,
     )
-    ended = run(f"{program}guard(grace=4)(main)()\n", signum)
-    assert [line for line in ended.out if line != "retry"] == ["callback"]
-    assert ended.status == (143 if signum == signal.SIGTERM else -signal.SIGINT)
-    assert "giving up" not in ended.err
-    assert ended.seconds < 4
+    lines = [line for line in ended.out if line != "ready"]
+    assert (lines, ended.status) == (["callback"], status_of(signum)), ended.err
 
 
 def test_a_deliberate_handler_of_the_stop_is_left_alone() -> None:
