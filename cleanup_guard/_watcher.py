@@ -115,6 +115,8 @@ class Watcher:
 
     def _notice_signals(self, now: float) -> None:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
+        from cleanup_guard._exits import handler_replaced
+
         process = self.process
         for signum in process.handlers.previous.copy():
             seen, pokes = self._seen.get(signum, 0), self._own_pokes.get(signum, 0)
@@ -125,6 +127,8 @@ class Watcher:
                 process.poked = 0
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
                 process.claim_signal(signum)
+                if process.handlers.lost(signum):
+                    handler_replaced(process, signum)
         self._count_presses(now)
 
     def _count_presses(self, now: float) -> None:

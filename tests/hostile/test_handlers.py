@@ -66,24 +66,26 @@ ready()
     assert "False" not in " ".join(ended.out)
 
 
-def test_a_later_replacement_is_noticed_and_left_in_place() -> None:
-    """A library that takes SIGTERM after us keeps it; that is told; SIGINT still stops the program."""
+def test_a_replaced_handler_is_told_and_the_stop_works_all_the_same() -> None:
+    """A library that takes SIGTERM after us gets its call and is named in a HandlerReplaced event; the callbacks run."""
     ended = run(
         """
 def theirs(*_): print("theirs", flush=True)
-@guard(hooks=[lambda event: print(type(event).__name__, flush=True)])
+def hook(event): print(type(event).__name__, flush=True)
+@guard(grace=20, hooks=[hook])
 def main():
     on_exit(print, "callback", flush=True)
     signal.signal(signal.SIGTERM, theirs)
-    os.kill(os.getpid(), signal.SIGTERM)
     ready()
     time.sleep(60)
 main()
 """,
-        signal.SIGINT,
+        signal.SIGTERM,
     )
-    assert "callback" in ended.out
-    assert ended.status == -signal.SIGINT
+    assert ended.status == 143
+    assert "theirs" in ended.out
+    assert ended.out.count("HandlerReplaced") == 1
+    assert ended.out.count("callback") == 1
 
 
 def test_a_replacement_is_told_when_the_guard_is_left() -> None:
