@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
 
+PURE = tuple(STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py"))
+"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long, and looks for signals only: the watcher,
+who would tell that main stands still, cannot run meanwhile."""
+
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
 
@@ -297,7 +301,7 @@ class Process:
         """Whether an exception may be raised in this frame now; if not, the watcher has us look again soon."""
         if frame is None:
             return True
-        filename = frame.f_code.co_filename
+        filename = _filename_below_pure(frame)
         if filename.startswith(OURS):
             # Our own lines are never interrupted, except where they have called a user's function that is written in C.
             return frame.f_code in CALLERS and self._stands_still(frame, inf)
@@ -360,6 +364,14 @@ class Process:
 def is_ours(error: BaseException | None) -> bool:
     """Whether an exception is one with which a stop was delivered."""
     return error is not None and TOKEN in error.__dict__
+
+
+def _filename_below_pure(frame: FrameType) -> str:
+    """The file of the frame that called the pure library code which this frame may be in."""
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_filename.startswith(PURE):
+        outer = outer.f_back
+    return "" if outer is None else outer.f_code.co_filename
 
 
 def _is_stdlib(filename: str) -> bool:

@@ -53,6 +53,7 @@ class Watcher:
         self._hooks: threading.Thread | None = None
         self._took_over = False
         self._gave_up = False
+        self._prepared = False
         self._seen: dict[int, int] = {}
         self._presses = 0
         self._last_press = -inf
@@ -114,6 +115,8 @@ class Watcher:
 
     def _notice_signals(self, now: float) -> None:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
+        from cleanup_guard._exits import handler_replaced
+
         process = self.process
         for signum in process.handlers.previous.copy():
             seen, pokes = self._seen.get(signum, 0), self._own_pokes.get(signum, 0)
@@ -128,6 +131,8 @@ class Watcher:
                     process.handed_over = True
                     process.tell_replaced(signum)
                 process.claim_signal(signum)
+                if process.handlers.lost(signum):
+                    handler_replaced(process, signum)
         self._count_presses(now)
 
     def _count_presses(self, now: float) -> None:
@@ -204,6 +209,11 @@ class Watcher:
             self._give_up(now)
         if not process.announced:
             process.announced = now >= budget.at(budget.HOOKS) or not (self._hooks and self._hooks.is_alive())
+        if now >= budget.at(budget.TAKE_OVER) and not self._prepared:
+            from cleanup_guard._exits import prepare_death
+
+            self._prepared = True
+            prepare_death(process, stop)
         process.forced = process.forced or now >= budget.at(budget.FORCE)
         due = min((at for at in map(budget.at, _INSTANTS) if at > now), default=inf)
         state = process.machine.state
