@@ -62,7 +62,6 @@ types: $(dev_stamp)
 	$(bin)/pyright
 	$(bin)/pyright --verifytypes cleanup_guard --ignoreexternal
 	$(bin)/mypy --platform darwin cleanup_guard
-	$(bin)/mypy --platform win32 cleanup_guard
 
 dist: $(dev_stamp)
 	rm -rf dist

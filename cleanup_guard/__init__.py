@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cleanup_guard._events import StopReceived as StopReceived
     from cleanup_guard._events import StopRedelivered as StopRedelivered
     from cleanup_guard._events import TookOver as TookOver
+    from cleanup_guard._exec import exec_into as exec_into
     from cleanup_guard._guard import Guard as Guard
     from cleanup_guard._guard import current_guard as current_guard
     from cleanup_guard._guard import guard as guard
@@ -45,6 +46,7 @@ __all__ = [
     "StopRedelivered",
     "TookOver",
     "current_guard",
+    "exec_into",
     "guard",
     "log_event",
     "on_exit",
@@ -53,6 +55,7 @@ __all__ = [
 
 _HOMES = {
     "_errors": ("CleanupError", "SignalExit"),
+    "_exec": ("exec_into",),
     "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
     "_report": ("log_event",),
 }

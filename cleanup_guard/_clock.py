@@ -75,9 +75,9 @@ class Budget:
     INTERRUPT = 0.9  # the callback in progress is interrupted, so that the others have their turn
 
     def __init__(self, grace: float | None, began: float) -> None:
-        self.grace = grace
-        self.began = began
-        self.margin = 0.0 if grace is None else min(max(0.1 * grace, 0.05), 2.0, grace / 2)
+        self.grace: float | None = grace
+        self.began: float = began
+        self.margin: float = 0.0 if grace is None else min(max(0.1 * grace, 0.05), 2.0, grace / 2)
 
     def at(self, share: float) -> float:
         """The instant at which this share of the usable budget is spent (infinity without a limit)."""

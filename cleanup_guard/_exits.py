@@ -57,24 +57,16 @@ def run_everything(process: Process) -> None:
 def release(process: Process) -> None:
     """Give back signals, pipe, thread and timer, in the order that loses no signal. Main thread only."""
     watcher, process.watcher = process.watcher, None
-    process.disarm()
     if watcher is not None:
         watcher.close()
+    process.disarm()  # after the watcher, which may be arming it
     for lost in process.handlers.give_back(list(process.handlers.previous)):
-        handler_replaced(process, lost)
+        process.tell_replaced(lost)
     if not process.exiting:
         unhush_traceback()
     late, process.unclaimed = process.unclaimed, []
     for signum in late:  # they came after the last guard and before the old handler was back
         signal.raise_signal(signum)
-
-
-def handler_replaced(process: Process, signum: int) -> None:
-    """Tell that somebody took a signal from us."""
-    from cleanup_guard._events import HandlerReplaced
-
-    handler = repr(signal.getsignal(signum))
-    process.reporter().emit(HandlerReplaced(signum=signum, signal=_signals.name_of(signum), handler=handler))
 
 
 # -- nets --
@@ -142,10 +134,15 @@ def late_net() -> None:
         return
     process.exiting = True
     _run_left(process)
-    for guard in reversed(process.elsewhere[:]):
-        guard.leave_at_exit()
+    leave_elsewhere(process)
     if process.stop is not None and in_main():
         process.handlers.ignore()
+
+
+def leave_elsewhere(process: Process) -> None:
+    """Run what is left in the guards of other threads."""
+    for guard in reversed(process.elsewhere[:]):
+        guard.leave_at_exit()
 
 
 class LastWord:

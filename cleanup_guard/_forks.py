@@ -33,7 +33,7 @@ class ForkHooks:
 
     def register(self) -> None:
         """Register the hooks; further calls do nothing."""
-        if not self._registered and hasattr(os, "register_at_fork"):
+        if not self._registered:
             self._registered = True
             os.register_at_fork(
                 before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child

@@ -15,8 +15,9 @@ from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
-from cleanup_guard._exits import NETS, LastWord, handler_replaced, release
+from cleanup_guard._exits import NETS, LastWord, release
 from cleanup_guard._forks import FORK_HOOKS
+from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import Reporter, log_event
 from cleanup_guard._run import Run
@@ -74,14 +75,16 @@ class Options:
         hooks: Iterable[Hook] | None,
         name: str | None,
     ) -> None:
-        self.has_grace = not isinstance(grace, Default)
-        self.grace = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
-        self.signals = None if signals is None else _signals.check(signals)
-        self.interrupt = bool(interrupt)
-        self.exit_status = _exit_status(exit_status)
-        self.exit_timeout = seconds(exit_timeout, "exit_timeout")
-        self.hooks = (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
-        self.name = name
+        self.has_grace: bool = not isinstance(grace, Default)
+        self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
+        self.signals: tuple[int, ...] | None = None if signals is None else _signals.check(signals)
+        self.interrupt: bool = bool(interrupt)
+        self.exit_status: int | str | None = _exit_status(exit_status)
+        self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")
+        self.hooks: tuple[Hook, ...] = (
+            (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
+        )
+        self.name: str | None = name
 
 
 def _positive(grace: float | None) -> float | None:
@@ -150,12 +153,12 @@ class Guard:
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
         self._left = False
-        self.popped = False  # made by pop_all and not entered since
+        self.popped: bool = False  # made by pop_all and not entered since
 
     def use(self, options: Options) -> None:
         """Take over options that have been checked already."""
-        self.settings = options
-        self.reporter = Reporter(options.hooks)
+        self.settings: Options = options
+        self.reporter: Reporter = Reporter(options.hooks)
 
     def __repr__(self) -> str:
         name = f" {self.settings.name!r}" if self.settings.name else ""
@@ -437,7 +440,8 @@ class Guard:
         for guards in (process.guards, process.elsewhere):
             if self in guards:
                 guards.remove(self)
-        self._process, self.popped = None, False
+        self._process = None
+        self.popped = False
 
     def _enter_in_main(self, process: Process) -> None:
         self._process = process
@@ -486,6 +490,8 @@ class Guard:
         process = self._process
         assert process is not None
         outcome = self._clean_up(None)
+        if process.last_act is not None and self in process.guards:
+            process.last_act.after_exit(outcome)
         self._detach(process)
         if process.stop is None and outcome.failures:
             LastWord(None, 1).say()
@@ -495,7 +501,11 @@ class Guard:
         assert process is not None
         raises_stop = self in process.guards and not self.popped
         outcome = self._clean_up(error)
-        self._detach(process)
+        try:
+            if isinstance(error, LastAct) and raises_stop:
+                error.after(outcome)
+        finally:
+            self._detach(process)
         if process.stop is not None and raises_stop:
             return self._end_of_stop(process, error)
         _raise_failures(outcome, error)
@@ -505,6 +515,8 @@ class Guard:
         process = self._process
         assert process is not None
         if self in process.guards:
+            if process.stop is not None and not self.popped:
+                self._leave_jumped_over(process)
             process.machine.fire(Move.LEAVE)
             if process.watcher is not None:
                 process.watcher.wait_for_hooks()
@@ -515,9 +527,17 @@ class Guard:
         self.wake_waiters()
         self.run_callbacks(error)
         self._cleaned.wait()
-        outcome, self._outcome = self._outcome, None  # it holds main's exception, whose death the watcher waits for
+        outcome, self._outcome = (
+            self._outcome,
+            None,
+        )  # it holds main's exception, whose death the watcher waits for
         assert outcome is not None
         return outcome
+
+    def _leave_jumped_over(self, process: Process) -> None:
+        """Guards inside this one that are still entered come first: CPython jumped over their exits (hazard H9)."""
+        while process.guards[-1] is not self:
+            process.guards[-1].leave_at_exit()
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""
@@ -528,9 +548,9 @@ class Guard:
         self.wake_waiters()
         limit = self.settings.exit_timeout if process.stop is None else None
         run = Run(process, self.reporter, limit, can_poke=bool(process.handlers.previous))
+        process.runs.append(run)
         if limit is not None:
             _watch(process)
-        process.runs.append(run)
         try:
             self._outcome = run_all(self._stack, error, run)
         finally:
@@ -563,7 +583,7 @@ class Guard:
         if stop is None:
             wanted = {signum for guard in process.guards for signum in guard._taken}
             for lost in process.handlers.give_back(signum for signum in self._taken if signum not in wanted):
-                handler_replaced(process, lost)
+                process.tell_replaced(lost)
         if any(guard._left for guard in process.guards):
             return  # inside a callback of an outer guard
         last = not process.guards
@@ -715,6 +735,9 @@ def _flags(function: object) -> int:
 
 def _plain(function: T) -> T:
     """Refuse what would not run when called."""
+    code = getattr(function, "__code__", None)
+    if code is not None and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+        return function  # what nearly everybody registers
     _callable(function, "a callback")
     if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
         name = getattr(function, "__qualname__", repr(function))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from math import inf
 from cleanup_guard import _signals
 from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
 from cleanup_guard._errors import SignalExit
-from cleanup_guard._events import Finished, StopReceived
+from cleanup_guard._events import Finished, HandlerReplaced, StopReceived
 from cleanup_guard._report import OURS, TOKEN, Reporter, Stderr, log_event
 from cleanup_guard._stack import Callback
 from cleanup_guard._state import Machine, Move, State
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
+    from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
+    from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
 
@@ -72,46 +75,50 @@ class Stop:
     def __init__(
         self, signum: int | None, reason: str, status: int, sender: int | None, budget: Budget
     ) -> None:
-        self.signum = signum
-        self.reason = reason
-        self.status = status
-        self.sender = sender
-        self.budget = budget
+        self.signum: int | None = signum
+        self.reason: str = reason
+        self.status: int = status
+        self.sender: int | None = sender
+        self.budget: Budget = budget
 
 
 class Process:
     """Guards, stop and delivery of one process. The attributes below are read by the watcher; each has one writer."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.foreign = False  # set in a fork child, for the guards that it inherited
-        self.clock = time.monotonic
-        self.machine = Machine()
+        self.pid: int = os.getpid()
+        self.foreign: bool = False  # set in a fork child, for the guards that it inherited
+        self.clock: Clock = time.monotonic
+        self.machine: Machine = Machine()
         self.guards: list[Guard] = []  # entered in main, outermost first
         self.elsewhere: list[Guard] = []  # entered in other threads
         self.runs: list[Run] = []  # callbacks in progress, one a thread
-        self.handlers = _signals.Handlers(self.on_signal)
+        self.handlers: _signals.Handlers = _signals.Handlers(self.on_signal)
         self.watcher: Watcher | None = None
         self.stop: Stop | None = None
         self._first = [None]
         self._untold = [None]
         self._unfinished = [None]
-        self.told = False  # the stop has been announced
-        self.noticed = False  # main has run the handler since the stop
-        self.announced = False  # on_stop hooks have had their turn
-        self.forced = False  # shields and cooperative guards no longer hold the stop back
-        self.insisted = False  # a person pressed Ctrl-C again
-        self.exiting = False  # the interpreter is on its way out
-        self.shields = 0
+        self._unarmed = [None]
+        self._devnull: int | None = None
+        self.told: bool = False  # the stop has been announced
+        self.noticed: bool = False  # main has run the handler since the stop
+        self.announced: bool = False  # on_stop hooks have had their turn
+        self.forced: bool = False  # shields and cooperative guards no longer hold the stop back
+        self.handed_over: bool = False  # the stop signal was somebody else's to handle
+        self.insisted: bool = False  # a person pressed Ctrl-C again
+        self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
+        self.exiting: bool = False  # the interpreter is on its way out
+        self.shields: int = 0
         self.delivered: weakref.ref[Token] | None = None
-        self.deliveries = 0
+        self.deliveries: int = 0
         self.calls: dict[int, int] = {}  # handler calls by signal
-        self.poked = 0  # pokes sent that the handler has not seen
+        self.poked: int = 0  # pokes sent that the handler has not seen
         self._called_previous: set[int] = set()
         self.unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._seen_at: tuple[FrameType, int, float] | None = None
         self.stderr: Stderr | None = None
-        self.totals = [0, 0]  # callbacks run and failed because of this stop
+        self.totals: list[int] = [0, 0]  # callbacks run and failed because of this stop
 
     # -- guards --
 
@@ -191,16 +198,25 @@ class Process:
         took = self.clock() - stop.budget.began
         reporter.emit(Finished(reason=stop.reason, callbacks=callbacks, failures=failures, seconds=took))
 
+    def tell_replaced(self, signum: int) -> None:
+        """Tell that somebody took a signal from us."""
+        name, handler = _signals.name_of(signum), repr(signal.getsignal(signum))
+        self.reporter().emit(HandlerReplaced(signum=signum, signal=name, handler=handler))
+
     def arm_last_resort(self) -> None:
         """Have the process ended from C: the only thing that works while the GIL is held, and as PID 1 (hazard H22)."""
         stop = self.stop
-        if stop is None or stop.budget.grace is None or self.stderr is not None:
+        if stop is None or stop.budget.grace is None:
+            return
+        try:
+            self._unarmed.pop()  # main, its handler and the watcher all come here: whoever is first opens the descriptor
+        except IndexError:
             return
         try:
             self.stderr = Stderr()
             fd = self.stderr.safe_fileno()
             if fd is None:
-                fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                fd = self._devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             left = max(0.001, stop.budget.last_resort - self.clock())
             faulthandler.dump_traceback_later(left, exit=True, file=fd)
         except (OSError, RuntimeError, ValueError):
@@ -212,13 +228,17 @@ class Process:
             faulthandler.cancel_dump_traceback_later()
             self.stderr.close()
             self.stderr = None
+            if self._devnull is not None:
+                os.close(self._devnull)
+                self._devnull = None
+            self._unarmed.append(None)
 
     @property
     def released(self) -> bool:
-        """Whether the stop may be raised: hooks are done, no shield holds, main is not a cooperative one."""
+        """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
         if self.forced or self.insisted:
             return True
-        if not self.announced or self.shields > 0:
+        if not self.announced or self.handed_over or self.shields > 0:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
 

@@ -48,10 +48,10 @@ class Stderr:
 
     def __init__(self) -> None:
         # A process started with fd 2 closed has sys.__stderr__ None, and fd 2 may by now be a file of the program.
-        self.gone = sys.__stderr__ is None
-        self.fileno = -1 if self.gone else _reopen()
+        self.gone: bool = sys.__stderr__ is None
+        self.fileno: int = -1 if self.gone else _reopen()
         self._own = self.fileno > FD
-        self.blocks = not self._own and not self.gone and not _is_file(FD)
+        self.blocks: bool = not self._own and not self.gone and not _is_file(FD)
 
     def write(self, text: str) -> None:
         """Write what fits now; drop the rest."""
@@ -76,7 +76,8 @@ class Stderr:
         """Close what we opened."""
         if self._own:
             os.close(self.fileno)
-            self._own, self.gone = False, True
+            self._own = False
+            self.gone = True
 
 
 def _reopen() -> int:
@@ -165,7 +166,7 @@ class Reporter:
     """
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
-        self.hooks = tuple(hooks)
+        self.hooks: tuple[Hook, ...] = tuple(hooks)
         self._events: deque[Event] = deque()
         self._idle = [None]
         self._thread: threading.Thread | None = None

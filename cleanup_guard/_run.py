@@ -81,9 +81,12 @@ class Run:
 
     def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""
-        with self._lock:  # against the watcher's `interrupt_thread`; main's handler never takes it
+        if self.in_main:
             self.current = None
-            self.wants_interrupt = False
+        else:
+            with self._lock:  # against the watcher's `interrupt_thread`
+                self.current = None
+        self.wants_interrupt = False
         seconds = self.process.clock() - self.started
         event: Event
         if error is None:

@@ -15,6 +15,12 @@ import signal
 import sys
 import threading
 
+if sys.platform == "win32":
+    # Nobody can send SIGTERM there, and what a console sends instead comes on a thread of its own, for five seconds.
+    raise ImportError(
+        "cleanup_guard guards processes on Linux and macOS: Windows has no signals that it could catch"
+    )
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,12 +33,9 @@ SIGINT, SIGTERM = int(signal.SIGINT), int(signal.SIGTERM)
 default_int_handler = signal.default_int_handler
 
 # Windows has no SIGTERM that anybody could send; SIGBREAK is Ctrl-Break, and what a console sends when it closes.
-if sys.platform == "win32":
-    DEFAULT_SIGNALS: tuple[int, ...] = (int(signal.SIGBREAK), SIGINT)
-else:
-    DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
+DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
 
-HUSHED = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
+HUSHED = frozenset((signal.SIGINT, signal.SIGHUP))
 """Signals whose inherited SIG_IGN is somebody's wish."""
 
 
@@ -68,7 +71,7 @@ def check(signums: Iterable[object]) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-_UNCATCHABLE = frozenset(getattr(signal, name) for name in ("SIGKILL", "SIGSTOP") if hasattr(signal, name))
+_UNCATCHABLE = frozenset((signal.SIGKILL, signal.SIGSTOP))
 
 
 class Handlers:
@@ -107,8 +110,7 @@ class Handlers:
 
     @staticmethod
     def _unblock(signums: list[int]) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
 
     def give_back(self, signums: Iterable[int]) -> list[int]:
         """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
@@ -199,18 +201,12 @@ class WakeupPipe:
 
 def block_all() -> None:
     """Block all signals in the calling thread, so that the kernel gives them to main (H19)."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def poke(thread: int, signum: int) -> None:
     """Interrupt the system call that a thread is in: only `pthread_kill` does (H20)."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(thread, signum)
-    else:
-        import _thread
-
-        _thread.interrupt_main(signal.Signals(signum))
+    signal.pthread_kill(thread, signum)
 
 
 def in_main_thread() -> bool:

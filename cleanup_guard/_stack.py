@@ -37,12 +37,12 @@ class Callback:
         timeout: float | None = None,
         label: str | None = None,
     ) -> None:
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.kind = kind
-        self.timeout = timeout
-        self.label = label
+        self.function: Callable[..., Any] = function
+        self.args: tuple[Any, ...] = args
+        self.kwargs: Mapping[str, Any] = kwargs
+        self.kind: Literal["callback", "exit"] = kind
+        self.timeout: float | None = timeout
+        self.label: str | None = label
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class CallbackStack:
     def __init__(self, callbacks: list[Callback] | None = None) -> None:
         self._callbacks: list[Callback] = [] if callbacks is None else callbacks
         self._turn = [None]
-        self.closed = False
+        self.closed: bool = False
 
     def __len__(self) -> int:
         return len(self._callbacks)
@@ -173,10 +173,10 @@ class Outcome:
     __slots__ = ("error", "failures", "original", "suppressed")
 
     def __init__(self, error: BaseException | None) -> None:
-        self.original = error
-        self.error = error
+        self.original: BaseException | None = error
+        self.error: BaseException | None = error
         self.failures: list[BaseException] = []
-        self.suppressed = False
+        self.suppressed: bool = False
 
     def suppress(self) -> None:
         """An exit callback returned true: the exits after it see no exception."""

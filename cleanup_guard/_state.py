@@ -96,8 +96,8 @@ class IllegalMove(RuntimeError):
 
     def __init__(self, state: State, move: Move) -> None:
         super().__init__(f"{move.name} ({move.value}) is not a move from {state.name} ({state.value})")
-        self.state = state
-        self.move = move
+        self.state: State = state
+        self.move: Move = move
 
 
 class Machine:
@@ -110,7 +110,7 @@ class Machine:
     __slots__ = ("_busy", "_moves", "state")
 
     def __init__(self) -> None:
-        self.state = State.IDLE
+        self.state: State = State.IDLE
         self._moves: deque[Move] = deque()
         self._busy = [None]
 

@@ -44,9 +44,9 @@ class Watcher:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.pipe = _signals.WakeupPipe()
-        self.swallow_confirmed = False
-        self.forget_confirmed = False
+        self.pipe: _signals.WakeupPipe = _signals.WakeupPipe()
+        self.swallow_confirmed: bool = False
+        self.forget_confirmed: bool = False
         self._thread: threading.Thread | None = None
         self._leave = False
         self._told = False
@@ -126,6 +126,10 @@ class Watcher:
                 self._own_pokes[signum] = pokes = min(pokes, seen)
                 process.poked = 0
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
+                if process.handlers.lost(signum):
+                    # Whoever took it from us stops the program in a way of his own; we step in when he is late.
+                    process.handed_over = True
+                    process.tell_replaced(signum)
                 process.claim_signal(signum)
                 if process.handlers.lost(signum):
                     handler_replaced(process, signum)

@@ -19,12 +19,12 @@ def process(job: int, g: Guard) -> None:
 def main() -> None:
     with guard(grace=10, interrupt=False, exit_status=0) as g:
         g.callback(print, "connection closed", flush=True)
-        g.on_stop(print, "taking no more jobs", flush=True)
+        g.on_stop(print, "taking no more jobs\n", end="", flush=True)
         print("ready", flush=True)
         for job in fetch_jobs():
             process(job, g)
             if g.stopping:
-                print("the job in hand is done", flush=True)
+                print("the job in hand is done\n", end="", flush=True)
                 return
 
 

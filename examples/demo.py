@@ -45,7 +45,9 @@ def show(title: str, command: list[str], signum: int, **env: str) -> None:
 
 def main() -> None:
     guarded = [sys.executable, str(HERE / "02_main_process.py")]
-    show("a program with atexit and finally, without a guard", [sys.executable, "-c", WITHOUT], signal.SIGTERM)
+    show(
+        "a program with atexit and finally, without a guard", [sys.executable, "-c", WITHOUT], signal.SIGTERM
+    )
     show("python examples/02_main_process.py", guarded, signal.SIGTERM)
     show("the same, with Ctrl-C", guarded, signal.SIGINT)
     show(

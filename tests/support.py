@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 60.0
 """Seconds after which a wait gives up: a bug, not a slow machine."""
@@ -22,8 +23,17 @@ PATIENCE = 60.0
 PREAMBLE = """\
 import atexit, os, signal, sys, threading, time
 from cleanup_guard import *
-def ready(): print("ready", flush=True)
+def ready():  # one write: the signal must not meet us between the word and the end of the line
+    sys.stdout.flush(); os.write(1, b"ready\\n")
 """
+
+
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"PYTHONUNBUFFERED", "CLEANUP_GUARD_GRACE"}
+}
+"""The environment of children: nothing that changes how they buffer or how long they may take."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Child:
     @property
     def out(self) -> list[str]:
         """All complete lines printed so far, the ready line included."""
-        return (self._folder / "out").read_text().splitlines()
+        return (self._folder / "out").read_text().split("\n")[:-1]
 
     @property
     def err(self) -> str:
@@ -71,7 +81,9 @@ class Child:
     def wait_for_line(self, line: str) -> None:
         """Wait until it has printed this line."""
         wait_until(lambda: line in self.out or self.process.poll() is not None, f"the line {line!r}")
-        assert line in self.out, f"ended with {self.process.returncode} without printing {line!r}:\n{self.out}\n{self.err}"
+        assert line in self.out, (
+            f"ended with {self.process.returncode} without printing {line!r}:\n{self.out}\n{self.err}"
+        )
 
     def end(self) -> Ended:
         """Wait for its end."""
@@ -99,7 +111,7 @@ def child(
     wrapper: Sequence[str] = (),
     flags: Sequence[str] = (),
     ready: str = "ready",
-    **options: object,
+    **options: Any,
 ) -> Iterator[Child]:
     """Run Python code in a child of its own and wait for its ready line; whatever happens, it is gone afterwards.
 
@@ -117,12 +129,12 @@ def child(
         program = folder / "program.py"
         program.write_text(preamble + code)
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            process = subprocess.Popen(  # type: ignore[call-overload]
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # pyright: ignore[reportAssignmentType]  # no text=True
                 [*wrapper, sys.executable, *flags, str(program)],
                 stdout=options.pop("stdout", out),
                 stderr=options.pop("stderr", err),
                 stdin=options.pop("stdin", subprocess.DEVNULL),
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                env={**CLEAN, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 # A runner started with & has SIGINT ignored, and a child would inherit that.
                 preexec_fn=options.pop("preexec_fn", _default_signals),
                 **options,
@@ -143,8 +155,8 @@ def _default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def run(code: str, *signums: int, **options: object) -> Ended:
+def run(code: str, *signums: int, **options: Any) -> Ended:
     """Run a child, send it signals once it is ready, and wait for its end."""
-    with child(code, **options) as started:  # type: ignore[arg-type]
+    with child(code, **options) as started:
         started.signal(*signums)
         return started.end()

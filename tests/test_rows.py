@@ -305,7 +305,9 @@ def test_a_normal_exit_has_no_deadline() -> None:
 
 def test_a_normal_exit_has_a_deadline_if_asked() -> None:
     """`exit_timeout` interrupts what takes too long on a normal exit; the others run."""
-    ended = run("with guard(exit_timeout=0.3) as g:\n    g.callback(print, 'A'); g.callback(time.sleep, 60)\n    ready()")
+    ended = run(
+        "with guard(exit_timeout=0.3) as g:\n    g.callback(print, 'A'); g.callback(time.sleep, 60)\n    ready()"
+    )
     assert (ended.status, ended.out) == (1, ["A"])
     assert "time limit for a normal exit" in ended.err
 
@@ -422,7 +424,10 @@ with guard(interrupt=False) as g:
 
 def test_a_cooperative_main_that_never_looks_is_interrupted_in_time() -> None:
     """Before the grace period is over a cooperative main is interrupted all the same."""
-    ended = run("with guard(interrupt=False, grace=3) as g:\n    g.callback(print, 'A'); ready(); time.sleep(60)", TERM)
+    ended = run(
+        "with guard(interrupt=False, grace=3) as g:\n    g.callback(print, 'A'); ready(); time.sleep(60)",
+        TERM,
+    )
     assert (ended.status, ended.out) == (143, ["A"])
 
 
@@ -518,7 +523,12 @@ def test_unregister_undoes_on_exit() -> None:
     """What was unregistered does not run; an unknown function is no error."""
     code = "on_exit(print, 'A'); on_exit(len, 'x'); print(unregister(print), unregister(max)); ready()"
     assert run(code).out == []
-    assert "1 0" in run("print(unregister(max)); on_exit(print, 'A'); ready(); print(unregister(print), unregister(max))").out
+    assert (
+        "1 0"
+        in run(
+            "print(unregister(max)); on_exit(print, 'A'); ready(); print(unregister(print), unregister(max))"
+        ).out
+    )
 
 
 def test_generators() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,9 @@ def test_on_exit_off_the_main_thread_without_a_guard() -> None:
         ({"hooks": [1]}, TypeError, "a hook must be callable, not 1"),
     ],
 )
-def test_options_are_checked_when_the_guard_is_made(options: dict[str, object], kind: type[Exception], words: str) -> None:
+def test_options_are_checked_when_the_guard_is_made(
+    options: dict[str, object], kind: type[Exception], words: str
+) -> None:
     """A bad option is refused at once, by name."""
     with pytest.raises(kind, match=r".") as caught:
         guard(**options)  # type: ignore[call-overload]
@@ -77,7 +80,9 @@ def test_options_are_checked_when_the_guard_is_made(options: dict[str, object], 
 def test_a_broken_grace_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """CLEANUP_GUARD_GRACE that is no duration is an error that names the variable and the value."""
     monkeypatch.setenv("CLEANUP_GUARD_GRACE", "ten")
-    with pytest.raises(ValueError, match="CLEANUP_GUARD_GRACE must be a number of seconds such as 30, or none: it is 'ten'"):
+    with pytest.raises(
+        ValueError, match="CLEANUP_GUARD_GRACE must be a number of seconds such as 30, or none: it is 'ten'"
+    ):
         guard().__enter__()
     assert current_guard() is None
 
@@ -90,14 +95,17 @@ async def coroutine() -> None:
 def test_what_is_not_callable_is_refused(what: object) -> None:
     """A callback, a hook or a decorated thing that is not callable is named in the error."""
     g = Guard()
-    for register in (g.callback, g.on_stop, g.push, on_exit, Guard()):
+    registers: list[Any] = [g.callback, g.on_stop, g.push, on_exit, Guard()]
+    for register in registers:
         with pytest.raises(TypeError, match="must be callable, not"):
-            register(what)  # type: ignore[operator]
+            register(what)
 
 
 def test_an_async_function_is_refused_not_half_guarded() -> None:
     """A coroutine function gets a clear error, never a wrapper that cleans up before the body runs."""
-    with pytest.raises(TypeError, match=r"guard cannot decorate the async function 'coroutine'.*asyncio.run\(coroutine\(\)\)"):
+    with pytest.raises(
+        TypeError, match=r"guard cannot decorate the async function 'coroutine'.*asyncio.run\(coroutine\(\)\)"
+    ):
         guard(coroutine)
     with pytest.raises(TypeError, match="callback 'coroutine' is an async function"):
         Guard().callback(coroutine)
@@ -108,15 +116,17 @@ def test_a_callback_registered_after_the_guard_is_done() -> None:
     with guard(name="db") as g:
         pass
     for register in (g.callback, g.on_stop, g.push, g.options(name="print").callback):
-        with pytest.raises(RuntimeError, match=r"callback '.*print' was not registered: <Guard 'db' done, 0 callbacks> is done"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"callback '.*print' was not registered: <Guard 'db' done, 0 callbacks> is done",
+        ):
             register(print)
 
 
 def test_a_guard_is_used_once() -> None:
     """Entering a guard again is an error; closing it again does nothing."""
-    with guard() as g:
-        with pytest.raises(RuntimeError, match="a guard is used once"):
-            g.__enter__()
+    with guard() as g, pytest.raises(RuntimeError, match="a guard is used once"):
+        g.__enter__()
     with pytest.raises(RuntimeError, match="a guard is used once"):
         g.__enter__()
     g.close()

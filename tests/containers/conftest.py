@@ -60,7 +60,7 @@ def base_image(session_engine: Engine) -> str:
 @pytest.fixture(scope="session")
 def image_of(
     session_engine: Engine,
-    base_image: str,  # noqa: ARG001 - the Dockerfiles begin with it
+    base_image: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ImageOf:
     """A function that builds an image from `examples/containers/<name>` and returns its tag."""

@@ -1,0 +1,7 @@
+"""`python -m cleanup_guard` is the command `cleanup-guard`."""
+
+import sys
+
+from cleanup_guard._cli import main
+
+sys.exit(main())

@@ -1,0 +1,39 @@
+"""The command line: a table of subcommands, of which only the one that is used is imported."""
+
+from __future__ import annotations
+
+import sys
+
+PURPOSES = {
+    "exec": "prepare config files and the environment, then become the program",
+}
+"""Each subcommand lives in a module of its name with an underscore before it, whose `main` takes its arguments."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: what follows the command's name; None for the process's own.
+
+    Returns:
+        The exit status: 2 for a command line that makes no sense.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] not in PURPOSES:
+        print(f"cleanup-guard: there is no command {words[0]!r}, but {', '.join(PURPOSES)}", file=sys.stderr)
+        return 2
+    if sys.platform == "win32":
+        print(f"cleanup-guard {words[0]}: needs a POSIX system, which Windows is not", file=sys.stderr)
+        return 1
+    status: int = __import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:])
+    return status
+
+
+def _usage() -> str:
+    lines = ["usage: cleanup-guard COMMAND [options] [--] PROGRAM [ARGUMENT ...]", ""]
+    lines += [f"  {name:8}{purpose}" for name, purpose in PURPOSES.items()]
+    return "\n".join([*lines, "", "cleanup-guard COMMAND --help tells more."])

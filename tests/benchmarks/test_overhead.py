@@ -1,0 +1,73 @@
+"""What a guard costs, beside what the standard library offers, in one run. Figures are ratios; nothing is asserted of them."""
+
+from __future__ import annotations
+
+import atexit
+import timeit
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from cleanup_guard import Guard, guard
+
+pytestmark = pytest.mark.benchmark
+
+MANY = 100_000
+
+
+def best(function: Callable[[], object], number: int = 1) -> float:
+    """Microseconds of the best of seven rounds."""
+    return min(timeit.repeat(function, number=number, repeat=7)) / number * 1e6
+
+
+def nothing() -> None:
+    """A callback that does nothing."""
+
+
+def fill_guard() -> None:
+    """Register and run many callbacks on a guard."""
+    g = Guard(hooks=())
+    for _ in range(MANY):
+        g.callback(nothing)
+    g.close()
+
+
+def fill_stack() -> None:
+    """The same with ExitStack."""
+    with ExitStack() as stack:
+        for _ in range(MANY):
+            stack.callback(nothing)
+
+
+def fill_atexit() -> None:
+    """The same with atexit, which does only the registering here."""
+    for _ in range(MANY):
+        atexit.register(nothing)
+    atexit.unregister(nothing)
+
+
+def test_registering_and_running() -> None:
+    """Register and run 100,000 callbacks: guard, ExitStack, atexit (register and unregister)."""
+    ours, stack, plain = best(fill_guard), best(fill_stack), best(fill_atexit)
+    print(
+        f"\nregister+run one callback: guard {ours / MANY:.2f} µs, ExitStack {stack / MANY:.2f} µs, "
+        f"atexit {plain / MANY:.2f} µs; guard/ExitStack {ours / stack:.2f}"
+    )
+
+
+def test_entering_and_leaving() -> None:
+    """A guarded call: signals taken, watcher started, both given back."""
+
+    @guard
+    def guarded() -> None:
+        pass
+
+    def nested() -> None:
+        with guard():
+            inner = best(guarded, 1000)
+        print(f"inside another guard {inner:.0f} µs")
+
+    alone = best(guarded, 100)
+    print(f"\na guarded call: {alone:.0f} µs alone, ", end="")
+    nested()

@@ -1,0 +1,261 @@
+"""Small guarded programs for the boundary proof. Every line here, and every line of cleanup_guard, is a place for a stop.
+
+Rules:
+1. A registration is acknowledged right after it returned, by one `list.append`, which no signal can split.
+2. A callback notes that it began and that it finished, so that "ran twice" and "was cut short" can both be seen.
+3. `wait` is where main works. It returns at once unless a stop has been injected that main has not met yet.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from cleanup_guard import Event, Guard, guard, on_exit
+
+PATIENCE = 5.0
+"""Seconds in which a stop that was held back must have reached main."""
+
+
+class World:
+    """What one run of a scenario did."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        self.injected = False  # the first signal met a handler of ours
+        self.acknowledged: list[int] = []
+        self.began: list[int] = []
+        self.finished: list[int] = []
+        self.entered: list[int] = []  # managers whose __enter__ had come to its last line
+        self.left: list[int] = []
+        self.critical: list[str] = []
+        self.hooked: list[int] = []
+        self.hooks_acknowledged: list[int] = []
+        self.events: list[Event] = []
+        self.waited_in_vain = False
+
+    def record(self, number: int) -> None:
+        """The callback."""
+        self.began.append(number)
+        for _ in range(2):
+            pass
+        self.finished.append(number)
+
+    def register(self, g: Guard, number: int) -> None:
+        """Register a callback and acknowledge it."""
+        g.callback(self.record, number)
+        self.acknowledged.append(number)
+
+    def on_exit(self, number: int) -> None:
+        """As `register`, on the current guard."""
+        on_exit(self.record, number)
+        self.acknowledged.append(number)
+
+    def wait(self) -> None:
+        """Be where main is when it works, for as long as an injected stop is on its way."""
+        limit = time.monotonic() + PATIENCE
+        while self.injected:
+            time.sleep(0.0005)
+            if time.monotonic() > limit:
+                self.waited_in_vain = True
+                return
+
+
+def decorated(world: World) -> None:
+    """Three callbacks in a decorated function, with the default hook."""
+
+    @guard
+    def main() -> None:
+        world.on_exit(1)
+        world.on_exit(2)
+        world.on_exit(3)
+        world.wait()
+
+    main()
+
+
+def with_block(world: World) -> None:
+    """Three callbacks in a `with` block, with a hook that hears everything."""
+    with guard(hooks=[world.events.append]) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        g.options(timeout=60, name="third").callback(world.record, 3)
+        world.acknowledged.append(3)
+        world.wait()
+
+
+class Resource:
+    """A context manager that must never be left open."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+
+    def __enter__(self) -> int:
+        number = self.number
+        self.world.entered.append(number)
+        return number
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.world.left.append(self.number)
+
+
+def enter_context(world: World) -> None:
+    """Two context managers and a pushed one: what has been entered is left, even if `enter_context` never returned."""
+    with guard(hooks=()) as g:
+        g.enter_context(Resource(world, 1))
+        world.register(g, 1)
+        g.enter_context(Resource(world, 2))
+        world.wait()
+
+
+def shield(world: World) -> None:
+    """Critical sections, nested and after one another: what is begun inside is finished."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        with g.shield():
+            world.critical.append("begin")
+            with g.shield():
+                world.register(g, 2)
+            world.critical.append("end")
+        with g.shield():
+            world.critical.append("begin")
+            world.register(g, 3)
+            world.critical.append("end")
+        world.wait()
+
+
+def nested(world: World) -> None:
+    """Guards in guards, and one after another."""
+    with guard(hooks=()) as outer:
+        world.register(outer, 1)
+        with guard(hooks=()) as inner:
+            world.register(inner, 2)
+            world.register(inner, 3)
+            world.wait()
+        with guard(hooks=()) as inner:
+            world.register(inner, 4)
+            world.wait()
+        world.register(outer, 5)
+        world.wait()
+
+
+def on_stop(world: World) -> None:
+    """Two on_stop callbacks: they run at most once, in order, and before the stop is raised."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        g.on_stop(world.hooked.append, 1)
+        world.hooks_acknowledged.append(1)
+        g.on_stop(world.hooked.append, 2)
+        world.hooks_acknowledged.append(2)
+        world.register(g, 2)
+        world.wait()
+
+
+def main_raises(world: World) -> None:
+    """Main ends by an exception of its own."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        world.wait()
+        raise ArithmeticError("main's own")
+
+
+def callback_fails(world: World) -> None:
+    """A callback in the middle raises."""
+
+    def fail() -> None:
+        world.record(2)
+        raise LookupError("the callback's own")
+
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        g.callback(fail)
+        world.acknowledged.append(2)
+        world.register(g, 3)
+        world.wait()
+
+
+def without_guard(world: World) -> None:
+    """`on_exit` with no guard: the callbacks run in the exit net."""
+    world.on_exit(1)
+    world.on_exit(2)
+    world.wait()
+
+
+def generator(world: World) -> None:
+    """A decorated generator function that is run to its end."""
+
+    @guard(hooks=())
+    def numbers() -> Iterator[int]:
+        world.on_exit(1)
+        yield 1
+        world.on_exit(2)
+        yield 2
+        world.wait()
+
+    for _ in numbers():
+        world.wait()
+
+
+def cooperative(world: World) -> None:
+    """Nothing is raised: main looks at `stopping`."""
+    with guard(hooks=(), interrupt=False) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        while world.injected and not g.wait(0.001):
+            pass
+        world.register(g, 3)
+
+
+def moved(world: World) -> None:
+    """Callbacks that `pop_all` moved to another guard are run there, and those registered since here."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        other = g.pop_all()
+        world.wait()
+        other.close()
+
+
+def requested(world: World) -> None:
+    """The stop is the program's own; a signal comes on top of it."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        g.request_stop("enough", status=3)
+
+
+def handler(world: World) -> None:
+    """The stop is a real signal whose handler is traced, too; another one comes on top of it."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        signal.raise_signal(world.signum)
+        world.injected = True
+        world.wait()
+
+
+SCENARIOS: dict[str, Callable[[World], None]] = {
+    each.__name__: each
+    for each in (
+        decorated,
+        with_block,
+        enter_context,
+        shield,
+        nested,
+        on_stop,
+        main_raises,
+        callback_fails,
+        without_guard,
+        generator,
+        cooperative,
+        moved,
+        requested,
+        handler,
+    )
+}

@@ -1,0 +1,76 @@
+"""Every example is run, stopped, and does what its first lines say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import child
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+STOPPED = {
+    "01_smallest.py": ("ready: press Ctrl-C, or send SIGTERM", 143, ["goodbye"]),
+    "02_main_process.py": ("!!!Set up!!!", 143, ["!!!Clean up!!!"]),
+    "03_resources.py": ("ready", 143, None),
+    "04_worker.py": ("ready", 0, ["taking no more jobs", "the job in hand is done", "connection closed"]),
+    "05_threads.py": ("ready", 143, None),
+    "06_without_main.py": ("ready", 143, ["saved"]),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_an_example_stops_as_it_says(name: str) -> None:
+    """Stopped by SIGTERM, the example cleans up and prints what it owes."""
+    ready, status, expected = STOPPED[name]
+    with child((EXAMPLES / name).read_text(), preamble="", ready=ready) as started:
+        started.signal(signal.SIGTERM)
+        ended = started.end()
+        lines = started.out[started.out.index(ready) + 1 :]
+    assert ended.status == status, ended.err
+    if expected is not None:
+        # Threads print, too, and `print` writes the end of a line on its own.
+        assert sorted("\n".join(lines).split()) == sorted(" ".join(expected).split())
+        assert lines[-1] == expected[-1]
+
+
+def test_the_example_with_resources_flushes_before_the_folder_goes() -> None:
+    """Resources are given back in reverse order: flushed first, then the folder is removed without a complaint."""
+    with child((EXAMPLES / "03_resources.py").read_text(), preamble="") as started:
+        started.signal(signal.SIGTERM)
+        ended = started.end()
+    assert [line.split()[0] for line in ended.out] == ["flushed"]
+    assert "failed" not in ended.err
+
+
+def test_the_example_with_threads_lets_all_of_them_leave() -> None:
+    """All worker threads leave when the stop arrives."""
+    with child((EXAMPLES / "05_threads.py").read_text(), preamble="") as started:
+        started.signal(signal.SIGTERM)
+        ended = started.end()
+    for number in range(3):
+        assert "\n".join(ended.out).count(f"worker {number} is leaving") == 1
+
+
+def test_the_demo_shows_the_main_job() -> None:
+    """`make demo` shows a lost cleanup, a cleanup on SIGTERM, one on Ctrl-C, and one that hangs."""
+    demo = [sys.executable, str(EXAMPLES / "demo.py")]
+    environ = {key: value for key, value in os.environ.items() if key != "CLEANUP_GUARD_GRACE"}
+    shown = subprocess.run(demo, capture_output=True, text=True, timeout=60, check=True, env=environ)
+    parts = shown.stdout.split("\n$ ")
+    assert "!!!Clean up!!!" not in parts[1]
+    assert "killed by SIGTERM" in parts[1]
+    assert "!!!Clean up!!!" in parts[2]
+    assert "exit status 143" in parts[2]
+    assert "!!!Clean up!!!" in parts[3]
+    assert "killed by SIGINT" in parts[3]
+    assert "callback clean_up interrupted" in parts[4]
+
+
+def test_every_example_is_tested() -> None:
+    """No numbered example of the guard is left out here."""
+    assert {path.name for path in EXAMPLES.glob("0*.py")} == set(STOPPED)

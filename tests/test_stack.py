@@ -1,0 +1,300 @@
+"""The registry of one guard: claimed exactly once, in LIFO order, whoever claims, registers, moves or discards meanwhile."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from cleanup_guard._stack import Callback, CallbackStack, Outcome, describe, run_all
+
+THREADS = 4
+ROUNDS = 30
+
+
+class Silent:
+    """An observer that notes what it hears, and may put another failure in place of one."""
+
+    def __init__(self, replace: Callable[[BaseException], BaseException] | None = None) -> None:
+        self.heard: list[str] = []
+        self.replace = replace
+
+    def began(self, callback: Callback) -> None:
+        """Note the beginning."""
+        self.heard.append(f"began {callback.name}")
+
+    def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
+        """Note the end."""
+        self.heard.append(f"ended {callback.name}")
+        return error if error is None or self.replace is None else self.replace(error)
+
+
+def of(function: Callable[..., object], *args: object, name: str | None = None) -> Callback:
+    """A callback."""
+    return Callback(function, args, {}, label=name)
+
+
+def exit_of(function: Callable[..., object]) -> Callback:
+    """An exit callback."""
+    return Callback(function, (), {}, "exit")
+
+
+def at_once(*functions: Callable[[], object]) -> None:
+    """Run functions in threads that start together, and raise what they raise."""
+    barrier = threading.Barrier(len(functions))
+    errors: list[BaseException] = []
+
+    def work(function: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+def test_callbacks_run_last_registered_first() -> None:
+    """LIFO, each with its arguments, and the stack is closed and empty afterwards."""
+    ran: list[object] = []
+    stack = CallbackStack()
+    for number in range(3):
+        assert stack.push(Callback(lambda *a, **k: ran.append((a, k)), (number,), {"key": number}))
+    assert len(stack) == 3
+    run_all(stack, None, Silent())
+    assert ran == [((number,), {"key": number}) for number in (2, 1, 0)]
+    assert stack.closed
+    assert len(stack) == 0
+
+
+def test_the_observer_hears_of_each_callback() -> None:
+    """Each callback is told before and after, in order."""
+    stack = CallbackStack()
+    stack.push(of(int, name="first"))
+    stack.push(of(int, name="second"))
+    observer = Silent()
+    run_all(stack, None, observer)
+    assert observer.heard == ["began second", "ended second", "began first", "ended first"]
+
+
+def test_a_closed_stack_takes_nothing() -> None:
+    """What is registered after the end is refused, not forgotten silently."""
+    stack = CallbackStack()
+    run_all(stack, None, Silent())
+    assert not stack.push(of(print))
+    assert len(stack) == 0
+
+
+def test_a_callback_registered_by_a_callback_runs() -> None:
+    """A callback may register another one, also the last callback of all."""
+    ran: list[str] = []
+    stack = CallbackStack()
+
+    def register() -> None:
+        ran.append("outer")
+        assert stack.push(of(ran.append, "inner"))
+
+    stack.push(of(register))
+    run_all(stack, None, Silent())
+    assert ran == ["outer", "inner"]
+
+
+def test_the_turn_is_given_once() -> None:
+    """Only one of many may run the callbacks."""
+    for _ in range(ROUNDS):
+        stack = CallbackStack()
+        won: list[bool] = []
+        at_once(*[lambda: won.append(stack.take_turn())] * THREADS)  # noqa: B023 - used within the round
+        assert sorted(won) == [False] * (THREADS - 1) + [True]
+
+
+def test_each_callback_is_claimed_once() -> None:
+    """Threads that claim from one stack share its callbacks out between them, none twice and none left."""
+    for _ in range(ROUNDS):
+        stack = CallbackStack([of(print, number) for number in range(300)])
+        claimed: list[int] = []
+
+        def claim(stack: CallbackStack = stack, claimed: list[int] = claimed) -> None:
+            while (callback := stack.claim()) is not None:
+                claimed.append(callback.args[0])
+
+        at_once(*[claim] * THREADS)
+        assert sorted(claimed) == list(range(300))
+
+
+def test_registering_while_another_thread_closes() -> None:
+    """A registration that returned true runs; one that returned false does not."""
+    for _ in range(ROUNDS):
+        stack = CallbackStack()
+        ran: list[object] = []
+        kept: list[object] = []
+        refused: list[object] = []
+
+        def register(number: int) -> None:
+            for each in range(100):
+                name = (number, each)
+                (kept if stack.push(of(ran.append, name)) else refused).append(name)  # noqa: B023
+
+        at_once(
+            *[functools.partial(register, number) for number in range(THREADS)],
+            lambda: run_all(stack, None, Silent()),  # noqa: B023
+        )
+        assert sorted(map(repr, ran)) == sorted(map(repr, kept))
+        assert len(kept) + len(refused) == THREADS * 100
+
+
+def test_discarding_while_another_thread_runs() -> None:
+    """A callback is either discarded or run, never both and never neither."""
+    for _ in range(ROUNDS):
+        ran: list[int] = []
+
+        def count() -> None:
+            ran.append(1)  # noqa: B023 - used within the round
+
+        stack = CallbackStack([of(count) for _ in range(300)])
+        removed: list[int] = []
+        at_once(
+            lambda: removed.append(stack.discard(count)),  # noqa: B023
+            lambda: removed.append(stack.discard(count)),  # noqa: B023
+            lambda: run_all(stack, None, Silent()),  # noqa: B023
+        )
+        assert sum(removed) + len(ran) == 300
+
+
+def test_moving_while_another_thread_registers() -> None:
+    """What is registered during a move is in the old stack or in the new one, never in both or lost."""
+    for _ in range(ROUNDS):
+        stack = CallbackStack()
+        moved: list[CallbackStack] = []
+
+        def register() -> None:
+            for number in range(300):
+                assert stack.push(of(print, number))  # noqa: B023
+
+        def move() -> None:
+            for _ in range(20):
+                moved.append(stack.move())  # noqa: B023, PERF401 - not a comprehension: each move is to race
+
+        at_once(register, move)
+        found = [callback.args[0] for each in (*moved, stack) for callback in each._callbacks]
+        assert sorted(found) == list(range(300))
+
+
+def test_move_leaves_an_open_stack() -> None:
+    """After a move the callbacks are the new stack's, and the old one can be used on."""
+    stack = CallbackStack()
+    stack.push(of(print, name="moved"))
+    moved = stack.move()
+    assert stack.push(of(print, name="stays"))
+    assert (stack.names(), moved.names()) == (["stays"], ["moved"])
+    assert moved.take_turn()
+    assert stack.take_turn()
+
+
+def test_discard_compares_functions_with_equality() -> None:
+    """As `atexit.unregister`: equal bound methods are one function, and unknown ones are no error."""
+    numbers: list[int] = []
+    stack = CallbackStack([of(numbers.append, 1), of(numbers.extend, [2]), of(numbers.append, 3)])
+    assert stack.discard(numbers.append) == 2
+    assert stack.discard(print) == 0
+    run_all(stack, None, Silent())
+    assert numbers == [2]
+
+
+def test_a_failure_does_not_stop_the_others() -> None:
+    """All callbacks run, failures are kept in order and chained, as ExitStack does."""
+    ran: list[int] = []
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    first, second = ValueError("first"), KeyboardInterrupt("second")
+    stack = CallbackStack([of(ran.append, 1), of(fail, second), of(ran.append, 2), of(fail, first)])
+    outcome = run_all(stack, None, Silent())
+    assert ran == [2, 1]
+    assert outcome.failures == [first, second]
+    assert second.__context__ is first
+
+
+def test_the_observer_may_replace_a_failure() -> None:
+    """What the observer returns is what is reported."""
+    stack = CallbackStack([of(lambda: 1 / 0)])
+    replacement = TimeoutError("too slow")
+    assert run_all(stack, None, Silent(lambda _: replacement)).failures == [replacement]
+
+
+def test_exits_are_told_of_main_and_of_failures() -> None:
+    """Exit callbacks see main's exception, then the last failure, then nothing once one has suppressed it."""
+    seen: list[object] = []
+
+    def look(kind: object, error: BaseException | None, trace: object) -> bool:
+        seen.append((kind, error))
+        return False
+
+    def suppress(kind: object, error: BaseException | None, trace: object) -> bool:
+        return True
+
+    def fail(kind: object, error: BaseException | None, trace: object) -> bool:
+        raise failure
+
+    failure, original = LookupError("a callback's"), ValueError("main's")
+    stack = CallbackStack([exit_of(each) for each in (look, suppress, look, fail, look)])
+    outcome = run_all(stack, original, Silent())
+    assert seen == [(ValueError, original), (LookupError, failure), (None, None)]
+    assert outcome.suppressed
+
+
+def test_suppressing_nothing_is_not_suppressing() -> None:
+    """An exit that returns true when main returned suppresses nothing."""
+    outcome = run_all(CallbackStack([exit_of(lambda *_: True)]), None, Silent())
+    assert not outcome.suppressed
+
+
+def test_raising_mains_own_exception_again_is_no_failure() -> None:
+    """Exits written by hand that raise what they were told have not failed."""
+    original = ValueError("main's")
+    outcome = Outcome(original)
+    outcome.fail(original)
+    assert outcome.failures == []
+
+
+class Weird:
+    """A callable that claims to be equal to everything."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def test_a_callback_is_taken_back_by_identity() -> None:
+    """A user's `__eq__` is asked by `discard` only, never while a stack is closed or a callback claimed."""
+    ours, theirs = of(Weird()), of(print)
+    stack = CallbackStack([theirs, ours])
+    assert stack._take_back(ours)
+    assert stack._callbacks == [theirs]
+    assert not stack._take_back(ours)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (print, "print"),
+        (functools.partial(functools.partial(describe)), "cleanup_guard._stack.describe"),
+        (Weird(), "Weird object"),
+        ([].append, "list.append"),
+    ],
+)
+def test_names(function: object, name: str) -> None:
+    """A report names what a callback calls, through partials and bound methods."""
+    assert describe(function) == name
