@@ -115,8 +115,6 @@ class Watcher:
 
     def _notice_signals(self, now: float) -> None:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
-        from cleanup_guard._exits import handler_replaced
-
         process = self.process
         for signum in process.handlers.previous.copy():
             seen, pokes = self._seen.get(signum, 0), self._own_pokes.get(signum, 0)
@@ -131,8 +129,6 @@ class Watcher:
                     process.handed_over = True
                     process.tell_replaced(signum)
                 process.claim_signal(signum)
-                if process.handlers.lost(signum):
-                    handler_replaced(process, signum)
         self._count_presses(now)
 
     def _count_presses(self, now: float) -> None:

@@ -18,7 +18,7 @@ OBJECTS = {
         "with lock: pass",
         "with lock: pass",
     ),
-    "RLock": ("lock = threading.RLock()", "with lock: pass", "with lock: pass\n    assert in_thread(lock.acquire)"),
+    "RLock": ("lock = threading.RLock()", "with lock: pass", "with lock: pass\n    in_thread(lambda: (lock.acquire(), lock.release()))"),
     "Condition": (
         "condition = threading.Condition()",
         "with condition: condition.notify_all()",
