@@ -6,6 +6,7 @@ import sys
 
 PURPOSES = {
     "exec": "prepare config files and the environment, then become the program",
+    "run": "start programs, forward signals to them, and wait until their last descendant is gone",
 }
 """Each subcommand lives in a module of its name with an underscore before it, whose `main` takes its arguments."""
 

@@ -1,0 +1,204 @@
+"""Starting a program with nothing of ours: signal mask empty, dispositions default, only fds 0-2, a process group of its own.
+
+`posix_spawn` does all that in C, from any thread, without running Python between fork and exec: a stop that arrives meanwhile
+is neither lost nor taken for the parent's (supervisord loses it there). It can neither take the terminal nor call prctl; for
+these there is `fork_spawn`, which forks, and is only for a process that we own and that has one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import NoReturn
+else:
+    import _signal
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+
+class CannotStart(Exception):
+    """A program cannot be started. `status` is what a shell would exit with: 127 not found, 126 not executable."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def find(program: str, path: str | None = None, cwd: str | None = None) -> str:
+    """The file that a command means, as a shell looks it up.
+
+    Args:
+        program: a name to look up, or a path.
+        path: where to look, as in PATH; None for the default path.
+        cwd: the directory that a relative path is relative to; None for the current one.
+
+    Raises:
+        CannotStart: there is none, or it cannot be executed.
+    """
+    if not program:
+        raise CannotStart("'' is no program: its name is empty", NOT_FOUND)
+    if "/" in program:
+        folders = [""]
+    else:
+        folders = (os.defpath if path is None else path).split(os.pathsep)
+    forbidden = ""
+    for folder in folders:
+        candidate = os.path.join(folder, program) if "/" not in program else program
+        seen_from = os.path.join(cwd, candidate) if cwd else candidate
+        if os.path.isfile(seen_from) and os.access(seen_from, os.X_OK):
+            return candidate
+        if os.path.exists(seen_from):
+            forbidden = forbidden or candidate
+    if forbidden:
+        why = "is a directory" if os.path.isdir(os.path.join(cwd or "", forbidden)) else "is not executable"
+        raise CannotStart(f"{forbidden!r} {why}", NOT_EXECUTABLE)
+    where = "" if "/" in program else " on PATH"
+    raise CannotStart(f"{program!r} was not found{where}", NOT_FOUND)
+
+
+def spawn(
+    file: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    dup: Iterable[tuple[int, int]] = (),
+    close: Iterable[int] = (),
+    mask: Iterable[int] = (),
+    keep_ignored: Iterable[int] = (),
+    own_group: bool = True,
+) -> int:
+    """Start a program. Any thread.
+
+    Args:
+        file: what `find` found.
+        argv: its arguments, its own name first.
+        environ: its environment.
+        dup: pairs (ours, its) of file descriptors.
+        close: descriptors that it must not inherit.
+        mask: the signals that it starts with blocked.
+        keep_ignored: signals that are ignored here and stay so; all others get their default.
+        own_group: whether it leads a process group of its own, or is in ours.
+
+    Returns:
+        Its pid. When this returns the program has been executed.
+
+    Raises:
+        CannotStart: the system could not execute it.
+    """
+    actions = [(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in dup]
+    actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in close]  # type: ignore[misc]
+    defaults = [signum for signum in _signal.valid_signals() if signum not in set(keep_ignored)]
+    group = {"setpgroup": 0} if own_group else {}
+    try:
+        return os.posix_spawn(file, argv, environ, file_actions=actions, setsigmask=mask, setsigdef=defaults, **group)
+    except OSError as error:
+        raise _explain(file, error) from None
+
+
+def _explain(file: str, error: OSError) -> CannotStart:
+    import errno
+
+    if error.errno == errno.ENOEXEC:
+        return CannotStart(f"{file!r} has no format that can be executed: does its first line lack #!/bin/sh ?", NOT_EXECUTABLE)
+    if error.errno == errno.ENOENT:
+        return CannotStart(f"{file!r} could not be executed: the interpreter that its first line names is missing", NOT_FOUND)
+    return CannotStart(f"{file!r} could not be executed: {error.strerror}", NOT_EXECUTABLE)
+
+
+def fork_spawn(
+    file: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    dup: Iterable[tuple[int, int]] = (),
+    mask: Iterable[int] = (),
+    keep_ignored: Iterable[int] = (),
+    prepare: Callable[[], None],
+) -> int:
+    """As `spawn`, and call `prepare` in the child before the exec. Only from a process that has one thread.
+
+    Raises:
+        CannotStart: the system could not execute it.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _become(file, argv, environ, dup, mask, set(keep_ignored), prepare, writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise _explain(file, OSError(int(failure), os.strerror(int(failure))))
+    return pid
+
+
+def _become(
+    file: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    dup: Iterable[tuple[int, int]],
+    mask: Iterable[int],
+    keep_ignored: set[int],
+    prepare: Callable[[], None],
+    failures: int,
+) -> NoReturn:
+    try:
+        os.setpgid(0, 0)
+        for ours, its in dup:
+            os.dup2(ours, its)
+        prepare()
+        # Not in _signals.py, because this process is about to be another program: nothing is ever put back.
+        for signum in _signal.valid_signals() - keep_ignored - {_signal.SIGKILL, _signal.SIGSTOP}:
+            _signal.signal(signum, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        os.execve(file, argv, environ)
+    except OSError as error:
+        os.write(failures, str(error.errno).encode())
+    finally:
+        os._exit(NOT_EXECUTABLE)
+
+
+def open_fds() -> list[int]:
+    """Our file descriptors above stderr."""
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        names = [str(fd) for fd in range(3, 256)]
+    return [int(name) for name in names if int(name) > 2]
+
+
+def keep_fds_to_ourselves() -> None:
+    """Have no program that we start inherit what our caller left open, stdin, stdout and stderr aside."""
+    for fd in open_fds():
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            pass  # the one that listed the directory, or one of a range that is not open
+
+
+def prctl(option: int, value: int) -> bool:
+    """Call prctl(2). Returns whether it could be.
+
+    Through `_ctypes`, because `ctypes` itself costs another 250 KB, for a process that should cost next to nothing.
+    """
+    try:
+        import _ctypes
+
+        function = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")
+        return bool(_ctypes.call_function(function, (option, value, 0, 0, 0)) == 0)
+    except (ImportError, AttributeError, OSError):
+        return False
+
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def become_subreaper() -> bool:
+    """Have orphans among our descendants become our children, as they do for PID 1. Returns whether that is so now."""
+    return os.getpid() == 1 or (sys.platform == "linux" and prctl(PR_SET_CHILD_SUBREAPER, 1))

@@ -1,0 +1,104 @@
+"""The terminal: lent to the only child while it runs, and taken back in the state in which it was.
+
+The child's process group is in the foreground, so Ctrl-C, Ctrl-Z and a new window size come to it from the kernel, once, and
+never to us. What a shell does for its jobs is left to us: to notice that the child was stopped, and to stop, too, so that
+whoever started us gets the terminal back. With nobody above to resume us, as in a container, the child is resumed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import termios
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
+
+FD = 0
+
+
+class Terminal:
+    """Stdin, if it is a terminal in whose foreground we were started. SIGTTOU must be blocked."""
+
+    def __init__(self) -> None:
+        self.group = os.getpgrp()
+        self._ours = termios.tcgetattr(FD)
+
+    @classmethod
+    def find(cls) -> Terminal | None:
+        """The terminal, or None if there is none or it is somebody else's at the moment."""
+        try:
+            return cls() if os.isatty(FD) and os.tcgetpgrp(FD) == os.getpgrp() else None
+        except (OSError, termios.error):
+            return None
+
+    def give(self, group: int) -> None:
+        """Bring a process group to the foreground."""
+        try:
+            os.tcsetpgrp(FD, group)
+        except OSError:
+            pass  # the group has just ended, or the terminal has hung up
+
+    def take_back(self) -> None:
+        """Be in the foreground again, with the settings that the terminal had when we came."""
+        self.give(self.group)
+        self._set(self._ours)
+
+    def _set(self, attributes: list[object]) -> None:
+        try:
+            termios.tcsetattr(FD, termios.TCSADRAIN, attributes)  # type: ignore[arg-type]
+        except (OSError, termios.error):
+            pass
+
+    def is_ours(self) -> bool:
+        """Whether we, not the child, are in the foreground."""
+        try:
+            return os.tcgetpgrp(FD) == self.group
+        except OSError:
+            return False
+
+    def stopped(self, child: int, signum: int) -> None:
+        """The child was stopped by this signal: stop with it, or have it go on.
+
+        Args:
+            child: its process group.
+            signum: what stopped it. SIGSTOP is somebody's deliberate act and is left alone.
+        """
+        if signum == _signal.SIGSTOP:
+            return
+        if signum == _signal.SIGTSTP and _is_a_job():
+            self._suspend()
+        elif self.is_ours() and signum != _signal.SIGTSTP:
+            return  # it wants the terminal while we are a background job: `resumed` will give it
+        self.resume(child)
+
+    def _suspend(self) -> None:
+        """Stop the whole job, as Ctrl-Z would have without us; returns when the shell has resumed it."""
+        try:
+            childs = termios.tcgetattr(FD)
+        except (OSError, termios.error):
+            childs = self._ours
+        self.take_back()
+        os.kill(0, _signal.SIGSTOP)
+        if self.is_ours():
+            self._set(childs)
+
+    def resume(self, child: int) -> None:
+        """Go on with the child, in the foreground if we are there."""
+        if self.is_ours():
+            self.give(child)
+        try:
+            os.kill(-child, _signal.SIGCONT)
+        except OSError:
+            pass
+
+
+def _is_a_job() -> bool:
+    """Whether a shell above us would notice that we stopped: an orphaned process group has nobody to resume it."""
+    parent = os.getppid()
+    try:
+        return parent > 0 and os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+    except OSError:
+        return False

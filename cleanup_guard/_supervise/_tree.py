@@ -1,0 +1,102 @@
+"""Who lives: the processes of this machine as /proc tells, and which of them descend from us.
+
+A scan is not atomic: who forks meanwhile may be missed. So it only ever says whom to signal; that nobody is left is known from
+`waitpid`, which says so for sure.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Process:
+    """One line of /proc/PID/stat: what of it matters here."""
+
+    __slots__ = ("group", "name", "parent", "pid", "started", "state")
+
+    def __init__(self, pid: int, name: str, state: str, parent: int, group: int, started: int) -> None:
+        self.pid = pid
+        self.name = name
+        self.state = state
+        self.parent = parent
+        self.group = group
+        self.started = started
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.pid} {self.state}>"
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from a later process with the same pid."""
+        return (self.pid, self.started)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, that is, is neither a zombie nor on its way to be one."""
+        return self.state not in "ZX"
+
+
+def look(pid: int) -> Process | None:
+    """One process, or None if there is none with this pid."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    # The name is in parentheses and may hold any character, parentheses and spaces included.
+    head, _, tail = text.rpartition(")")
+    if not tail:
+        return None
+    fields = tail.split()
+    return Process(pid, head.partition("(")[2], fields[0], int(fields[1]), int(fields[2]), int(fields[19]))
+
+
+def everybody() -> Iterator[Process]:
+    """All processes that /proc shows."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal():
+            found = look(int(name))
+            if found is not None:
+                yield found
+
+
+def descendants(root: int) -> list[Process]:
+    """Everybody alive below a process, parents before children."""
+    children: dict[int, list[Process]] = {}
+    for process in everybody():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    queue = [root]
+    for pid in queue:
+        for process in children.get(pid, ()):
+            queue.append(process.pid)
+            if process.alive:
+                found.append(process)
+    return found
+
+
+def members(group: int) -> list[Process]:
+    """Everybody alive in a process group."""
+    return [process for process in everybody() if process.group == group and process.alive]
+
+
+class Birth:
+    """Tells who was started after an instant, by the same clock that /proc uses."""
+
+    def __init__(self) -> None:
+        import time
+
+        ticks = os.sysconf("SC_CLK_TCK")
+        self.now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ticks)
+
+    def before(self, process: Process) -> bool:
+        """Whether this instant was before the process's start."""
+        return process.started > self.now
