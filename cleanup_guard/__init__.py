@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from cleanup_guard._guard import on_exit as on_exit
     from cleanup_guard._guard import unregister as unregister
     from cleanup_guard._report import log_event as log_event
+    from cleanup_guard._supervise._oneoff import run as run
+    from cleanup_guard._supervise._supervisor import Child as Child
+    from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
 
 __all__ = [
     "CallbackDone",
     "CallbackFailed",
     "CallbackStarted",
     "CallbackTimedOut",
+    "Child",
     "CleanupError",
     "DeadlineReached",
     "Event",
@@ -44,12 +48,14 @@ __all__ = [
     "SignalExit",
     "StopReceived",
     "StopRedelivered",
+    "Supervisor",
     "TookOver",
     "current_guard",
     "exec_into",
     "guard",
     "log_event",
     "on_exit",
+    "run",
     "unregister",
 ]
 
@@ -58,6 +64,8 @@ _HOMES = {
     "_exec": ("exec_into",),
     "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
     "_report": ("log_event",),
+    "_supervise._oneoff": ("run",),
+    "_supervise._supervisor": ("Child", "Supervisor"),
 }
 
 

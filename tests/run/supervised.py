@@ -20,12 +20,12 @@ SIGTERM = signal.SIGTERM  # `Run` has a method named signal
 
 COMMAND = [sys.executable, "-m", "cleanup_guard", "run"]
 
-CLEANS_UP = """\
+CLEANS_UP = r"""\
 import os, signal, sys, time
 def stop(signum, frame):
-    print(f"stopped by {signal.Signals(signum).name}", flush=True)
+    os.write(1, f"stopped by {signal.Signals(signum).name}\n".encode())  # print is not reentrant
     time.sleep(SECONDS)
-    print("cleaned up", flush=True)
+    os.write(1, b"cleaned up\n")
     os._exit(STATUS)
 for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
     signal.signal(each, stop)
@@ -43,10 +43,10 @@ while True:
     signal.pause()
 """
 
-TELLS = """\
+TELLS = r"""\
 import os, signal
 def tell(signum, frame):
-    print("got", signum, flush=True)
+    os.write(1, f"got {signum}\n".encode())
 for each in signal.valid_signals() - {9, 19, 17, 11, 13}:
     try:
         signal.signal(each, tell)

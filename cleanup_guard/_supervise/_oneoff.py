@@ -1,0 +1,286 @@
+"""`run`: what `subprocess.run` does, but a stop asks the child before it kills it, and waits for it inside the grace period.
+
+`subprocess.run` kills its child on SystemExit, which is how a SIGTERM arrives, and leaves it running on KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from math import inf
+
+from cleanup_guard._clock import DEFAULT_GRACE, seconds
+from cleanup_guard._guard import current_guard
+from cleanup_guard._supervise._household import peek, reap, signal_group
+from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
+from cleanup_guard._supervise._tree import members
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import timedelta
+    from typing import IO, Any
+
+    File = int | IO[bytes] | IO[str]
+
+SIGTERM, SIGCONT, SIGKILL = 15, 18, 9
+CHUNK = 65536
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at a process group whose leader has ended."""
+
+SHARE = 0.7
+"""What the child may have of the time that a guard's stop leaves: the callbacks need theirs."""
+
+ENTER = """\
+import os, sys, _signal
+os.chdir(sys.argv[1])
+for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
+    _signal.signal(signum, _signal.SIG_DFL)
+os.execv(sys.argv[2], sys.argv[3:])
+"""
+"""Changes the directory and becomes the program: `posix_spawn` cannot do the former, and a fork would copy our threads' locks."""
+
+
+@contextmanager
+def as_os_error() -> Iterator[None]:
+    """Say that a program cannot be started as `subprocess` does."""
+    try:
+        yield
+    except CannotStart as error:
+        kind = FileNotFoundError if error.status == NOT_FOUND else PermissionError
+        raise kind(str(error)) from None
+
+
+def descriptor(file: File) -> int:
+    """The descriptor of a file, or what was passed, if it is one."""
+    if isinstance(file, int):
+        if file < 0:
+            raise ValueError(f"only descriptors and files can be passed on here, not {file!r}")
+        return file
+    return file.fileno()
+
+
+def run(
+    args: Sequence[str | os.PathLike[str]],
+    *,
+    stdin: File | None = None,
+    input: str | bytes | None = None,
+    stdout: File | None = None,
+    stderr: File | None = None,
+    capture_output: bool = False,
+    cwd: str | os.PathLike[str] | None = None,
+    timeout: float | timedelta | None = None,
+    check: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    text: bool | None = None,
+    env: Mapping[str, str] | None = None,
+    grace: float | timedelta | None = DEFAULT_GRACE,
+    stop_signal: int = SIGTERM,
+) -> subprocess.CompletedProcess[Any]:
+    """Run a program and wait for it. When a stop, Ctrl-C or the timeout ends the wait, the program is asked to stop first.
+
+    The program has a process group of its own, all of which is asked. Any thread.
+
+    Args:
+        args: the program, looked up on PATH, and its arguments.
+        stdin, stdout, stderr: a file, a descriptor, `subprocess.PIPE` (not for stdin), `DEVNULL`, or `STDOUT` for stderr.
+        input: what to write to its stdin.
+        capture_output: have stdout and stderr in the result.
+        cwd: where to run it.
+        timeout: seconds after which it is asked to stop, and TimeoutExpired is raised.
+        check: raise if it fails.
+        encoding, errors, text: have str, not bytes.
+        env: its environment; None for ours.
+        grace: seconds between asking and SIGKILL; None for no limit. In a guard's stop less, if less is left.
+        stop_signal: what asks it.
+
+    Returns:
+        How it ended, and what it wrote.
+
+    Raises:
+        subprocess.CalledProcessError: `check` was given and it failed.
+        subprocess.TimeoutExpired: it took longer than `timeout`.
+        FileNotFoundError, PermissionError: there is no such program, or it cannot be executed.
+        ValueError, TypeError: the arguments make no sense.
+    """
+    if sys.platform != "linux":
+        raise NotImplementedError("run needs Linux: it waits for its child by pidfd")
+    if isinstance(args, (str, bytes)):
+        raise TypeError(f"args must be a list of words such as {str(args).split()!r}: no shell is involved")
+    if capture_output and (stdout is not None or stderr is not None):
+        raise ValueError("capture_output and stdout or stderr exclude each other")
+    if input is not None and stdin is not None:
+        raise ValueError("input and stdin exclude each other")
+    if capture_output:
+        stdout = stderr = subprocess.PIPE
+    codec = (encoding or "utf-8", errors or "strict") if text or encoding or errors else None
+    data = input.encode(*(codec or ("utf-8", "strict"))) if isinstance(input, str) else input
+    words = [os.fspath(word) for word in args]
+    talk = Conversation(words, seconds(timeout, "timeout"), seconds(grace, "grace"), stop_signal)
+    with talk.files:
+        with as_os_error():
+            talk.start(None if cwd is None else os.fspath(cwd), env, data, stdin, stdout, stderr)
+        status = talk.hold()
+    out, err = (talk.output(fd, codec) for fd in (1, 2))
+    if check and status:
+        raise subprocess.CalledProcessError(status, words, out, err)
+    return subprocess.CompletedProcess(words, status, out, err)
+
+
+class Conversation:
+    """One child, from its start to its end, and the pipes to it."""
+
+    def __init__(self, words: list[str], timeout: float | None, grace: float | None, stop_signal: int) -> None:
+        self.files = ExitStack()
+        self._words = words
+        self._timeout = timeout
+        self._grace = grace
+        self._stop_signal = stop_signal
+        self._pid = self._pidfd = -1
+        self._selector = selectors.DefaultSelector()
+        self._read: dict[int, bytearray] = {}
+        self._input = memoryview(b"")
+
+    def start(
+        self,
+        cwd: str | None,
+        env: Mapping[str, str] | None,
+        data: bytes | None,
+        stdin: File | None,
+        stdout: File | None,
+        stderr: File | None,
+    ) -> None:
+        """Start the child with its pipes."""
+        environ = os.environ if env is None else env
+        file = find(self._words[0], environ.get("PATH"), cwd)
+        argv = self._words
+        if cwd is not None:
+            argv = [sys.executable, "-I", "-S", "-c", ENTER, cwd, file, *argv]
+            file = sys.executable
+        self.files.callback(self._selector.close)
+        dup: list[tuple[int, int]] = []
+        with ExitStack() as theirs:
+            if data is not None:
+                dup.append((self._feed(data, theirs), 0))
+            elif stdin is not None:
+                dup.append((self._file(stdin, theirs), 0))
+            for fd, target in ((1, stdout), (2, stderr)):
+                if target == subprocess.STDOUT:
+                    dup.append((1, 2))
+                elif target == subprocess.PIPE:
+                    dup.append((self._collect(fd, theirs), fd))
+                elif target is not None:
+                    dup.append((self._file(target, theirs), fd))
+            self._pid = spawn(file, argv, environ, dup=dup)
+        self._pidfd = os.pidfd_open(self._pid)
+        self._selector.register(self._pidfd, selectors.EVENT_READ, self._pidfd)
+
+    def _file(self, target: File, theirs: ExitStack) -> int:
+        if target == subprocess.DEVNULL:
+            fd = os.open(os.devnull, os.O_RDWR)
+            theirs.callback(os.close, fd)
+            return fd
+        return descriptor(target)
+
+    def _feed(self, data: bytes, theirs: ExitStack) -> int:
+        reader, writer = os.pipe()
+        theirs.callback(os.close, reader)
+        os.set_blocking(writer, False)
+        self._input = memoryview(data)
+        self._selector.register(writer, selectors.EVENT_WRITE)
+        return reader
+
+    def _collect(self, fd: int, theirs: ExitStack) -> int:
+        reader, writer = os.pipe()
+        theirs.callback(os.close, writer)
+        self._read[fd] = bytearray()
+        self._selector.register(reader, selectors.EVENT_READ, self._read[fd])
+        return writer
+
+    def hold(self) -> int:
+        """Wait for the end. Whatever cuts the wait short, the child is asked to stop, and waited for, first."""
+        try:
+            limit = inf if self._timeout is None else time.monotonic() + self._timeout
+            if not self._talk(limit):
+                assert self._timeout is not None
+                raise subprocess.TimeoutExpired(self._words, self._timeout)
+        except BaseException as error:
+            self._ask()
+            if isinstance(error, subprocess.TimeoutExpired):
+                error.output, error.stderr = (bytes(self._read[fd]) if fd in self._read else None for fd in (1, 2))
+            raise
+        finally:
+            status = peek(self._pidfd)
+            if status is None:
+                signal_group(self._pid, SIGKILL)
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+            reap(self._pidfd)
+            self._close_pipes()
+        assert status is not None
+        return status
+
+    def _close_pipes(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.fd != self._pidfd:
+                os.close(key.fd)
+
+    def _talk(self, limit: float) -> bool:
+        """Feed and read until the child has ended and its pipes are at their ends, or until the limit."""
+        while self._selector.get_map():
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            for key, _ in self._selector.select(None if left == inf else left):
+                if key.data is self._pidfd or key.data is None:
+                    self._end_or_feed(key.fd)
+                else:
+                    self._drain(key.fd, key.data)
+        return True
+
+    def _end_or_feed(self, fd: int) -> None:
+        if fd == self._pidfd:
+            self._selector.unregister(fd)
+            return
+        try:
+            self._input = self._input[os.write(fd, self._input[:CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._input = memoryview(b"")  # it does not want to read it all
+        if not self._input:
+            self._selector.unregister(fd)
+            os.close(fd)
+
+    def _drain(self, fd: int, into: bytearray) -> None:
+        data = os.read(fd, CHUNK)
+        into += data
+        if not data:
+            self._selector.unregister(fd)
+            os.close(fd)
+
+    def _ask(self) -> None:
+        """Ask the group to stop, and give it the time it needs, up to the grace period; then SIGKILL."""
+        guard = current_guard()
+        left = None if guard is None else guard.remaining()
+        limit = inf if self._grace is None else self._grace
+        limit = time.monotonic() + min(limit, inf if left is None else left * SHARE)
+        try:
+            signal_group(self._pid, self._stop_signal)
+            signal_group(self._pid, SIGCONT)
+            self._talk(limit)
+            while time.monotonic() < limit and any(each.pid != self._pid for each in members(self._pid)):
+                time.sleep(LOOK_AGAIN)
+        finally:
+            signal_group(self._pid, SIGKILL)
+
+    def output(self, fd: int, codec: tuple[str, str] | None) -> str | bytes | None:
+        """What the child wrote there, if that was asked for."""
+        if fd not in self._read:
+            return None
+        data = bytes(self._read[fd])
+        return data.decode(*codec).replace("\r\n", "\n") if codec else data
