@@ -143,6 +143,8 @@ class Conversation:
         self._stop_signal = stop_signal
         self._pid = self._pidfd = -1
         self._selector = selectors.DefaultSelector()
+        self.files.callback(self._selector.close)
+        self.files.callback(self._close_pipes)
         self._read: dict[int, bytearray] = {}
         self._input = memoryview(b"")
 
@@ -162,7 +164,6 @@ class Conversation:
         if cwd is not None:
             argv = [sys.executable, "-I", "-S", "-c", ENTER, cwd, file, *argv]
             file = sys.executable
-        self.files.callback(self._selector.close)
         dup: list[tuple[int, int]] = []
         with ExitStack() as theirs:
             if data is not None:
@@ -220,7 +221,6 @@ class Conversation:
                 signal_group(self._pid, SIGKILL)
                 os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
             reap(self._pidfd)
-            self._close_pipes()
         assert status is not None
         return status
 

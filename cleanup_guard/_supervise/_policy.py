@@ -147,6 +147,7 @@ class Policy:
         callbacks: whether time must be left for callbacks.
         stop_signals: those that mean a stop; all others are forwarded.
         rewrite: which signal to send instead of one that arrives; 0 for none.
+        open_ended: whether more children may come when all have ended.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Policy:
         callbacks: bool = False,
         stop_signals: Iterable[int] = (SIGTERM, SIGINT),
         rewrite: Mapping[int, int] | None = None,
+        open_ended: bool = False,
     ) -> None:
         self.children: list[Child] = []
         self.world = world
@@ -171,6 +173,7 @@ class Policy:
         self.kill_share = KILL_BEFORE_CALLBACKS if callbacks else KILL
         self.stop_signals = frozenset(stop_signals)
         self.rewrite = dict(rewrite or {})
+        self.open_ended = open_ended
         self.budget: Budget | None = None
         self.reason: str | None = None
         self.stop_signum: int | None = None  # the one that came from outside
@@ -253,7 +256,8 @@ class Policy:
             if not child.gone and child.status is not None and not (self.wait_all and self.world.has_group(child)):
                 child.gone = True
         ended = [child for child in self.children if child.status is not None]
-        if ended and (self.when_one_exits == "stop" or len(ended) == len(self.children)):
+        everybody = len(ended) == len(self.children) and not self.open_ended
+        if ended and (self.when_one_exits == "stop" or everybody):
             first = min(ended, key=lambda child: child.ended_at)
             self.stop(f"{first.name} ended with {first.code}", now)
 
@@ -353,11 +357,11 @@ class Policy:
 
     def _is_done(self, now: float) -> bool:
         budget = self.budget
+        gone = all(child.gone or not child.started for child in self.children)
         if budget is None:
-            return False
-        if all(child.gone or not child.started for child in self.children):
-            if not (self.wait_all and self.world.has_strays()):
-                return True
+            return gone and self.open_ended
+        if gone and not (self.wait_all and self.world.has_strays()):
+            return True
         give_up = max(budget.at(self.kill_share + GIVE_UP_AFTER), self.hurried_at + 1 if self.hurried_at < inf else -inf)
         return now >= min(give_up, budget.end)
 

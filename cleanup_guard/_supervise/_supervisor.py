@@ -113,7 +113,7 @@ class Supervisor:
         wanted = DEFAULT_GRACE if isinstance(grace, Default) else seconds(grace, "grace")
         self._grace = from_environment if told else wanted
         self._household = Household()
-        self._policy = _policy.Policy((), self._household, grace=self._grace, when_one_exits=when_one_exits)
+        self._policy = _policy.Policy((), self._household, grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -188,7 +188,7 @@ class Supervisor:
             self._done.clear()
             self.children += (child,)
             self._run_thread()
-        self._poke()
+            self._poke()
         return child
 
     def wait(self, timeout: float | timedelta | None = None) -> int:

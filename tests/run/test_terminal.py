@@ -1,0 +1,181 @@
+"""`docker run -it`, with a real pseudo-terminal: Ctrl-C, Ctrl-Z, window size, and the terminal given back as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import shlex
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from run.supervised import COMMAND, TELLS, is_alive, kill_marked, python
+from support import PATIENCE, wait_until
+
+
+class Screen:
+    """A terminal with a program in it, that leads a session of its own, as a container's PID 1 does."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self.fd = fd
+        self.text = ""
+        self.status: int | None = None
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Read the screen until a text is there so many times."""
+        limit = time.monotonic() + PATIENCE
+        while self.text.count(text) < times:
+            assert time.monotonic() < limit, f"no {text!r} on the screen:\n{self.text}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.text += os.read(self.fd, 65536).decode(errors="replace")
+                except OSError:
+                    raise AssertionError(f"the terminal was closed before {text!r}:\n{self.text}") from None
+
+    def end(self) -> int:
+        """Wait for the program's end. Returns its exit status."""
+        wait_until(self._ended, "the end")
+        assert self.status is not None
+        return self.status
+
+    def _ended(self) -> bool:
+        if select.select([self.fd], [], [], 0)[0]:
+            try:
+                self.text += os.read(self.fd, 65536).decode(errors="replace")
+            except OSError:
+                pass  # all have closed it
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+
+@contextmanager
+def screen(*words: str) -> Iterator[Screen]:
+    """Run a command in a new terminal; it is gone afterwards."""
+    key, value = "CLEANUP_GUARD_TEST", f"tty.{os.getpid()}.{time.monotonic_ns()}"
+    pid, fd = pty.fork()
+    if pid == 0:
+        for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        os.execvpe(words[0], list(words), {**os.environ, key: value, "PS1": "prompt> "})
+    shown = Screen(pid, fd)
+    try:
+        yield shown
+    finally:
+        if shown.status is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(fd)
+        kill_marked(f"{key}={value}")
+
+
+def test_ctrl_c_comes_once() -> None:
+    """One press, one SIGINT for the child, and we go on until the child ends."""
+    with screen(*COMMAND, "--", *python(TELLS)) as shown:
+        shown.wait_for("ready")
+        shown.type("\x03")
+        shown.wait_for(f"got {signal.SIGINT:d}")
+        os.kill(shown.pid, signal.SIGUSR1)
+        shown.wait_for(f"got {signal.SIGUSR1:d}")
+        assert shown.text.count(f"got {signal.SIGINT:d}\r") == 1
+        shown.type("\x03")
+        shown.wait_for(f"got {signal.SIGINT:d}\r", times=2)
+
+
+def test_a_shell_has_job_control_and_its_status_is_ours() -> None:
+    """An interactive shell works: it reads, Ctrl-C ends its job and not itself, and exit ends us."""
+    with screen(*COMMAND, "--", "bash", "--norc", "-i") as shown:
+        shown.wait_for("prompt> ")
+        shown.type("sleep 60\n")
+        shown.wait_for("sleep 60")
+        group = os.tcgetpgrp(shown.fd)
+        wait_until(lambda: os.tcgetpgrp(shown.fd) != group or _name(os.tcgetpgrp(shown.fd)) == "sleep", "the job")
+        shown.type("\x03")
+        shown.wait_for("prompt> ", times=2)
+        shown.type("echo $((6 * 7)) $(tty)\n")
+        shown.wait_for("42 /dev/")
+        shown.type("exit 9\n")
+        assert shown.end() == 9
+        assert "no job control" not in shown.text
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def test_a_new_window_size_reaches_the_child() -> None:
+    """The kernel tells the foreground, which is the child."""
+    with screen(*COMMAND, "--", *python(TELLS)) as shown:
+        shown.wait_for("ready")
+        fcntl.ioctl(shown.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        shown.wait_for(f"got {signal.SIGWINCH:d}")
+
+
+def test_ctrl_z_without_a_shell_above_does_not_hang() -> None:
+    """As PID 1 of a terminal there is nobody to resume a stopped child: it goes on by itself."""
+    code = "import os\nprint(f'ready {os.getpid()}', flush=True)\nwhile True: print('read', input(), flush=True)\n"
+    with screen(*COMMAND, "--", *python(code)) as shown:
+        shown.wait_for("ready")
+        shown.type("one\n")
+        shown.wait_for("read one")
+        shown.type("\x1a")
+        shown.type("two\n")
+        shown.wait_for("read two")
+
+
+def test_ctrl_z_under_a_shell_is_a_stopped_job(tmp_path: Path) -> None:
+    """Under a shell the whole job stops, the shell has the terminal again, and fg resumes it."""
+    code = "import os\nprint(f'ready {os.getpid()}', flush=True)\nwhile True: print('read', input(), flush=True)\n"
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    with screen("bash", "--norc", "-i") as shown:
+        shown.wait_for("prompt> ")
+        shown.type(shlex.join([*COMMAND, "--", sys.executable, "-I", "-S", str(program)]) + "\n")
+        shown.wait_for("\nready")
+        shown.type("\x1a")
+        shown.wait_for("Stopped")
+        shown.type("echo $((6 * 7))\n")
+        shown.wait_for("42")
+        shown.type("fg\n")
+        shown.type("three\n")
+        shown.wait_for("read three")
+
+
+@pytest.mark.parametrize("ending", ["exit 3", "kill -9 $$"])
+def test_the_terminal_is_given_back_as_it_was(ending: str) -> None:
+    """A program that left the terminal raw, or was killed in it, does not leave it so."""
+    script = f"{' '.join(COMMAND)} -- sh -c 'stty raw -echo; {ending}'; stty -a; echo over"
+    with screen("sh", "-c", script) as shown:
+        shown.wait_for("over")
+        assert " icanon" in shown.text
+        assert " echo " in shown.text
+
+
+def test_a_stop_from_outside_works_in_a_terminal() -> None:
+    """SIGTERM to us while the child has the terminal: asked, waited for, status told, nobody left."""
+    with screen(*COMMAND, "--", *python(TELLS)) as shown:
+        shown.wait_for("ready")
+        child = int(shown.text.split()[1])
+        os.kill(shown.pid, signal.SIGTERM)
+        shown.wait_for(f"got {signal.SIGTERM:d}")
+        os.kill(child, signal.SIGKILL)
+        assert shown.end() == 137
+        assert not is_alive(child)
