@@ -149,7 +149,7 @@ def test_ctrl_z_under_a_shell_is_a_stopped_job(tmp_path: Path) -> None:
     with screen("bash", "--norc", "-i") as shown:
         shown.wait_for("prompt> ")
         shown.type(shlex.join([*COMMAND, "--", sys.executable, "-I", "-S", str(program)]) + "\n")
-        shown.wait_for("\nready")
+        shown.wait_for("ready ")
         shown.type("\x1a")
         shown.wait_for("Stopped")
         shown.type("echo $((6 * 7))\n")
