@@ -5,6 +5,8 @@ Names are loaded on first use, so that `import cleanup_guard` costs next to noth
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cleanup_guard._errors import CleanupError as CleanupError
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from cleanup_guard._guard import on_exit as on_exit
     from cleanup_guard._guard import unregister as unregister
     from cleanup_guard._report import log_event as log_event
-    from cleanup_guard._supervise._oneoff import run as run
-    from cleanup_guard._supervise._supervisor import Child as Child
-    from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
+
+    if sys.platform == "linux":
+        from cleanup_guard._supervise._oneoff import run as run
+        from cleanup_guard._supervise._supervisor import Child as Child
+        from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
 
 __all__ = [
     "CallbackDone",
@@ -58,6 +62,11 @@ __all__ = [
     "run",
     "unregister",
 ]
+
+if sys.platform != "linux":
+    __all__.remove("Child")  # noqa: PYI056 - mypy and pyright both follow it
+    __all__.remove("Supervisor")  # noqa: PYI056 - mypy and pyright both follow it
+    __all__.remove("run")  # noqa: PYI056 - mypy and pyright both follow it
 
 _HOMES = {
     "_errors": ("CleanupError", "SignalExit"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
-    from cleanup_guard._supervise._command import Options
+    from cleanup_guard._supervise._options import Options
     from cleanup_guard._supervise._policy import Child, Scope
 
     T = TypeVar("T")
@@ -55,6 +55,9 @@ Exit status: the program's own; 128+n if signal n ended it; with several, that o
 """
 
 
+HIGHEST = 255
+
+
 class UsageError(Exception):
     """The command line makes no sense; the message says which word and why."""
 
@@ -62,7 +65,10 @@ class UsageError(Exception):
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard run` with these arguments. Returns the exit status."""
     if sys.platform != "linux":
-        print("cleanup-guard run: needs Linux; on this platform use cleanup_guard.run in Python", file=sys.stderr)
+        print(
+            "cleanup-guard run: needs Linux",
+            file=sys.stderr,
+        )
         return 2
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
@@ -93,7 +99,7 @@ class Parser:
     """Collects the options; what names a child is settled when all children are known."""
 
     def __init__(self) -> None:
-        from cleanup_guard._supervise._command import Options
+        from cleanup_guard._supervise._options import Options
 
         self.options = Options()
         self.names: list[str] = []
@@ -132,7 +138,9 @@ class Parser:
         options = self.options
         programs = self._programs(words)
         if len(self.names) > len(programs):
-            raise UsageError(f"--name {self.names[len(programs)]!r} has no program: there are {len(programs)}")
+            raise UsageError(
+                f"--name {self.names[len(programs)]!r} has no program: there are {len(programs)}"
+            )
         names = [name for name, _ in programs]
         for name in names:
             if names.count(name) > 1:
@@ -200,7 +208,9 @@ class Parser:
         while waiting:
             ready = next((child for child in waiting if all(other in ordered for other in child.after)), None)
             if ready is None:
-                raise UsageError(f"--after goes round in a circle: {', '.join(child.name for child in waiting)}")
+                raise UsageError(
+                    f"--after goes round in a circle: {', '.join(child.name for child in waiting)}"
+                )
             ordered.append(ready)
             waiting.remove(ready)
         self.options.children = ordered
@@ -250,7 +260,7 @@ def _signum(option: str, text: str) -> int:
 
 
 def _status(option: str, text: str) -> int:
-    if not text.isdecimal() or int(text) > 255:
+    if not text.isdecimal() or int(text) > HIGHEST:
         raise UsageError(f"{option} takes exit statuses from 0 to 255, not {text!r}")
     return int(text)
 

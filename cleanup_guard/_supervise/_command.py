@@ -15,7 +15,7 @@ from math import inf
 
 from cleanup_guard._clock import Budget
 from cleanup_guard._supervise._family import Family
-from cleanup_guard._supervise._policy import Child, Policy
+from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._procfile import words
 from cleanup_guard._supervise._spawn import (
     PR_SET_PDEATHSIG,
@@ -28,14 +28,15 @@ from cleanup_guard._supervise._spawn import (
     spawn,
 )
 
-assert sys.platform == "linux"  # elsewhere there is no sigtimedwait; `_cli/_run.py` says so
+if sys.platform != "linux":
+    raise NotImplementedError("cleanup-guard run needs Linux: it waits for signals with sigtimedwait")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Mapping, Sequence
-    from typing import Literal
-
+    from cleanup_guard._supervise._options import Options
+    from cleanup_guard._supervise._policy import Child
     from cleanup_guard._supervise._prefix import Labels
     from cleanup_guard._supervise._terminal import Terminal
 else:
@@ -46,38 +47,6 @@ SI_KERNEL = 0x80
 
 LAST_OUTPUT = 1.0
 """Seconds for labelled output to be read after the last child has ended."""
-
-
-class Options:
-    """What `cleanup-guard run` was asked for."""
-
-    def __init__(self) -> None:
-        self.children: list[Child] = []
-        self.grace: float | None = 10.0
-        self.drain = 0.0
-        self.when_one_exits: Literal["stop", "wait"] = "stop"
-        self.wait_all = True
-        self.stop_signals: set[int] = {_signal.SIGTERM, _signal.SIGINT}
-        self.rewrite: dict[int, int] = {}
-        self.map_exit: dict[int, int] = {}
-        self.on_exit: list[str] = []
-        self.prefix = False
-        self.inherit_signals = False
-        self.pdeathsig: int | None = None
-
-    def policy(self, family: Family) -> Policy:
-        """The policy for all that."""
-        return Policy(
-            self.children,
-            family,
-            grace=self.grace,
-            drain=self.drain,
-            when_one_exits=self.when_one_exits,
-            wait_all=self.wait_all,
-            callbacks=bool(self.on_exit),
-            stop_signals=self.stop_signals,
-            rewrite=self.rewrite,
-        )
 
 
 class Command:
@@ -91,11 +60,21 @@ class Command:
     def __init__(self, options: Options, mask: set[int]) -> None:
         self.options = options
         self.family = Family(options.children)
-        self.policy = options.policy(self.family)
+        self.policy = Policy(
+            options.children,
+            self.family,
+            grace=options.grace,
+            drain=options.drain,
+            when_one_exits=options.when_one_exits,
+            wait_all=options.wait_all,
+            callbacks=bool(options.on_exit),
+            stop_signals=options.stop_signals,
+            rewrite=options.rewrite,
+        )
         self.told: Budget | None = None  # the platform's deadline, once it has sent its stop signal
         self.labels: Labels | None = None
         self.terminal: Terminal | None = None
-        self._mask = mask if options.inherit_signals else set()
+        self._mask = mask if options.inherit_signals else set[int]()
         self._ignored = _ignored()
         self._awaited = _signal.valid_signals() - NOT_AWAITED
         self._cwd = _cwd()
@@ -122,7 +101,9 @@ class Command:
         return self._exit_status(failed=failed)
 
     def _prepare(self) -> None:
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # inherited as ignored, it would have the kernel reap for us
+        _signal.signal(
+            _signal.SIGCHLD, _signal.SIG_DFL
+        )  # inherited as ignored, it would have the kernel reap for us
         become_subreaper()
         keep_fds_to_ourselves()
         if len(self.options.children) == 1 and os.isatty(0):
@@ -130,7 +111,9 @@ class Command:
 
             self.terminal = Terminal.find()
         if self.options.prefix:
-            from cleanup_guard._supervise._prefix import Labels
+            from cleanup_guard._supervise._options import Options
+    from cleanup_guard._supervise._policy import Child
+    from cleanup_guard._supervise._prefix import Labels
 
             self.labels = Labels(child.name for child in self.options.children)
 
@@ -158,7 +141,9 @@ class Command:
         if self.terminal is None and self.options.pdeathsig is None:
             return spawn(file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep)
         prepare = self._prepare_child
-        return fork_spawn(file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep, prepare=prepare)
+        return fork_spawn(
+            file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep, prepare=prepare
+        )
 
     def _prepare_child(self) -> None:
         """In the child, before the exec."""
@@ -175,7 +160,10 @@ class Command:
             return os.environ
         budget = Budget(self.options.grace, 0.0)
         share = budget.at(self.policy.kill_share) - self.options.drain
-        return {**os.environ, "CLEANUP_GUARD_GRACE": f"{min(share, inf if child.grace is None else child.grace):.6g}"}
+        return {
+            **os.environ,
+            "CLEANUP_GUARD_GRACE": f"{min(share, inf if child.grace is None else child.grace):.6g}",
+        }
 
     # -- waiting --------------------------------------------------------------------------------------------------------
 
@@ -191,29 +179,31 @@ class Command:
 
     def _fetch(self, due: float) -> None:
         """Wait for a signal, at the longest until an instant, and deal with it."""
-        if due == inf:
-            info = _signal.sigwaitinfo(self._awaited)
-        else:
-            info = _signal.sigtimedwait(self._awaited, max(0.0, due - time.monotonic()))
+        left = max(0.0, due - time.monotonic())
+        info = _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
         if info is None:
             return
         if info.si_signo == _signal.SIGCHLD:
             self._reap()
-        elif not self._hushed(info):
+        elif not self._hushed(info.si_signo, info.si_code):
             self._signalled(info.si_signo)
 
-    def _hushed(self, info: _signal.struct_siginfo) -> bool:
+    def _hushed(self, signum: int, code: int) -> bool:
         """Whether it was ignored when we started, which is somebody's wish: `nohup`, or `&` in a script and then Ctrl-C.
 
         Who sends SIGINT or SIGQUIT with `kill` means it.
         """
-        if info.si_signo not in self._ignored:
+        if signum not in self._ignored:
             return False
-        return info.si_signo == _signal.SIGHUP or info.si_code == SI_KERNEL
+        return signum == _signal.SIGHUP or code == SI_KERNEL
 
     def _signalled(self, signum: int) -> None:
         now = time.monotonic()
-        if self.told is None and signum in self.options.stop_signals and self.options.rewrite.get(signum) != 0:
+        if (
+            self.told is None
+            and signum in self.options.stop_signals
+            and self.options.rewrite.get(signum) != 0
+        ):
             self.told = Budget(self.options.grace, now)
         if self.terminal is not None and signum == _signal.SIGCONT and self.terminal.is_ours():
             self._resume()
@@ -247,7 +237,8 @@ class Command:
             return
         names = {child.pid: child.name for child in self.options.children}
         killed = dict.fromkeys(
-            f"{names.get(each.group, 'descendant')}: {each.name} (pid {each.pid})" for each in self.family.killed
+            f"{names.get(each.group, 'descendant')}: {each.name} (pid {each.pid})"
+            for each in self.family.killed
         )
         seconds = time.monotonic() - policy.budget.began
         _say(f"killed, because still running {seconds:.1f} s after the stop began: {', '.join(killed)}")
@@ -269,7 +260,10 @@ class Command:
         if status == 0 and not late:
             return False
         code = status if status >= 0 else 128 - status
-        _say(f"--on-exit {text!r} " + ("was stopped: the grace period was over" if late else f"failed with status {code}"))
+        _say(
+            f"--on-exit {text!r} "
+            + ("was stopped: the grace period was over" if late else f"failed with status {code}")
+        )
         return True
 
     def _wait_for_callback(self, pid: int) -> tuple[int, bool]:
@@ -293,7 +287,9 @@ class Command:
         status = self.policy.status
         if status == 0 and failed and self.told is None:
             return 1
-        if self.policy.anybody_killed or any(child.status == -_signal.SIGKILL for child in self.options.children):
+        if self.policy.anybody_killed or any(
+            child.status == -_signal.SIGKILL for child in self.options.children
+        ):
             return self.options.map_exit.get(status, status) or status
         return self.options.map_exit.get(status, status)
 
@@ -302,7 +298,15 @@ NOT_AWAITED = frozenset(
     getattr(_signal, name)
     for name in (
         *("SIGKILL", "SIGSTOP"),  # nobody can
-        *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS"),  # our own, should they ever come
+        *(
+            "SIGSEGV",
+            "SIGBUS",
+            "SIGFPE",
+            "SIGILL",
+            "SIGTRAP",
+            "SIGABRT",
+            "SIGSYS",
+        ),  # our own, should they ever come
         *("SIGPIPE", "SIGXFSZ", "SIGTTIN", "SIGTTOU"),  # answers to what we do ourselves
     )
 )
@@ -311,7 +315,9 @@ NOT_AWAITED = frozenset(
 def _ignored() -> set[int]:
     """The signals that our caller had us ignore. Python itself ignores SIGPIPE and SIGXFSZ, so these do not tell."""
     ours = {_signal.SIGPIPE, _signal.SIGXFSZ}
-    return {signum for signum in _signal.valid_signals() - ours if _signal.getsignal(signum) == _signal.SIG_IGN}
+    return {
+        signum for signum in _signal.valid_signals() - ours if _signal.getsignal(signum) == _signal.SIG_IGN
+    }
 
 
 def _cwd() -> str:
@@ -332,5 +338,3 @@ def _say(text: str) -> None:
     from cleanup_guard._report import write_line
 
     write_line(text)
-
-

@@ -9,8 +9,12 @@ Rules:
 from __future__ import annotations
 
 import os
+import sys
 
 from cleanup_guard._supervise._tree import Birth, Process, descendants
+
+if sys.platform != "linux":
+    raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +63,11 @@ class Family:
         return self._seen
 
     def _group(self, child: Child) -> list[Process]:
-        return [process for process in self._descendants if process.group == child.pid and process.pid != child.pid]
+        return [
+            process
+            for process in self._descendants
+            if process.group == child.pid and process.pid != child.pid
+        ]
 
     def _strays(self) -> list[Process]:
         groups = {child.pid for child in self.children}
@@ -92,7 +100,9 @@ class Family:
 
     def _tell(self, processes: list[Process], signum: int, *, young: bool) -> None:
         for process in processes:
-            if process.key in self._told or (not young and self._born is not None and self._born.before(process)):
+            if process.key in self._told or (
+                not young and self._born is not None and self._born.before(process)
+            ):
                 continue
             self._told.add(process.key)
             _kill(process.pid, signum)

@@ -1,15 +1,19 @@
 """The real `World` of a library: processes that were started here, in a program that has others of its own.
 
 Rules:
-1. Only what was started here is ever waited for, by pidfd: `waitpid(-1)` would steal exit statuses from `subprocess` and asyncio.
+1. Only what was started here is ever waited for, by pidfd: `waitpid(-1)` would steal statuses from `subprocess` and asyncio.
 2. A child's main process stays a zombie until nobody of its group is left: as long as it does, the group's number is its own.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from cleanup_guard._supervise._tree import Birth, Process, members
+
+if sys.platform != "linux":
+    raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +92,9 @@ class Household:
 
     def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
         for process in self._rest(child):
-            if process.key in self._told or (not young and self._born is not None and self._born.before(process)):
+            if process.key in self._told or (
+                not young and self._born is not None and self._born.before(process)
+            ):
                 continue
             self._told.add(process.key)
             self._signal(process.pid, signum, to_group=False)

@@ -9,6 +9,9 @@ else:
     import _signal
 
 
+RTMIN, RTMAX = int(getattr(_signal, "SIGRTMIN", 0)), int(getattr(_signal, "SIGRTMAX", -1))
+
+
 def number_of(text: str) -> int:
     """The number of the signal that a person means.
 
@@ -30,7 +33,7 @@ def _named(name: str) -> int:
         if name.startswith(anchor) and name[len(anchor) :].isdecimal():
             base = int(getattr(_signal, "SIG" + anchor[:-1], -1))
             found = base + sign * int(name[len(anchor) :])
-            return found if _signal.SIGRTMIN <= found <= _signal.SIGRTMAX else -1
+            return found if RTMIN <= found <= RTMAX else -1
     found = getattr(_signal, "SIG" + name, -1) if name.isalnum() else -1
     return int(found) if isinstance(found, int) else -1
 
@@ -40,6 +43,6 @@ def name_of(signum: int) -> str:
     for name, value in vars(_signal).items():
         if name[:3] == "SIG" and name[3:4] != "_" and value == signum:
             return name
-    if _signal.SIGRTMIN < signum <= _signal.SIGRTMAX:
-        return f"SIGRTMIN+{signum - _signal.SIGRTMIN}"
+    if RTMIN < signum <= RTMAX:
+        return f"SIGRTMIN+{signum - RTMIN}"
     return f"signal {signum}"

@@ -19,11 +19,14 @@ from cleanup_guard._supervise._household import peek, reap, signal_group
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 from cleanup_guard._supervise._tree import members
 
+if sys.platform != "linux":
+    raise NotImplementedError("cleanup_guard.run needs Linux: it waits for its child by pidfd")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from datetime import timedelta
-    from typing import IO, Any
+    from typing import IO, Any, NoReturn
 
     File = int | IO[bytes] | IO[str]
 
@@ -42,11 +45,11 @@ for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
     _signal.signal(signum, _signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[3:])
 """
-"""Changes the directory and becomes the program: `posix_spawn` cannot do the former, and a fork would copy our threads' locks."""
+"""Changes the directory and becomes the program: `posix_spawn` cannot, and a fork would copy locks that threads hold."""
 
 
 @contextmanager
-def as_os_error() -> Iterator[None]:
+def as_os_error() -> Generator[None]:
     """Say that a program cannot be started as `subprocess` does."""
     try:
         yield
@@ -68,7 +71,7 @@ def run(
     args: Sequence[str | os.PathLike[str]],
     *,
     stdin: File | None = None,
-    input: str | bytes | None = None,
+    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name for it
     stdout: File | None = None,
     stderr: File | None = None,
     capture_output: bool = False,
@@ -108,8 +111,6 @@ def run(
         FileNotFoundError, PermissionError: there is no such program, or it cannot be executed.
         ValueError, TypeError: the arguments make no sense.
     """
-    if sys.platform != "linux":
-        raise NotImplementedError("run needs Linux: it waits for its child by pidfd")
     if isinstance(args, (str, bytes)):
         raise TypeError(f"args must be a list of words such as {str(args).split()!r}: no shell is involved")
     if capture_output and (stdout is not None or stderr is not None):
@@ -124,7 +125,14 @@ def run(
     talk = Conversation(words, seconds(timeout, "timeout"), seconds(grace, "grace"), stop_signal)
     with talk.files:
         with as_os_error():
-            talk.start(None if cwd is None else os.fspath(cwd), env, data, stdin, stdout, stderr)
+            talk.start(
+                cwd=None if cwd is None else os.fspath(cwd),
+                env=env,
+                data=data,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
         status = talk.hold()
     out, err = (talk.output(fd, codec) for fd in (1, 2))
     if check and status:
@@ -135,7 +143,9 @@ def run(
 class Conversation:
     """One child, from its start to its end, and the pipes to it."""
 
-    def __init__(self, words: list[str], timeout: float | None, grace: float | None, stop_signal: int) -> None:
+    def __init__(
+        self, words: list[str], timeout: float | None, grace: float | None, stop_signal: int
+    ) -> None:
         self.files = ExitStack()
         self._words = words
         self._timeout = timeout
@@ -150,6 +160,7 @@ class Conversation:
 
     def start(
         self,
+        *,
         cwd: str | None,
         env: Mapping[str, str] | None,
         data: bytes | None,
@@ -208,12 +219,13 @@ class Conversation:
         try:
             limit = inf if self._timeout is None else time.monotonic() + self._timeout
             if not self._talk(limit):
-                assert self._timeout is not None
-                raise subprocess.TimeoutExpired(self._words, self._timeout)
+                self._give_up()
         except BaseException as error:
             self._ask()
             if isinstance(error, subprocess.TimeoutExpired):
-                error.output, error.stderr = (bytes(self._read[fd]) if fd in self._read else None for fd in (1, 2))
+                error.output, error.stderr = (
+                    bytes(self._read[fd]) if fd in self._read else None for fd in (1, 2)
+                )
             raise
         finally:
             status = peek(self._pidfd)
@@ -223,6 +235,10 @@ class Conversation:
             reap(self._pidfd)
         assert status is not None
         return status
+
+    def _give_up(self) -> NoReturn:
+        assert self._timeout is not None
+        raise subprocess.TimeoutExpired(self._words, self._timeout)
 
     def _close_pipes(self) -> None:
         for key in list(self._selector.get_map().values()):

@@ -20,7 +20,7 @@ from cleanup_guard._clock import Budget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from typing import Literal, Protocol
 
     Scope = Literal["group", "main", "main-then-group"]
@@ -30,24 +30,31 @@ if TYPE_CHECKING:
 
         def send(self, child: Child, signum: int, *, to_group: bool) -> None:
             """Send a signal to a child's main process, or to all of its process group."""
+            ...
 
         def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
             """Tell those of a child's group to stop that have not been told: all, or but for the young ones."""
+            ...
 
         def tell_strays(self, signum: int, *, young: bool) -> None:
             """The same for descendants that have left for other groups and sessions."""
+            ...
 
         def kill(self, child: Child) -> None:
             """SIGKILL to everybody in a child's group."""
+            ...
 
         def kill_strays(self) -> None:
             """SIGKILL to every other descendant."""
+            ...
 
         def has_group(self, child: Child) -> bool:
             """Whether somebody of a child's group lives, its main process aside."""
+            ...
 
         def has_strays(self) -> bool:
             """Whether a descendant lives that is in no child's group."""
+            ...
 
 
 SIGINT, SIGKILL, SIGTERM = 2, 9, 15
@@ -91,7 +98,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        argv: Sequence[str] = (),
+        argv: list[str] | None = None,
         *,
         after: Iterable[Child] = (),
         stop_signal: int | None = None,
@@ -99,7 +106,7 @@ class Child:
         scope: Scope = "group",
     ) -> None:
         self.name = name
-        self.argv = argv
+        self.argv = argv or []
         self.after = tuple(after)
         self.stop_signal = stop_signal
         self.grace = grace
@@ -253,7 +260,11 @@ class Policy:
 
     def _notice_ends(self, now: float) -> None:
         for child in self.children:
-            if not child.gone and child.status is not None and not (self.wait_all and self.world.has_group(child)):
+            if (
+                not child.gone
+                and child.status is not None
+                and not (self.wait_all and self.world.has_group(child))
+            ):
                 child.gone = True
         ended = [child for child in self.children if child.status is not None]
         everybody = len(ended) == len(self.children) and not self.open_ended
@@ -306,7 +317,11 @@ class Policy:
     def _ask_or_kill(self, child: Child, now: float) -> float:
         if child.asked_at == inf:
             turn = self._turn(child)
-            if now < turn and (now < self._ask_from or not self._all_gone_after(child)) and now < self.kill_at:
+            if (
+                now < turn
+                and (now < self._ask_from or not self._all_gone_after(child))
+                and now < self.kill_at
+            ):
                 return turn
             self._ask(child, now)
         if child.scope == "main-then-group":
@@ -362,7 +377,9 @@ class Policy:
             return gone and self.open_ended
         if gone and not (self.wait_all and self.world.has_strays()):
             return True
-        give_up = max(budget.at(self.kill_share + GIVE_UP_AFTER), self.hurried_at + 1 if self.hurried_at < inf else -inf)
+        give_up = max(
+            budget.at(self.kill_share + GIVE_UP_AFTER), self.hurried_at + 1 if self.hurried_at < inf else -inf
+        )
         return now >= min(give_up, budget.end)
 
     @property

@@ -60,7 +60,7 @@ class Labels:
 
     def pipes(self, name: str) -> list[tuple[int, int]]:
         """New pipes for a child's stdout and stderr, as pairs (ours, its) for `spawn`."""
-        pairs = []
+        pairs: list[tuple[int, int]] = []
         for target in (1, 2):
             reader, writer = os.pipe()
             self._selector.register(reader, selectors.EVENT_READ, Stream(target, self._label(name, target)))

@@ -10,15 +10,19 @@ from __future__ import annotations
 import os
 import sys
 
+if sys.platform != "linux":
+    raise NotImplementedError("supervising children needs Linux")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
 else:
     import _signal
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+STDERR = 2
 
 
 class CannotStart(Exception):
@@ -42,10 +46,7 @@ def find(program: str, path: str | None = None, cwd: str | None = None) -> str:
     """
     if not program:
         raise CannotStart("'' is no program: its name is empty", NOT_FOUND)
-    if "/" in program:
-        folders = [""]
-    else:
-        folders = (os.defpath if path is None else path).split(os.pathsep)
+    folders = [""] if "/" in program else (os.defpath if path is None else path).split(os.pathsep)
     forbidden = ""
     for folder in folders:
         candidate = os.path.join(folder, program) if "/" not in program else program
@@ -63,14 +64,12 @@ def find(program: str, path: str | None = None, cwd: str | None = None) -> str:
 
 def spawn(
     file: str,
-    argv: Sequence[str],
+    argv: list[str],
     environ: Mapping[str, str],
     *,
     dup: Iterable[tuple[int, int]] = (),
-    close: Iterable[int] = (),
     mask: Iterable[int] = (),
     keep_ignored: Iterable[int] = (),
-    own_group: bool = True,
 ) -> int:
     """Start a program. Any thread.
 
@@ -79,10 +78,8 @@ def spawn(
         argv: its arguments, its own name first.
         environ: its environment.
         dup: pairs (ours, its) of file descriptors.
-        close: descriptors that it must not inherit.
         mask: the signals that it starts with blocked.
         keep_ignored: signals that are ignored here and stay so; all others get their default.
-        own_group: whether it leads a process group of its own, or is in ours.
 
     Returns:
         Its pid. When this returns the program has been executed.
@@ -91,11 +88,11 @@ def spawn(
         CannotStart: the system could not execute it.
     """
     actions = [(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in dup]
-    actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in close]  # type: ignore[misc]
     defaults = [signum for signum in _signal.valid_signals() if signum not in set(keep_ignored)]
-    group = {"setpgroup": 0} if own_group else {}
     try:
-        return os.posix_spawn(file, argv, environ, file_actions=actions, setsigmask=mask, setsigdef=defaults, **group)
+        return os.posix_spawn(
+            file, argv, environ, file_actions=actions, setpgroup=0, setsigmask=mask, setsigdef=defaults
+        )
     except OSError as error:
         raise _explain(file, error) from None
 
@@ -104,15 +101,20 @@ def _explain(file: str, error: OSError) -> CannotStart:
     import errno
 
     if error.errno == errno.ENOEXEC:
-        return CannotStart(f"{file!r} has no format that can be executed: does its first line lack #!/bin/sh ?", NOT_EXECUTABLE)
+        return CannotStart(
+            f"{file!r} has no format that can be executed: does its first line lack #!/bin/sh ?",
+            NOT_EXECUTABLE,
+        )
     if error.errno == errno.ENOENT:
-        return CannotStart(f"{file!r} could not be executed: the interpreter that its first line names is missing", NOT_FOUND)
+        return CannotStart(
+            f"{file!r} could not be executed: the interpreter that its first line names is missing", NOT_FOUND
+        )
     return CannotStart(f"{file!r} could not be executed: {error.strerror}", NOT_EXECUTABLE)
 
 
 def fork_spawn(
     file: str,
-    argv: Sequence[str],
+    argv: list[str],
     environ: Mapping[str, str],
     *,
     dup: Iterable[tuple[int, int]] = (),
@@ -138,9 +140,9 @@ def fork_spawn(
     return pid
 
 
-def _become(
+def _become(  # noqa: PLR0917 - a continuation of fork_spawn
     file: str,
-    argv: Sequence[str],
+    argv: list[str],
     environ: Mapping[str, str],
     dup: Iterable[tuple[int, int]],
     mask: Iterable[int],
@@ -157,7 +159,7 @@ def _become(
         for signum in _signal.valid_signals() - keep_ignored - {_signal.SIGKILL, _signal.SIGSTOP}:
             _signal.signal(signum, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        os.execve(file, argv, environ)
+        os.execve(file, argv, environ)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
         os.write(failures, str(error.errno).encode())
     finally:
@@ -170,14 +172,14 @@ def open_fds() -> list[int]:
         names = os.listdir("/proc/self/fd")
     except OSError:
         names = [str(fd) for fd in range(3, 256)]
-    return [int(name) for name in names if int(name) > 2]
+    return [int(name) for name in names if int(name) > STDERR]
 
 
 def keep_fds_to_ourselves() -> None:
     """Have no program that we start inherit what our caller left open, stdin, stdout and stderr aside."""
     for fd in open_fds():
         try:
-            os.set_inheritable(fd, False)
+            os.set_inheritable(fd, False)  # noqa: FBT003 - has no keyword
         except OSError:
             pass  # the one that listed the directory, or one of a range that is not open
 
@@ -190,7 +192,8 @@ def prctl(option: int, value: int) -> bool:
     try:
         import _ctypes
 
-        function = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")
+        ourselves = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        function = _ctypes.dlsym(ourselves, "prctl")
         return bool(_ctypes.call_function(function, (option, value, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):
         return False
@@ -201,4 +204,4 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 def become_subreaper() -> bool:
     """Have orphans among our descendants become our children, as they do for PID 1. Returns whether that is so now."""
-    return os.getpid() == 1 or (sys.platform == "linux" and prctl(PR_SET_CHILD_SUBREAPER, 1))
+    return os.getpid() == 1 or prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -20,6 +20,9 @@ from cleanup_guard._supervise import _policy
 from cleanup_guard._supervise._household import Household, peek, reap
 from cleanup_guard._supervise._spawn import find, spawn
 
+if sys.platform != "linux":
+    raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,24 +99,23 @@ class Supervisor:
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
-        NotImplementedError: this is not Linux.
     """
 
     def __init__(
         self,
         *,
-        grace: float | timedelta | None | Default = Default.GRACE,
+        grace: float | timedelta | Default | None = Default.GRACE,
         when_one_exits: Literal["stop", "wait"] = "stop",
     ) -> None:
-        if sys.platform != "linux":
-            raise NotImplementedError("Supervisor needs Linux: it waits for its children by pidfd")
         if when_one_exits not in ("stop", "wait"):
             raise ValueError(f"when_one_exits must be 'stop' or 'wait', not {when_one_exits!r}")
         told, from_environment = grace_from_environment(os.environ)  # type: ignore[arg-type]
         wanted = DEFAULT_GRACE if isinstance(grace, Default) else seconds(grace, "grace")
         self._grace = from_environment if told else wanted
         self._household = Household()
-        self._policy = _policy.Policy((), self._household, grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
+        self._policy = _policy.Policy(
+            (), self._household, grace=self._grace, when_one_exits=when_one_exits, open_ended=True
+        )
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -249,7 +251,9 @@ class Supervisor:
             self._join_guard()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop what still runs, and wait for it."""
         self.close()
 
@@ -402,7 +406,9 @@ class Forks:
         self._all.add(supervisor)
         if not self._registered:
             self._registered = True
-            os.register_at_fork(before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child)
+            os.register_at_fork(
+                before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child
+            )
 
     def discard(self, supervisor: Supervisor) -> None:
         """It has no thread any more."""

@@ -8,7 +8,11 @@ whoever started us gets the terminal back. With nobody above to resume us, as in
 from __future__ import annotations
 
 import os
+import sys
 import termios
+
+if sys.platform != "linux":
+    raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

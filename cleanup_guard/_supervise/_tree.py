@@ -7,6 +7,10 @@ A scan is not atomic: who forks meanwhile may be missed. So it only ever says wh
 from __future__ import annotations
 
 import os
+import sys
+
+if sys.platform != "linux":
+    raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ class Process:
 
     __slots__ = ("group", "name", "parent", "pid", "started", "state")
 
-    def __init__(self, pid: int, name: str, state: str, parent: int, group: int, started: int) -> None:
+    def __init__(self, *, pid: int, name: str, state: str, parent: int, group: int, started: int) -> None:
         self.pid = pid
         self.name = name
         self.state = state
@@ -52,7 +56,14 @@ def look(pid: int) -> Process | None:
     if not tail:
         return None
     fields = tail.split()
-    return Process(pid, head.partition("(")[2], fields[0], int(fields[1]), int(fields[2]), int(fields[19]))
+    return Process(
+        pid=pid,
+        name=head.partition("(")[2],
+        state=fields[0],
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        started=int(fields[19]),
+    )
 
 
 def everybody() -> Iterator[Process]:

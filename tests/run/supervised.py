@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
 from support import PATIENCE, wait_until
 
 SIGTERM = signal.SIGTERM  # `Run` has a method named signal
@@ -132,7 +131,7 @@ def running(
         environ = {key: value for key, value in os.environ.items() if key != "CLEANUP_GUARD_GRACE"}
         key, value = "CLEANUP_GUARD_TEST", f"{os.getpid()}.{time.monotonic_ns()}"
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            process = subprocess.Popen(
+            process = subprocess.Popen[bytes](
                 [*wrapper, *command, *words],
                 stdout=options.pop("stdout", out),
                 stderr=options.pop("stderr", err),

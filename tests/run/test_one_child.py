@@ -31,7 +31,11 @@ def test_a_death_by_signal_is_128_and_its_number(signum: int) -> None:
 
 def test_what_is_not_there_is_127_and_what_cannot_run_is_126(tmp_path: Path) -> None:
     """Not found and not executable have a shell's statuses, one sentence each, and no traceback."""
-    for name, text, mode in (("plain", "x", 0o644), ("broken", "#!/no/such", 0o755), ("headless", "x", 0o755)):
+    for name, text, mode in (
+        ("plain", "x", 0o644),
+        ("broken", "#!/no/such", 0o755),
+        ("headless", "x", 0o755),
+    ):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
     for program, status, word in (
@@ -373,16 +377,16 @@ def _dirty() -> None:
 
 
 def _masks(lines: list[str]) -> dict[str, int]:
-    return {line.split(":")[0]: int(line.split()[-1], 16) for line in lines if line[:6] in ("SigBlk", "SigIgn")}
+    return {
+        line.split(":")[0]: int(line.split()[-1], 16) for line in lines if line[:6] in ("SigBlk", "SigIgn")
+    }
 
 
 def test_no_signal_state_and_no_descriptor_leaks_into_the_child() -> None:
     """Mask empty, nothing ignored, stdin the caller's, only fds 0 to 2."""
     reader, writer = os.pipe()
     script = "cat /proc/self/status; echo fds $(ls /proc/self/fd); cat"
-    with running(
-        "--", "sh", "-c", script, stdin=reader, pass_fds=(writer,), preexec_fn=_dirty
-    ) as run:
+    with running("--", "sh", "-c", script, stdin=reader, pass_fds=(writer,), preexec_fn=_dirty) as run:
         os.write(writer, b"from the caller\n")
         os.close(reader)
         run.wait_for("from the caller")

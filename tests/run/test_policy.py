@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 
-from cleanup_guard._supervise._policy import Child, Policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cleanup_guard._supervise._policy import Child, Policy
 
 GRACE = 10.0
 KILL_AT = 0.7 * 9.0
@@ -77,7 +79,10 @@ class FakeWorld:
 
 times = st.floats(0, 15)
 fakes = st.builds(
-    Fake, takes=st.one_of(times, st.just(inf)), by_itself=st.one_of(times, st.just(inf)), rest=st.one_of(st.just(-1.0), times)
+    Fake,
+    takes=st.one_of(times, st.just(inf)),
+    by_itself=st.one_of(times, st.just(inf)),
+    rest=st.one_of(st.just(-1.0), times),
 )
 
 
@@ -142,5 +147,5 @@ def test_who_comes_after_is_gone_before_the_other_is_asked(takes: list[float]) -
     for number, fake in enumerate(plan):
         fake.after = number - 1 if number else None
     play(plan, 1.0, "stop", "group")
-    for earlier, later in zip(plan, plan[1:], strict=False):
+    for earlier, later in pairwise(plan):
         assert earlier.asked_at >= later.ends_at

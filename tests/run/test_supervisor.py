@@ -6,16 +6,16 @@ import asyncio
 import os
 import signal
 import subprocess
-
 import threading
 import warnings
 from pathlib import Path
 
-import cleanup_guard
 import pytest
-from cleanup_guard import Supervisor
 from run.supervised import STUBBORN, cleans_up, is_alive, python
 from support import child, run, wait_until
+
+import cleanup_guard
+from cleanup_guard import Supervisor
 
 
 def fds() -> set[str]:
@@ -59,7 +59,9 @@ def test_a_stubborn_child_is_killed_in_its_grace(tmp_path: Path, capfd: pytest.C
     """Who ignores the stop is killed, told, and never reported as 0; others in its group are, too."""
     log = tmp_path / "log"
     with log.open("wb") as file, Supervisor(grace=0.5) as s:
-        one = s.start("sh", "-c", '"$@" & trap "exit 0" TERM; wait', "x", *python(STUBBORN), name="one", stdout=file)
+        one = s.start(
+            "sh", "-c", '"$@" & trap "exit 0" TERM; wait', "x", *python(STUBBORN), name="one", stdout=file
+        )
         wait_until(lambda: "ready" in log.read_text(), "it")
         s.stop()
         assert s.wait() == 137
@@ -193,7 +195,10 @@ def test_run_is_like_subprocess_run(tmp_path: Path) -> None:
         (["sh", "-c", "echo out; echo err >&2; exit 3"], {"capture_output": True}),
         (["sh", "-c", "echo out; echo err >&2"], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}),
         (["pwd"], {"cwd": tmp_path, "capture_output": True}),
-        (["sh", "-c", "echo $ONLY"], {"env": {"ONLY": "this", "PATH": os.environ["PATH"]}, "capture_output": True}),
+        (
+            ["sh", "-c", "echo $ONLY"],
+            {"env": {"ONLY": "this", "PATH": os.environ["PATH"]}, "capture_output": True},
+        ),
         (["echo"], {"stdout": subprocess.DEVNULL}),
         (["sh", "-c", "kill -9 $$"], {}),
     ]
@@ -207,7 +212,7 @@ def test_run_is_like_subprocess_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no-such"):
         cleanup_guard.run(["no-such-program"])
     with pytest.raises(TypeError, match="list of words"):
-        cleanup_guard.run("echo hello")  # type: ignore[arg-type]
+        cleanup_guard.run("echo hello")
     assert fds() == before
 
 
@@ -240,6 +245,7 @@ def test_the_terminal_apart_a_program_is_not_ours_alone_to_kill() -> None:
     """Everything that a one-off program has started in its group is gone when `run` has been cut short."""
     script = '"$@" & trap "exit 0" TERM; wait'
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        cleanup_guard.run(["sh", "-c", script, "x", *python(STUBBORN)], timeout=1, grace=0.3, capture_output=True)
+        cleanup_guard.run(
+            ["sh", "-c", script, "x", *python(STUBBORN)], timeout=1, grace=0.3, capture_output=True
+        )
     assert not is_alive(int(caught.value.output.split()[1]))
-

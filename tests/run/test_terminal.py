@@ -103,7 +103,9 @@ def test_a_shell_has_job_control_and_its_status_is_ours() -> None:
         shown.type("sleep 60\n")
         shown.wait_for("sleep 60")
         group = os.tcgetpgrp(shown.fd)
-        wait_until(lambda: os.tcgetpgrp(shown.fd) != group or _name(os.tcgetpgrp(shown.fd)) == "sleep", "the job")
+        wait_until(
+            lambda: os.tcgetpgrp(shown.fd) != group or _name(os.tcgetpgrp(shown.fd)) == "sleep", "the job"
+        )
         shown.type("\x03")
         shown.wait_for("prompt> ", times=2)
         shown.type("echo $((6 * 7)) $(tty)\n")
