@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Mapping, Sequence
+
     from cleanup_guard._supervise._options import Options
     from cleanup_guard._supervise._policy import Child
     from cleanup_guard._supervise._prefix import Labels
@@ -111,9 +112,7 @@ class Command:
 
             self.terminal = Terminal.find()
         if self.options.prefix:
-            from cleanup_guard._supervise._options import Options
-    from cleanup_guard._supervise._policy import Child
-    from cleanup_guard._supervise._prefix import Labels
+            from cleanup_guard._supervise._prefix import Labels
 
             self.labels = Labels(child.name for child in self.options.children)
 
@@ -180,7 +179,9 @@ class Command:
     def _fetch(self, due: float) -> None:
         """Wait for a signal, at the longest until an instant, and deal with it."""
         left = max(0.0, due - time.monotonic())
-        info = _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
+        info = (
+            _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
+        )
         if info is None:
             return
         if info.si_signo == _signal.SIGCHLD:
