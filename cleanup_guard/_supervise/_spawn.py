@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable, Mapping
-    from typing import NoReturn
+    from typing import Any, NoReturn
 else:
     import _signal
 
@@ -192,7 +192,8 @@ def prctl(option: int, value: int) -> bool:
     try:
         import _ctypes
 
-        ourselves = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        dlopen: Any = _ctypes.dlopen  # None is this very program, which no stub knows
+        ourselves = dlopen(None, os.RTLD_NOW)
         function = _ctypes.dlsym(ourselves, "prctl")
         return bool(_ctypes.call_function(function, (option, value, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):

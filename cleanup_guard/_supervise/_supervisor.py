@@ -109,7 +109,7 @@ class Supervisor:
     ) -> None:
         if when_one_exits not in ("stop", "wait"):
             raise ValueError(f"when_one_exits must be 'stop' or 'wait', not {when_one_exits!r}")
-        told, from_environment = grace_from_environment(os.environ)  # type: ignore[arg-type]
+        told, from_environment = grace_from_environment(dict(os.environ))
         wanted = DEFAULT_GRACE if isinstance(grace, Default) else seconds(grace, "grace")
         self._grace = from_environment if told else wanted
         self._household = Household()

@@ -17,6 +17,7 @@ if sys.platform != "linux":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from typing import Any
 else:
     import _signal
 
@@ -50,9 +51,9 @@ class Terminal:
         self.give(self.group)
         self._set(self._ours)
 
-    def _set(self, attributes: list[object]) -> None:
+    def _set(self, attributes: list[Any]) -> None:
         try:
-            termios.tcsetattr(FD, termios.TCSADRAIN, attributes)  # type: ignore[arg-type]
+            termios.tcsetattr(FD, termios.TCSADRAIN, attributes)
         except (OSError, termios.error):
             pass
 
