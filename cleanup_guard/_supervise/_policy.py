@@ -105,21 +105,21 @@ class Child:
         grace: float | None = None,
         scope: Scope = "group",
     ) -> None:
-        self.name = name
-        self.argv = argv or []
-        self.after = tuple(after)
-        self.stop_signal = stop_signal
-        self.grace = grace
-        self.scope = scope
+        self.name: str = name
+        self.argv: list[str] = argv or []
+        self.after: tuple[Child, ...] = tuple(after)
+        self.stop_signal: int | None = stop_signal
+        self.grace: float | None = grace
+        self.scope: Scope = scope
         self.pid: int | None = None
         self.status: int | None = None
-        self.ended_at = inf
-        self.asked_at = inf
-        self.rest_told_at = inf
+        self.ended_at: float = inf
+        self.asked_at: float = inf
+        self.rest_told_at: float = inf
         self.sent: int | None = None
-        self.killed = False
-        self.gone = False
-        self.level = 0
+        self.killed: bool = False
+        self.gone: bool = False
+        self.level: int = 0
 
     def __repr__(self) -> str:
         return f"<{self.name} pid={self.pid} status={self.status}>"

@@ -42,6 +42,8 @@ def stop(signum, frame):
     os._exit(0)
 signal.signal(signal.SIGUSR1, lambda *_: None)
 signal.signal(signal.SIGHUP, lambda *_: None)
+signal.signal(signal.SIGTERM, stop)
+os.write(1, b"up\\n")
 node(3)
 """
 
@@ -52,7 +54,7 @@ def storm(seed: int) -> None:
     trees = [python(TREE.replace("SEED", str(seed + n))) for n in range(pick.randint(1, 3))]
     words = [word for tree in trees for word in (":::", *tree)][1:]
     with running("--grace", "30", "--", *words) as run:
-        run.wait_for("began", times=len(trees))
+        run.wait_for("up", times=len(trees))
         for _ in range(pick.randrange(20)):
             run.signal(pick.choice([signal.SIGUSR1, signal.SIGHUP, signal.SIGCONT]))
             time.sleep(pick.random() / 100)
