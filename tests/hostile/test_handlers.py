@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from support import PREAMBLE, run, wait_until
 
 
@@ -235,7 +234,9 @@ main()
     )
     ignored = signal.SIGINT if "&" in shell else signal.SIGHUP
     command = ["sh", "-c", shell, "sh", sys.executable, str(program)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         wait_until((tmp_path / "pid").exists, "the pid file")
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, ignored)

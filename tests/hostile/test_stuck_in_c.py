@@ -12,7 +12,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from support import child, run
 
 WITHOUT_GIL = {
@@ -108,7 +107,7 @@ main()
 INTERRUPTIBLE = {
     "regex": 'import re; ready(); re.match(r"(a+)+$", "a" * 64 + "b")',
     "big int": "ready(); pow(3, 10**9)",
-    "json": 'import json; data = [0] * 1000; ready()\n    while True: json.dumps(data)',
+    "json": "import json; data = [0] * 1000; ready()\n    while True: json.dumps(data)",
 }
 
 
@@ -179,7 +178,10 @@ def test_the_gil_held_after_the_stop_does_not_outlast_the_grace_period(
 
 
 def may_unshare() -> bool:
-    return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 LIMIT = {
