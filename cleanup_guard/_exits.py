@@ -20,7 +20,7 @@ from cleanup_guard._report import write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._events import DeadlineReached, Event
+    from cleanup_guard._events import DeadlineReached
     from cleanup_guard._stack import Callback
 
 DRAIN = 0.3
@@ -49,7 +49,8 @@ def run_everything(process: Process) -> None:
     for guard in reversed(process.guards[:]):
         guard.run_callbacks(error)
     process.tell_finished(process.reporter())
-    if not process.noticed:  # main is in C and may be for ever; a main that has noticed ends in the usual way
+    # Main is in C and may be for ever, or lets no stop through; one in which the stop is alive ends in the usual way.
+    if not process.noticed or process.swallowed:
         end_process(process, stop, None)
 
 
@@ -190,14 +191,14 @@ class LastWord:
 
 def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> None:
     """End the process from the watcher, with a report if it is overdue: main is stuck and nobody else will. Never returns."""
-    told: list[Event] = [] if event is None else [event]
+    # What waits for others must leave time for the exit, or the last resort comes first, with its own status.
+    patience = min(DRAIN, max(0.0, stop.budget.last_resort - process.clock()) / 4)
     reporter = process.reporter()
-    for each in told:
-        reporter.emit(each)
     if event is not None:
+        reporter.emit(event)
         _dump_stacks(process)
-    reporter.drain(DRAIN)
-    _flush()
+    reporter.drain(patience)
+    _flush(patience)
     status = process.exit_status
     if stop.signum is not None and (
         status == "signal" or (status is None and stop.signum == _signals.SIGINT)
@@ -217,7 +218,7 @@ def _dump_stacks(process: Process) -> None:
             pass
 
 
-def _flush() -> None:
+def _flush(patience: float) -> None:
     """Flush what the program has printed, in a thread: the stream's lock may be held, or its pipe full."""
 
     def flush() -> None:
@@ -230,9 +231,19 @@ def _flush() -> None:
     thread = threading.Thread(target=flush, name="cleanup_guard flush", daemon=True)
     try:
         thread.start()
-        thread.join(DRAIN)
+        thread.join(patience)
     except RuntimeError:
         pass
+
+
+def prepare_death(process: Process, stop: Stop) -> None:
+    """Load what `_die_of` needs while there is time: next to a busy main an import takes longer than the last margin."""
+    if stop.signum is not None and (process.exit_status == "signal" or stop.signum == _signals.SIGINT):
+        thread = threading.Thread(target=__import__, args=("ctypes",), name="cleanup_guard import", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            pass  # the interpreter is shutting down
 
 
 def _die_of(signum: int) -> None:

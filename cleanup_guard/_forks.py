@@ -70,6 +70,7 @@ class ForkHooks:
 def _disown(process: Process) -> None:
     """Make the inherited guards inert, and the signals what they were before the first guard."""
     process.foreign = True
+    process.stop_tracing()
     process.handlers.give_back(list(process.handlers.previous))
     watcher, process.watcher = process.watcher, None
     if watcher is not None:

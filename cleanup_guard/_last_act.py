@@ -34,7 +34,7 @@ class LastAct(SystemExit):
         self._act = act
         self._despite_failures = despite_failures
         self._failed = False
-        self.status = 1
+        self.status: int = 1
 
     @property
     def code(self) -> int:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]

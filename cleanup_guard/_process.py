@@ -32,7 +32,9 @@ from cleanup_guard._state import Machine, Move, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType
+    from typing import Any
 
     from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
@@ -40,8 +42,14 @@ if TYPE_CHECKING:
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
 
+    TraceFunction = Callable[[FrameType, str, Any], Any]
+
 STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
+
+PURE = tuple(STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py"))
+"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long, and looks for signals only: the watcher,
+who would tell that main stands still, cannot run meanwhile."""
 
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
@@ -297,13 +305,42 @@ class Process:
         """Whether an exception may be raised in this frame now; if not, the watcher has us look again soon."""
         if frame is None:
             return True
-        filename = frame.f_code.co_filename
+        filename = _filename_below_pure(frame)
         if filename.startswith(OURS):
             # Our own lines are never interrupted, except where they have called a user's function that is written in C.
             return frame.f_code in CALLERS and self._stands_still(frame, inf)
-        if not _is_stdlib(filename):
+        if not _is_stdlib(filename) or self._stands_still(frame, PATIENCE):
             return True
-        return self._stands_still(frame, PATIENCE)
+        self._look_at_next_line(frame)
+        return False
+
+    def _look_at_next_line(self, frame: FrameType) -> None:
+        """Have main look again at the first line of the program that it comes to, by tracing.
+
+        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which Python looks
+        for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the watcher's pokes remain.
+        """
+        if sys.gettrace() is None:
+            caller: FrameType | None = frame
+            while caller is not None and not _is_programs(caller):
+                caller = caller.f_back
+            if caller is not None:
+                caller.f_trace = self._on_trace
+            sys.settrace(self._on_trace)
+
+    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:
+        if self.foreign or not _is_programs(frame):
+            return None
+        if event == "line" and self.stop_tracing():
+            self._look(frame)
+        return self._on_trace
+
+    def stop_tracing(self) -> bool:
+        """Take the tracing back, if it is ours. Returns whether it was."""
+        if sys.gettrace() != self._on_trace:
+            return False
+        sys.settrace(None)
+        return True
 
     def _stands_still(self, frame: FrameType, patience: float) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end."""
@@ -360,6 +397,19 @@ class Process:
 def is_ours(error: BaseException | None) -> bool:
     """Whether an exception is one with which a stop was delivered."""
     return error is not None and TOKEN in error.__dict__
+
+
+def _filename_below_pure(frame: FrameType) -> str:
+    """The file of the frame that called the pure library code which this frame may be in."""
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_filename.startswith(PURE):
+        outer = outer.f_back
+    return "" if outer is None else outer.f_code.co_filename
+
+
+def _is_programs(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    return not (filename.startswith(OURS) or _is_stdlib(filename))
 
 
 def _is_stdlib(filename: str) -> bool:

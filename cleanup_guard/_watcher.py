@@ -53,6 +53,7 @@ class Watcher:
         self._hooks: threading.Thread | None = None
         self._took_over = False
         self._gave_up = False
+        self._prepared = False
         self._seen: dict[int, int] = {}
         self._presses = 0
         self._last_press = -inf
@@ -204,6 +205,11 @@ class Watcher:
             self._give_up(now)
         if not process.announced:
             process.announced = now >= budget.at(budget.HOOKS) or not (self._hooks and self._hooks.is_alive())
+        if now >= budget.at(budget.TAKE_OVER) and not self._prepared:
+            from cleanup_guard._exits import prepare_death
+
+            self._prepared = True
+            prepare_death(process, stop)
         process.forced = process.forced or now >= budget.at(budget.FORCE)
         due = min((at for at in map(budget.at, _INSTANTS) if at > now), default=inf)
         state = process.machine.state

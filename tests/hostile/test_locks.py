@@ -1,0 +1,170 @@
+"""Stops that land while main holds a lock of the standard library: callbacks use the same object, nothing hangs or breaks.
+
+Each child is stopped again and again at random moments by a thread, without a signal and with one in turn; the seed is in
+its output.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from support import run
+
+OBJECTS = {
+    "Lock": (
+        "lock = threading.Lock()",
+        "with lock: pass",
+        "with lock: pass",
+    ),
+    "RLock": ("lock = threading.RLock()", "with lock: pass", "with lock: pass\n    in_thread(lambda: (lock.acquire(), lock.release()))"),
+    "Condition": (
+        "condition = threading.Condition()",
+        "with condition: condition.notify_all()",
+        "with condition: condition.notify_all(); condition.wait(0.001)",
+    ),
+    "Event": ("event = threading.Event()", "event.set(); event.clear()", "event.set(); assert event.wait(10)"),
+    "Semaphore": (
+        "semaphore = threading.Semaphore(1)",
+        "with semaphore: pass",
+        "assert semaphore.acquire(timeout=10); semaphore.release()",
+    ),
+    "queue.Queue": (
+        "import queue\nitems = queue.Queue()",
+        "items.put(1); items.get(); items.task_done()",
+        "items.put(2)\n    while items.get(timeout=10) != 2: pass",
+    ),
+    "mp.Lock": ("import multiprocessing as mp\nlock = mp.Lock()", "with lock: pass", "assert lock.acquire(timeout=10); lock.release()"),
+    "mp.Event": (
+        "import multiprocessing as mp\nevent = mp.Event()",
+        "event.set(); event.clear()",
+        "event.set(); assert event.wait(10); event.clear()",
+    ),
+    "mp.Queue": (
+        "import multiprocessing as mp\nitems = mp.SimpleQueue()",
+        "items.put(1); items.get()",
+        "items.put(2)\n    while items.get() != 2: pass",
+    ),
+    "logging": (
+        "import logging\nlogging.basicConfig(stream=open(os.devnull, 'w'))",
+        "logging.error('main')",
+        "logging.error('callback'); in_thread(logging.error, 'thread')",
+    ),
+    "buffered writer": (
+        "out = open(os.devnull, 'w')",
+        "out.write('x' * 100); out.flush()",
+        "out.write('y'); out.flush()",
+    ),
+    "import": (
+        "import importlib",
+        "sys.modules.pop('colorsys', None); import colorsys",
+        "import colorsys; assert colorsys.rgb_to_hsv; in_thread(importlib.import_module, 'colorsys')",
+    ),
+}
+
+PROGRAM = """
+import random
+from concurrent.futures import ThreadPoolExecutor
+{setup}
+def in_thread(function, *args):
+    result = []
+    thread = threading.Thread(target=lambda: result.append(function(*args)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "a thread hangs"
+    return result or [None]
+def callback():
+    {callback}
+    callbacks.append(1)
+def main(stop):
+    with guard(grace=30, hooks=[]) as g:
+        g.callback(callback)
+        entered.set()
+        while True:
+            {body}
+def stopper(stop):
+    entered.wait()
+    time.sleep(random.random() * 0.004)
+    stop()
+seed = int.from_bytes(os.urandom(4))
+random.seed(seed)
+print("seed", seed, flush=True)
+ready()
+callbacks, slowest = [], 0
+for turn in range({turns}):
+    entered = threading.Event()
+    def by_signal(): os.kill(os.getpid(), signal.SIGTERM if turn % 3 else signal.SIGINT)
+    thread = threading.Thread(target=stopper, args=[by_signal])
+    thread.start()
+    try: main(None)
+    except (SystemExit, KeyboardInterrupt): pass
+    else: print("no stop")
+    thread.join()
+    if len(callbacks) != turn + 1: print("callbacks", callbacks, turn)
+    with guard(signals=(), hooks=[]): pass  # the stop before is over
+print("end", len(callbacks), flush=True)
+"""
+
+
+def hammer(name: str, turns: int) -> None:
+    setup, body, callback = OBJECTS[name]
+    ended = run(PROGRAM.format(setup=setup, body=body, callback=callback, turns=turns))
+    assert ended.status == 0, ended.err
+    assert ended.out == [f"end {turns}"], ended.err
+    for trouble in ("reentrant", "Traceback", "Error"):
+        assert trouble not in ended.err
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_stops_at_random_moments_break_no_lock(name: str) -> None:
+    """A stop that lands in the standard library's lock handling leaves the object whole; callbacks and threads can use it."""
+    hammer(name, 25)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", OBJECTS)
+def test_many_stops_at_random_moments_break_no_lock(name: str) -> None:
+    """As above, a thousand times."""
+    hammer(name, 1000)
+
+
+HELD = {
+    "Lock": ("lock = threading.Lock()", "with lock: {wait}", "with lock: pass"),
+    "RLock": ("lock = threading.RLock()", "with lock: {wait}", "with lock: pass"),
+    "Condition.wait": ("lock = threading.Condition()", "with lock: lock.wait()", "with lock: lock.notify()"),
+    "Queue.get": ("import queue; items = queue.Queue()", "items.get()", "items.put(1); items.get(timeout=10)"),
+    "mp.Event.wait": ("import multiprocessing as mp; event = mp.Event()", "event.wait()", "event.set(); event.wait(10)"),
+    "mp.Lock": ("import multiprocessing as mp; lock = mp.Lock()", "with lock: {wait}", "with lock: pass"),
+    "mp.Queue.get": ("import multiprocessing as mp; items = mp.Queue()", "items.get()", "items.put(1); items.get(timeout=10)"),
+    "logging handler": (
+        "import logging; handler = logging.StreamHandler()",
+        "handler.acquire()\n    try: {wait}\n    finally: handler.release()",
+        "handler.acquire(); handler.release()",
+    ),
+}
+
+
+@pytest.mark.parametrize(("setup", "body", "callback"), HELD.values(), ids=HELD)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_a_stop_that_finds_main_waiting_with_a_lock_arrives_at_once(
+    setup: str, body: str, callback: str, signum: signal.Signals
+) -> None:
+    """Main waits for ever inside lock code or with a lock in hand: it is stopped at once, and callbacks get the lock."""
+    ended = run(
+        f"""
+{setup}
+def callback():
+    {callback}
+    print("callback", threading.current_thread() is threading.main_thread())
+@guard(grace=30)
+def main():
+    on_exit(callback)
+    ready()
+    {body.format(wait="time.sleep(60)")}
+main()
+""",
+        signum,
+    )
+    assert (ended.out, ended.status) == (["callback True"], 143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert ended.seconds < 15
