@@ -53,13 +53,13 @@ def grace_from_environment(environ: dict[str, str]) -> tuple[bool, float | None]
         return True, None
     try:
         grace = seconds(float(text), GRACE_VARIABLE)
-        if not grace:
-            raise ValueError
-        return True, grace
     except ValueError:
+        grace = 0.0
+    if not grace:
         raise ValueError(
             f"the environment variable {GRACE_VARIABLE} must be a number of seconds such as 30, or none: it is {text!r}"
-        ) from None
+        )
+    return True, grace
 
 
 class Budget:

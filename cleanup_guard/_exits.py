@@ -95,9 +95,10 @@ class Nets:
         # Private, but what concurrent.futures uses for the same reason (gh-126168 asked for a public one): it runs before
         # the interpreter joins non-daemon threads, which may be waiting for one of our callbacks.
         # Later ones run first, and concurrent.futures, which joins its workers there, is often imported later.
-        registered = getattr(threading, "_threading_atexits", None)
-        if type(registered) is list:
-            threading._threading_atexits = EarlyNetFirst(registered)  # type: ignore[attr-defined]  # pyright: ignore
+        registered: object = getattr(threading, "_threading_atexits", None)
+        if isinstance(registered, list):
+            others: list[Callable[[], object]] = registered
+            setattr(threading, "_threading_atexits", EarlyNetFirst(others))  # noqa: B010  # typeshed does not know it
 
     def stretch_in_child(self) -> None:
         """A multiprocessing child leaves by `os._exit`, without atexit (H41): its own finalizers do run."""

@@ -76,7 +76,7 @@ class Run:
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
-        if callback.timeout is not None or self.process.stop is not None:
+        if callback.timeout is not None or self.ended_limit < inf or self.process.stop is not None:
             watcher = self.process.watcher
             if watcher is not None:
                 watcher.pipe.wake()

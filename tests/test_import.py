@@ -92,8 +92,8 @@ def edges(source: Path) -> set[tuple[str, bool]]:
 
     def visit(node: ast.AST, *, late: bool) -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for each in node.orelse:
-                visit(each, late=late)
+            for alternative in node.orelse:
+                visit(alternative, late=late)
             return
         if (
             isinstance(node, ast.ImportFrom)

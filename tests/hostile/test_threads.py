@@ -63,7 +63,8 @@ def test_wait_wakes_all_threads(stopped: bool) -> None:
         f"""
 woken = []
 with guard(grace=20) as g:
-    threads = [threading.Thread(target=lambda n: woken.append(g.wait() if n % 2 else not g.sleep(600)), args=[n]) for n in range(50)]
+    def wake(n): woken.append(g.wait() if n % 2 else not g.sleep(600))
+    threads = [threading.Thread(target=wake, args=[n]) for n in range(50)]
     for thread in threads: thread.start()
     @g.callback
     def _():
@@ -137,7 +138,7 @@ POOLS = {
 
 @pytest.mark.parametrize("code", POOLS.values(), ids=POOLS)
 def test_executor_patterns_end_inside_the_grace_period(code: str) -> None:
-    """Workers that look at `g.stopping` or `g.sleep`, and a pool that is shut down: the program ends long before the SIGKILL."""
+    """Workers that look at `g.stopping` or `g.sleep`, and a pool that is shut down: the program ends before the SIGKILL."""
     ended = run(
         f"""
 from concurrent.futures import ThreadPoolExecutor
