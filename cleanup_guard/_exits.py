@@ -97,7 +97,7 @@ class Nets:
         # Later ones run first, and concurrent.futures, which joins its workers there, is often imported later.
         registered: object = getattr(threading, "_threading_atexits", None)
         if isinstance(registered, list):
-            others: list[Callable[[], object]] = registered
+            others: list[Callable[[], object]] = registered  # pyright: ignore[reportUnknownVariableType]
             setattr(threading, "_threading_atexits", EarlyNetFirst(others))  # noqa: B010  # typeshed does not know it
 
     def stretch_in_child(self) -> None:
@@ -191,7 +191,8 @@ class LastWord:
         )
 
     def say(self) -> None:
-        """Put it in place."""
+        """Put it in place of any that was said before."""
+        self.take_back()
         setattr(sys, self.NAME, self)
 
     @classmethod
