@@ -137,6 +137,16 @@ def late_net() -> None:
     leave_elsewhere(process)
     if process.stop is not None and in_main():
         process.handlers.ignore()
+        _forget_broken_streams()
+
+
+def _forget_broken_streams() -> None:
+    """Python ends with status 120 if it cannot flush its streams: a reader who left does not change what a stop's status is."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError, RuntimeError):
+            setattr(sys, name, None)
 
 
 def leave_elsewhere(process: Process) -> None:
@@ -239,7 +249,9 @@ def _flush(patience: float) -> None:
 def prepare_death(process: Process, stop: Stop) -> None:
     """Load what `_die_of` needs while there is time: next to a busy main an import takes longer than the last margin."""
     if stop.signum is not None and (process.exit_status == "signal" or stop.signum == _signals.SIGINT):
-        thread = threading.Thread(target=__import__, args=("ctypes",), name="cleanup_guard import", daemon=True)
+        thread = threading.Thread(
+            target=__import__, args=("ctypes",), name="cleanup_guard import", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:

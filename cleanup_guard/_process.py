@@ -47,9 +47,11 @@ if TYPE_CHECKING:
 STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
 
-PURE = tuple(STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py"))
-"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long, and looks for signals only: the watcher,
-who would tell that main stands still, cannot run meanwhile."""
+PURE = tuple(
+    STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py")
+)
+"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long and only looks for signals:
+the watcher, who would have us see that main stands still, cannot run meanwhile."""
 
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
@@ -317,8 +319,9 @@ class Process:
     def _look_at_next_line(self, frame: FrameType) -> None:
         """Have main look again at the first line of the program that it comes to, by tracing.
 
-        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which Python looks
-        for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the watcher's pokes remain.
+        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which
+        Python looks for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the
+        watcher's pokes remain.
         """
         if sys.gettrace() is None:
             caller: FrameType | None = frame
@@ -328,7 +331,7 @@ class Process:
                 caller.f_trace = self._on_trace
             sys.settrace(self._on_trace)
 
-    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:
+    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG002
         if self.foreign or not _is_programs(frame):
             return None
         if event == "line" and self.stop_tracing():
