@@ -161,6 +161,16 @@ def late_net() -> None:
     leave_elsewhere(process)
     if process.stop is not None and in_main():
         process.handlers.ignore()
+        _forget_broken_streams()
+
+
+def _forget_broken_streams() -> None:
+    """Python ends with status 120 if it cannot flush its streams: a reader who left does not change what a stop's status is."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError, RuntimeError):
+            setattr(sys, name, None)
 
 
 def leave_elsewhere(process: Process) -> None:

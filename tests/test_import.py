@@ -76,7 +76,7 @@ LAYERS = (
     ("_report", "_stack"),
     ("_signals",),
     ("_process",),
-    ("_run", "_exits", "_forks"),
+    ("_run", "_exits", "_forks", "_last_act"),
     ("_watcher",),
     ("_guard",),
 )

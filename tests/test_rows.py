@@ -480,8 +480,9 @@ def test_request_stop_from_a_thread() -> None:
     code = """
 with guard() as g:
     g.callback(print, "A")
+    ready()
     threading.Thread(target=g.request_stop, args=("lease lost",), kwargs=dict(status=4)).start()
-    ready(); time.sleep(60)
+    time.sleep(60)
 """
     ended = run(code)
     assert (ended.status, ended.out) == (4, ["A"])

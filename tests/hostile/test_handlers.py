@@ -66,12 +66,12 @@ ready()
 
 
 def test_a_replaced_handler_is_told_and_the_stop_works_all_the_same() -> None:
-    """A library that takes SIGTERM after us gets its call and is named in a HandlerReplaced event; the callbacks run."""
+    """A library that takes SIGTERM after us is named in an event, stops the program its own way, and is helped when late."""
     ended = run(
         """
 def theirs(*_): print("theirs", flush=True)
 def hook(event): print(type(event).__name__, flush=True)
-@guard(grace=20, hooks=[hook])
+@guard(grace=2, hooks=[hook])
 def main():
     on_exit(print, "callback", flush=True)
     signal.signal(signal.SIGTERM, theirs)

@@ -184,8 +184,8 @@ def test_request_stop_from_a_thread_stops_main() -> None:
 def main():
     g = current_guard()
     on_exit(print, "callback", flush=True)
-    threading.Thread(target=g.request_stop, args=["disk full"], kwargs={"status": 3}).start()
     ready()
+    threading.Thread(target=g.request_stop, args=["disk full"], kwargs={"status": 3}).start()
     time.sleep(60)
 main()
 """
