@@ -238,9 +238,11 @@ class Process:
     @property
     def released(self) -> bool:
         """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
-        if self.forced or self.insisted:
+        if self.forced or self.shields > 0:
+            return self.forced
+        if self.insisted:
             return True
-        if not self.announced or self.handed_over or self.shields > 0:
+        if not self.announced or self.handed_over:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
 
@@ -299,7 +301,7 @@ class Process:
             if self.released and self._harmless(frame):
                 self._raise_stop()
         elif state is State.UNWINDING:
-            if self.insisted and self._harmless(frame):
+            if self.insisted and self.released and self._harmless(frame):
                 self._raise_stop()
             elif self.watcher is not None and self.watcher.swallow_confirmed:
                 self.machine.fire(Move.SWALLOW)
