@@ -52,11 +52,14 @@ def grace_from_environment(environ: dict[str, str]) -> tuple[bool, float | None]
     if text.lower() == "none":
         return True, None
     try:
-        return True, seconds(float(text), GRACE_VARIABLE)
+        grace = seconds(float(text), GRACE_VARIABLE)
     except ValueError:
+        grace = 0.0
+    if not grace:
         raise ValueError(
             f"the environment variable {GRACE_VARIABLE} must be a number of seconds such as 30, or none: it is {text!r}"
-        ) from None
+        )
+    return True, grace
 
 
 class Budget:

@@ -16,10 +16,12 @@ import threading
 from cleanup_guard import _signals
 from cleanup_guard._errors import SignalExit
 from cleanup_guard._process import REGISTRY, Process, Stop, in_main, unhush_traceback
-from cleanup_guard._report import write_line
+from cleanup_guard._report import OUTBOX, write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from cleanup_guard._events import DeadlineReached
     from cleanup_guard._stack import Callback
 
@@ -50,15 +52,21 @@ def run_everything(process: Process) -> None:
         guard.run_callbacks(error)
     process.tell_finished(process.reporter())
     # Main is in C and may be for ever, or lets no stop through; one in which the stop is alive ends in the usual way.
-    if not process.noticed or process.swallowed:
+    if not process.noticed or process.swallowed or process.deliveries == 0:
         end_process(process, stop, None)
+
+
+def close_watcher(process: Process) -> None:
+    """Stop the watcher, if there is one."""
+    with REGISTRY.lock:
+        watcher, process.watcher = process.watcher, None
+        if watcher is not None:
+            watcher.close()
 
 
 def release(process: Process) -> None:
     """Give back signals, pipe, thread and timer, in the order that loses no signal. Main thread only."""
-    watcher, process.watcher = process.watcher, None
-    if watcher is not None:
-        watcher.close()
+    close_watcher(process)
     process.disarm()  # after the watcher, which may be arming it
     for lost in process.handlers.give_back(list(process.handlers.previous)):
         process.tell_replaced(lost)
@@ -86,12 +94,11 @@ class Nets:
         atexit.register(late_net)
         # Private, but what concurrent.futures uses for the same reason (gh-126168 asked for a public one): it runs before
         # the interpreter joins non-daemon threads, which may be waiting for one of our callbacks.
-        register = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            try:
-                register(early_net)
-            except RuntimeError:
-                pass  # the interpreter is shutting down already: the late net remains
+        # Later ones run first, and concurrent.futures, which joins its workers there, is often imported later.
+        registered: object = getattr(threading, "_threading_atexits", None)
+        if isinstance(registered, list):
+            others: list[Callable[[], object]] = registered  # pyright: ignore[reportUnknownVariableType]
+            setattr(threading, "_threading_atexits", EarlyNetFirst(others))  # noqa: B010  # typeshed does not know it
 
     def stretch_in_child(self) -> None:
         """A multiprocessing child leaves by `os._exit`, without atexit (H41): its own finalizers do run."""
@@ -101,6 +108,14 @@ class Nets:
         from multiprocessing import util
 
         util.Finalize(None, early_net, exitpriority=0)
+
+
+class EarlyNetFirst(list["Callable[[], object]"]):
+    """What runs before the interpreter joins threads, in the order in which it runs: the early net, then the others."""
+
+    def __reversed__(self) -> Iterator[Callable[[], object]]:
+        yield early_net
+        yield from super().__reversed__()
 
 
 NETS = Nets()
@@ -117,6 +132,15 @@ def early_net() -> None:
 
 
 def _run_left(process: Process) -> None:
+    """Leave what is left; a stop that came meanwhile has no main to be raised in, and decides the exit status here."""
+    _leave_all(process)
+    stop, status = process.stop, process.exit_status
+    if stop is not None and process.deliveries == 0:
+        dies = status == "signal" or (status is None and stop.signum == _signals.SIGINT)
+        LastWord(stop.signum if dies else None, status if isinstance(status, int) else stop.status).say()
+
+
+def _leave_all(process: Process) -> None:
     while process.guards:
         guard = process.guards[-1]
         try:
@@ -137,6 +161,16 @@ def late_net() -> None:
     leave_elsewhere(process)
     if process.stop is not None and in_main():
         process.handlers.ignore()
+        _forget_broken_streams()
+
+
+def _forget_broken_streams() -> None:
+    """Python ends with status 120 if it cannot flush its streams: a reader who left does not change what a stop's status is."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError, RuntimeError):
+            setattr(sys, name, None)
 
 
 def leave_elsewhere(process: Process) -> None:
@@ -167,7 +201,8 @@ class LastWord:
         )
 
     def say(self) -> None:
-        """Put it in place."""
+        """Put it in place of any that was said before."""
+        self.take_back()
         setattr(sys, self.NAME, self)
 
     @classmethod
@@ -193,11 +228,10 @@ def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> 
     """End the process from the watcher, with a report if it is overdue: main is stuck and nobody else will. Never returns."""
     # What waits for others must leave time for the exit, or the last resort comes first, with its own status.
     patience = min(DRAIN, max(0.0, stop.budget.last_resort - process.clock()) / 4)
-    reporter = process.reporter()
     if event is not None:
-        reporter.emit(event)
+        process.reporter().emit(event)
         _dump_stacks(process)
-    reporter.drain(patience)
+    OUTBOX.drain(patience)
     _flush(patience)
     status = process.exit_status
     if stop.signum is not None and (
@@ -239,7 +273,9 @@ def _flush(patience: float) -> None:
 def prepare_death(process: Process, stop: Stop) -> None:
     """Load what `_die_of` needs while there is time: next to a busy main an import takes longer than the last margin."""
     if stop.signum is not None and (process.exit_status == "signal" or stop.signum == _signals.SIGINT):
-        thread = threading.Thread(target=__import__, args=("ctypes",), name="cleanup_guard import", daemon=True)
+        thread = threading.Thread(
+            target=__import__, args=("ctypes",), name="cleanup_guard import", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:

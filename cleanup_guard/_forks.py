@@ -16,6 +16,7 @@ import signal
 import threading
 
 from cleanup_guard._process import REGISTRY
+from cleanup_guard._report import OUTBOX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
 
 class ForkHooks:
-    """What happens before and after a fork. One fork at a time: the lock is held from `before` to `after`."""
+    """What happens before and after a fork. One fork at a time: `REGISTRY.lock` is held from `before` to `after`."""
 
     def __init__(self) -> None:
         self._registered = False
-        self._lock = threading.RLock()
         self._masks: list[set[int]] = []
         self._process: Process | None = None
 
@@ -41,27 +41,33 @@ class ForkHooks:
 
     def before(self) -> None:
         """In the parent, in the thread that forks."""
-        self._lock.acquire()
+        REGISTRY.lock.acquire()
         process = self._process = REGISTRY.process
         caught = list(process.handlers.previous) if process is not None else []
         self._masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None and process.watcher is not None:
             process.watcher.pause()
+            OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
 
     def in_parent(self) -> None:
         """In the parent again, also when the fork failed."""
-        process = self._process
-        if process is not None and process.watcher is not None and len(self._masks) == 1:
-            process.watcher.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop())
-        self._lock.release()
+        mask = self._masks.pop()
+        watcher = None if self._process is None else self._process.watcher
+        try:
+            if watcher is not None and not self._masks:
+                watcher.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            REGISTRY.lock.release()
 
     def in_child(self) -> None:
         """In the child, in the thread that forked, which is its main thread now."""
         process, mask = self._process, self._masks.pop()
-        self.__init__()  # type: ignore[misc]  # the lock may be held by a thread that the child does not have
-        self._registered = True
+        self._process = None
+        # Locks may be held, and events told, by threads that the child does not have.
+        REGISTRY.lock = threading.RLock()
         REGISTRY.process = None
+        OUTBOX.forget()
         if process is not None:
             _disown(process)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -15,11 +15,11 @@ from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
-from cleanup_guard._exits import NETS, LastWord, release
+from cleanup_guard._exits import NETS, LastWord, close_watcher, release
 from cleanup_guard._forks import FORK_HOOKS
 from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
-from cleanup_guard._report import Reporter, log_event
+from cleanup_guard._report import OUTBOX, Reporter, log_event
 from cleanup_guard._run import Run
 from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all
 from cleanup_guard._state import Move, State
@@ -152,7 +152,7 @@ class Guard:
         self._cleaned = threading.Event()
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
-        self._left = False
+        self.left: bool = False
         self.popped: bool = False  # made by pop_all and not entered since
 
     def use(self, options: Options) -> None:
@@ -261,7 +261,7 @@ class Guard:
         moved = _copy(self.settings)
         moved._stack = self._stack.move()
         process = self._process
-        if process is not None and not self._left and not process.foreign:
+        if process is not None and not self.left and not process.foreign:
             # Below the guards that are entered: it outlives them, holds on to their signals, and the exit net finds it there.
             moved._process, moved.popped = process, True
             moved._taken = self._taken[:]
@@ -289,7 +289,7 @@ class Guard:
         return function
 
     def register(self, callback: Callback) -> None:
-        if self._process is not None and self._process.foreign:
+        if self.foreign:
             raise RuntimeError(
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
@@ -323,7 +323,7 @@ class Guard:
     def stopping(self) -> bool:
         """Whether a stop has arrived, or this guard has begun its cleanup. Any thread; costs next to nothing."""
         process = self._process
-        return self._left or (process is not None and process.stop is not None)
+        return self.left or (process is not None and process.stop is not None)
 
     @property
     def reason(self) -> str | None:
@@ -378,15 +378,11 @@ class Guard:
             RuntimeError: the guard is not entered.
         """
         process = self._process
-        if process is None or self._left:
+        if process is None or self.left:
             raise RuntimeError(f"request_stop({reason!r}) has no process to stop: {self!r} is not entered")
         if not process.claim_stop(None, reason, status, os.getpid()):
             return False
-        if process.watcher is not None:
-            process.watcher.pipe.wake()
-        else:
-            for guard in (*process.guards, *process.elsewhere):
-                guard.wake_waiters()
+        _watch(process)
         if process.handlers.previous:
             process.deliver()
         return True
@@ -467,7 +463,7 @@ class Guard:
             SignalExit, KeyboardInterrupt: a stop has arrived, and main did not end because of it.
         """
         process = self._process
-        if process is None or process.foreign or self._left:
+        if process is None or process.foreign or self.left:
             return False
         return self._leave(error)
 
@@ -523,7 +519,7 @@ class Guard:
         if process.stop is not None:
             process.announce()
             _wait_a_moment_for(process)
-        self._left = True
+        self.left = True
         self.wake_waiters()
         self.run_callbacks(error)
         self._cleaned.wait()
@@ -549,7 +545,7 @@ class Guard:
         limit = self.settings.exit_timeout if process.stop is None else None
         run = Run(process, self.reporter, limit, can_poke=bool(process.handlers.previous))
         process.runs.append(run)
-        if limit is not None:
+        if limit is not None or (process.watcher is None and self._stack.has_timeouts):
             _watch(process)
         try:
             self._outcome = run_all(self._stack, error, run)
@@ -573,9 +569,8 @@ class Guard:
             process.elsewhere.remove(self)
             if self in _THREADS.guards:
                 _THREADS.guards.remove(self)
-            if not process.guards and not process.elsewhere and process.watcher is not None:
-                watcher, process.watcher = process.watcher, None
-                watcher.close()
+            if not process.guards and not process.elsewhere:
+                close_watcher(process)
             return
         stop = process.stop
         reporter = process.reporter()
@@ -584,7 +579,7 @@ class Guard:
             wanted = {signum for guard in process.guards for signum in guard._taken}
             for lost in process.handlers.give_back(signum for signum in self._taken if signum not in wanted):
                 process.tell_replaced(lost)
-        if any(guard._left for guard in process.guards):
+        if any(guard.left for guard in process.guards):
             return  # inside a callback of an outer guard
         last = not process.guards
         process.machine.fire(Move.FINISH if last else Move.NEXT)
@@ -595,7 +590,7 @@ class Guard:
         else:
             process.tell_finished(reporter)
         left = None if stop is None else stop.budget.remaining(process.clock())
-        reporter.drain(1.0 if left is None else min(1.0, left))
+        OUTBOX.drain(1.0 if left is None else min(1.0, left))
 
     def _end_of_stop(self, process: Process, error: BaseException | None) -> bool:
         """A stop goes on upwards: as main's exception if that is how main ended, else as a new one."""
@@ -610,8 +605,13 @@ class Guard:
             return False
         if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
             self.reporter.emit(MainFailed(error=error))
-            self.reporter.drain(0.3)
+            OUTBOX.drain(0.3)
         raise process.make_exception(status if isinstance(status, int) else None)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is a fork child, and the guard its parent's."""
+        return self._process is not None and self._process.foreign
 
     def wake_waiters(self) -> None:
         """End every `wait` and `sleep`."""
@@ -697,12 +697,14 @@ def _wait_a_moment_for(process: Process) -> None:
 
 def _watch(process: Process) -> None:
     """See to it that the watcher runs, and hears signals if there are any to hear."""
-    if process.watcher is None:
-        process.watcher = Watcher(process)
-        process.watcher.start()
+    with REGISTRY.lock:
+        if process.watcher is None:
+            process.watcher = Watcher(process)
+            process.watcher.start()
+        watcher = process.watcher
     if process.handlers.previous and in_main():
-        process.watcher.pipe.wire()
-    process.watcher.pipe.wake()
+        watcher.pipe.wire()
+    watcher.pipe.wake()
 
 
 def _raise_failures(outcome: Outcome, error: BaseException | None) -> None:
@@ -814,8 +816,9 @@ def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 def current_guard() -> Guard | None:
     """The guard that `on_exit` registers on: the innermost of this thread, else of main, else None. Any thread."""
-    if _THREADS.guards:
-        return _THREADS.guards[-1]
+    for each in reversed(_THREADS.guards):
+        if not each.foreign:  # as those of a thread that has forked
+            return each
     process = REGISTRY.process
     for each in reversed(process.guards[:] if process is not None else []):
         if not each.popped:

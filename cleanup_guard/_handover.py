@@ -112,7 +112,7 @@ def _leave_guards(process: Process, target: _target.Target, *, despite_failures:
 def _become(process: Process, target: _target.Target) -> int:
     """The last act. Returns the exit status if it failed, or if a stop came first."""
     from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._report import write_line
+    from cleanup_guard._report import OUTBOX, write_line
 
     def stopped() -> bool:
         return process.stop is not None or not process.handlers.previous.keys().isdisjoint(
@@ -120,7 +120,7 @@ def _become(process: Process, target: _target.Target) -> int:
         )
 
     leave_elsewhere(process)
-    process.reporter().drain(1.0)
+    OUTBOX.drain(1.0)
     try:
         _target.become(target, stopped)
     except OSError as error:

@@ -47,9 +47,11 @@ if TYPE_CHECKING:
 STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
 
-PURE = tuple(STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py"))
-"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long, and looks for signals only: the watcher,
-who would tell that main stands still, cannot run meanwhile."""
+PURE = tuple(
+    STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py")
+)
+"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long and only looks for signals:
+the watcher, who would tell that main stands still, cannot run meanwhile."""
 
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction of the standard library before the stop is raised there."""
@@ -113,7 +115,7 @@ class Process:
         self.delivered: weakref.ref[Token] | None = None
         self.deliveries: int = 0
         self.calls: dict[int, int] = {}  # handler calls by signal
-        self.poked: int = 0  # pokes sent that the handler has not seen
+        self.poked: dict[int, int] = {}  # pokes sent that the handler has not seen, by signal
         self._called_previous: set[int] = set()
         self.unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._seen_at: tuple[FrameType, int, float] | None = None
@@ -155,7 +157,7 @@ class Process:
         except IndexError:
             return False
         self.stop = Stop(signum, reason, status, sender, Budget(self._grace_now(), self.clock()))
-        self.announced = not any(guard.stop_hooks for guard in self.guards[:])
+        self.announced = not any(guard.stop_hooks for guard in (*self.guards, *self.elsewhere))
         self.machine.fire(Move.STOP)
         self.arm_last_resort()
         return True
@@ -236,9 +238,11 @@ class Process:
     @property
     def released(self) -> bool:
         """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
-        if self.forced or self.insisted:
+        if self.forced or self.shields > 0:
+            return self.forced
+        if self.insisted:
             return True
-        if not self.announced or self.handed_over or self.shields > 0:
+        if not self.announced or self.handed_over:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
 
@@ -252,9 +256,11 @@ class Process:
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Record, wake, and raise the stop if this is the moment. Runs in main between any two instructions; may nest."""
         self.calls[signum] = self.calls.get(signum, 0) + 1
-        if self.poked > 0:
+        if self.poked.get(signum, 0) > 0:
             # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
-            self.poked -= 1
+            self.poked[signum] -= 1
+            if self.stop is not None and self.stop.signum == signum:
+                self._call_previous(signum, frame)  # the watcher saw the signal before we did
         elif self.machine.state is State.IDLE:
             self.unclaimed.append(signum)
             return
@@ -289,17 +295,26 @@ class Process:
         state = self.machine.state
         if state in (State.LEAVING, State.CLEANING):
             self._interrupt_callback(frame)
+            if state is State.CLEANING and self._came_back and self._harmless(frame):
+                self._raise_stop()
         elif state is State.STOPPING:
             if self.released and self._harmless(frame):
                 self._raise_stop()
         elif state is State.UNWINDING:
-            if self.insisted and self._harmless(frame):
+            if self.insisted and self.released and self._harmless(frame):
                 self._raise_stop()
             elif self.watcher is not None and self.watcher.swallow_confirmed:
                 self.machine.fire(Move.SWALLOW)
                 self._look(frame)
         elif state is State.DONE and self.watcher is not None and self.watcher.forget_confirmed:
             forget(self)
+
+    @property
+    def _came_back(self) -> bool:
+        """Whether main runs on, never told of the stop, while the watcher's thread runs its callbacks."""
+        watcher = self.watcher
+        taken_over = watcher is not None and watcher.took_over
+        return taken_over and self.deliveries == 0 and not any(guard.left for guard in self.guards[:])
 
     def _harmless(self, frame: FrameType | None) -> bool:
         """Whether an exception may be raised in this frame now; if not, the watcher has us look again soon."""
@@ -317,8 +332,9 @@ class Process:
     def _look_at_next_line(self, frame: FrameType) -> None:
         """Have main look again at the first line of the program that it comes to, by tracing.
 
-        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which Python looks
-        for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the watcher's pokes remain.
+        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which
+        Python looks for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the
+        watcher's pokes remain.
         """
         if sys.gettrace() is None:
             caller: FrameType | None = frame
@@ -328,7 +344,7 @@ class Process:
                 caller.f_trace = self._on_trace
             sys.settrace(self._on_trace)
 
-    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:
+    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG002
         if self.foreign or not _is_programs(frame):
             return None
         if event == "line" and self.stop_tracing():
@@ -454,6 +470,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.process: Process | None = None
+        # Held while the watcher's thread comes or goes, which a fork in another thread makes it do, too.
+        self.lock = threading.RLock()
 
     def get(self) -> Process:
         """The process object, made on first use."""

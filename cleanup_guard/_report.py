@@ -4,16 +4,18 @@ Rules:
 1. Our own lines go to stderr without blocking and without Python's buffers: a full pipe that nobody reads loses them, a
    closed one is ignored, and a handler or a lock of the program is never waited for (hazards H61, H67).
 2. Hooks, and logging where the program has configured it, can block; they are called from a thread of their own, which
-   nobody waits for longer than `Reporter.drain` says.
+   nobody waits for longer than `Outbox.drain` says.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import stat
 import sys
 import threading
+import time
 from collections import deque
 
 from cleanup_guard._errors import CallbackInterrupted
@@ -57,6 +59,17 @@ class Stderr:
         """Write what fits now; drop the rest."""
         if self.gone:
             return
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+        try:
+            self._write(text)
+        finally:
+            if signal.SIGPIPE not in blocked:
+                # A program that is used with `head` may have SIGPIPE at its default, which is death: take ours back.
+                if signal.SIGPIPE in signal.sigpending():
+                    signal.sigwait([signal.SIGPIPE])
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
+
+    def _write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
         try:
             for start in range(0, len(data), CHUNK):
@@ -68,7 +81,7 @@ class Stderr:
 
     def safe_fileno(self) -> int | None:
         """A descriptor for a C-level writer that cannot ask first; None when a write could block for ever."""
-        if self.gone or (self.blocks and not _writable(self.fileno)):
+        if self.gone or not _has_reader(self.fileno) or (self.blocks and not _writable(self.fileno)):
             return None
         return self.fileno
 
@@ -95,6 +108,12 @@ def _is_file(fd: int) -> bool:
         return stat.S_ISREG(os.fstat(fd).st_mode)
     except OSError:
         return False
+
+
+def _has_reader(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return not poll.poll(0)  # POLLERR and POLLHUP are told without being asked for
 
 
 def _writable(fd: int) -> bool:
@@ -158,18 +177,75 @@ def logging_is_configured() -> bool:
     return bool(getattr(root, "handlers", None) or getattr(logger, "handlers", None))
 
 
-class Reporter:
-    """Hands events to hooks, in order. `emit` never blocks and may be called from any thread, though not from a handler.
+class Outbox:
+    """Calls hooks in a thread of its own, in the order of `put`; one for the process.
 
-    The default hook without logging writes at once. Everything else runs in a thread that lives only while there is
-    something to tell, so that an idle program has no thread because of it.
+    The thread lives only while there is something to tell, so that an idle program has none because of it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[tuple[Hook, ...], Event]] = deque()
+        self._idle = [None]
+
+    def forget(self) -> None:
+        """In a fork child: what its parent has to tell is not the child's."""
+        self._waiting.clear()
+        self._idle[:] = [None]
+
+    def put(self, hooks: tuple[Hook, ...], event: Event) -> None:
+        """Have the hooks called soon. Never blocks; any thread, though not a handler."""
+        self._waiting.append((hooks, event))
+        try:
+            self._idle.pop()
+        except IndexError:
+            return
+        try:
+            threading.Thread(target=self._work, name="cleanup_guard reporter", daemon=True).start()
+        except RuntimeError:  # CPython 3.12.0 to 3.12.3 start no thread once the interpreter is shutting down
+            self._work()
+
+    def _work(self) -> None:
+        while True:
+            while self._waiting:
+                call_hooks(*self._waiting.popleft())
+            self._idle.append(None)
+            if not self._waiting:
+                return
+            try:
+                self._idle.pop()
+            except IndexError:
+                return  # whoever has put something in between has started another thread
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was put has been told, at most this many seconds. Returns whether it has."""
+        limit = time.monotonic() + timeout
+        while self._waiting or not self._idle:
+            if time.monotonic() >= limit:
+                return False
+            time.sleep(0.001)
+        return True
+
+
+OUTBOX = Outbox()
+
+
+def call_hooks(hooks: tuple[Hook, ...], event: Event) -> None:
+    """Tell each hook; one that fails is told of on stderr."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception as error:
+            write_line(f"hook {hook!r} failed on {type(event).__name__}: {type(error).__name__}: {error}")
+
+
+class Reporter:
+    """Hands events to the hooks of a guard, or of all. `emit` may be called from any thread, though not from a handler.
+
+    The default hook without logging writes at once. Everything else goes through the outbox.
     """
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
         self.hooks: tuple[Hook, ...] = tuple(hooks)
-        self._events: deque[Event] = deque()
-        self._idle = [None]
-        self._thread: threading.Thread | None = None
 
     @property
     def wants_details(self) -> bool:
@@ -180,44 +256,7 @@ class Reporter:
 
     def emit(self, event: Event) -> None:
         """Tell the hooks, now or soon."""
-        if not self.wants_details:
-            self._call(event)
-            return
-        self._events.append(event)
-        try:
-            self._idle.pop()
-        except IndexError:
-            return
-        self._thread = threading.Thread(target=self._work, name="cleanup_guard reporter", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # CPython 3.12.0 to 3.12.3 start no thread once the interpreter is shutting down
-            self._thread = None
-            self._work()
-
-    def _work(self) -> None:
-        while True:
-            while self._events:
-                self._call(self._events.popleft())
-            self._idle.append(None)
-            if not self._events:
-                return
-            try:
-                self._idle.pop()
-            except IndexError:
-                return  # whoever appended in between has started another thread
-
-    def _call(self, event: Event) -> None:
-        for hook in self.hooks:
-            try:
-                hook(event)
-            except Exception as error:
-                write_line(f"hook {hook!r} failed on {type(event).__name__}: {type(error).__name__}: {error}")
-
-    def drain(self, timeout: float) -> bool:
-        """Wait until all that was emitted has been told, at most this many seconds. Returns whether it has."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-            return not thread.is_alive()
-        return True
+        if self.wants_details:
+            OUTBOX.put(self.hooks, event)
+        else:
+            call_hooks(self.hooks, event)

@@ -39,6 +39,7 @@ class Run:
         self.count = 0
         self.failures = 0
         self._lock = threading.Lock()
+        self._sent = False  # the callback in progress has been sent an asynchronous exception
         self._details = reporter.wants_details
 
     @property
@@ -70,11 +71,12 @@ class Run:
         self.started = self.process.clock()
         self.interrupt = None
         self.wants_interrupt = False
+        self._sent = False
         self.current = callback
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
-        if callback.timeout is not None or self.process.stop is not None:
+        if callback.timeout is not None or self.ended_limit < inf or self.process.stop is not None:
             watcher = self.process.watcher
             if watcher is not None:
                 watcher.pipe.wake()
@@ -86,6 +88,8 @@ class Run:
         else:
             with self._lock:  # against the watcher's `interrupt_thread`
                 self.current = None
+                if self._sent:
+                    self._send(None)
         self.wants_interrupt = False
         seconds = self.process.clock() - self.started
         event: Event
@@ -114,10 +118,14 @@ class Run:
 
         It does not end a blocking call (hazard H20), which then lasts until the deadline.
         """
+        with self._lock:
+            if self.current is callback and not self._sent:
+                self._sent = True
+                self._send(CallbackInterrupted)
+
+    def _send(self, exception: type[BaseException] | None) -> None:
+        """Have an exception raised in the thread, or take back one that has not been raised yet."""
         import ctypes
 
-        with self._lock:
-            if self.current is callback and self.interruptible:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self.ident), ctypes.py_object(CallbackInterrupted)
-                )
+        argument = ctypes.py_object(exception) if exception is not None else None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), argument)

@@ -164,7 +164,10 @@ class WakeupPipe:
         """Put the previous wakeup fd back, unless somebody has replaced ours."""
         if self._wired:
             self._wired = False
-            found = signal.set_wakeup_fd(self._previous, warn_on_full_buffer=False)
+            try:
+                found = signal.set_wakeup_fd(self._previous, warn_on_full_buffer=False)
+            except (OSError, ValueError):  # its owner has closed it, as an event loop does
+                found = signal.set_wakeup_fd(-1)
             if found not in (self._writer, self._previous):
                 signal.set_wakeup_fd(found, warn_on_full_buffer=False)
 

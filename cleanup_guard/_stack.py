@@ -11,6 +11,8 @@ This module knows nothing of signals, time limits or processes: it tells an obse
 
 from __future__ import annotations
 
+from cleanup_guard._errors import CallbackInterrupted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,6 +124,11 @@ class CallbackStack:
         """The callbacks that have not been claimed, in the order in which they would run."""
         return [each.name for each in reversed(self._callbacks[:])]
 
+    @property
+    def has_timeouts(self) -> bool:
+        """Whether any callback that is left has a timeout of its own."""
+        return any(each.timeout is not None for each in self._callbacks[:])
+
     def take_turn(self) -> bool:
         """Become the one who runs the callbacks. False when somebody else is, or has been."""
         try:
@@ -150,13 +157,18 @@ def run_all(stack: CallbackStack, error: BaseException | None, observer: Observe
 
 def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
     failure: BaseException | None = None
-    observer.began(callback)
     try:
-        if callback.run(outcome.error):
-            outcome.suppress()
-    except BaseException as raised:
-        failure = raised
-    failure = observer.ended(callback, failure)
+        observer.began(callback)
+        try:
+            if callback.run(outcome.error):
+                outcome.suppress()
+        except BaseException as raised:
+            failure = raised
+        failure = observer.ended(callback, failure)
+    except (
+        CallbackInterrupted
+    ) as late:  # in a thread the interrupt may arrive a few instructions after the callback's end
+        failure = observer.ended(callback, failure or late)
     if failure is not None:
         outcome.fail(failure)
 

@@ -51,7 +51,7 @@ class Watcher:
         self._leave = False
         self._told = False
         self._hooks: threading.Thread | None = None
-        self._took_over = False
+        self.took_over: bool = False
         self._gave_up = False
         self._prepared = False
         self._seen: dict[int, int] = {}
@@ -122,7 +122,7 @@ class Watcher:
                 now - self._poked_at > 1.0
             ):  # a poke that the kernel merged with another one is not to hide a signal for ever
                 self._own_pokes[signum] = pokes = min(pokes, seen)
-                process.poked = 0
+                process.poked.pop(signum, None)
             if seen > pokes and process.stop is None and process.machine.state is not State.IDLE:
                 if process.handlers.lost(signum):
                     # Whoever took it from us stops the program in a way of his own; we step in when he is late.
@@ -226,7 +226,7 @@ class Watcher:
         process = self.process
         process.arm_last_resort()
         process.announce()
-        hooks = [hook for guard in process.guards for hook in guard.stop_hooks]
+        hooks = [hook for guard in (*process.guards, *process.elsewhere) for hook in guard.stop_hooks]
         if hooks:
             self._hooks = threading.Thread(
                 target=self._run_hooks, args=(hooks,), name="cleanup_guard on_stop", daemon=True
@@ -303,9 +303,9 @@ class Watcher:
         return now + DEAD_FOR
 
     def _take_over(self, stop: Stop, now: float) -> None:
-        if self._took_over:
+        if self.took_over:
             return
-        self._took_over = True
+        self.took_over = True
         from cleanup_guard._exits import run_everything
 
         process = self.process
@@ -345,7 +345,7 @@ class Watcher:
         if not ours or os.getpid() != process.pid or now - self._poked_at < QUICK:
             return
         signum = max(ours, key=lambda each: (each != _signals.SIGINT, each == _signals.SIGTERM))
-        process.poked += 1
+        process.poked[signum] = process.poked.get(signum, 0) + 1
         self._poked_at = now
         self._own_pokes[signum] = self._own_pokes.get(signum, 0) + 1
         main = threading.main_thread().ident

@@ -59,18 +59,18 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.process = process
         self.pid = process.pid
-        self._folder = folder
+        self.folder = folder
         self.began = time.monotonic()
 
     @property
     def out(self) -> list[str]:
         """All complete lines printed so far, the ready line included."""
-        return (self._folder / "out").read_text().split("\n")[:-1]
+        return (self.folder / "out").read_text().split("\n")[:-1]
 
     @property
     def err(self) -> str:
         """What it has written to stderr so far."""
-        return (self._folder / "err").read_text(errors="replace")
+        return (self.folder / "err").read_text(errors="replace")
 
     def signal(self, *signums: int) -> None:
         """Send signals, one after the other at once."""

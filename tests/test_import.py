@@ -11,13 +11,24 @@ import pytest
 
 import cleanup_guard
 
-HEAVY = ("argparse", "asyncio", "dataclasses", "inspect", "logging", "subprocess", "typing", "typing_extensions")
+HEAVY = (
+    "argparse",
+    "asyncio",
+    "dataclasses",
+    "inspect",
+    "logging",
+    "subprocess",
+    "typing",
+    "typing_extensions",
+)
 
 NAMES = "from cleanup_guard import guard, on_exit"
 
 
 def python(code: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment())
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment()
+    )
     return done.stdout.splitlines()
 
 
@@ -65,7 +76,7 @@ LAYERS = (
     ("_report", "_stack"),
     ("_signals",),
     ("_process",),
-    ("_run", "_exits", "_forks"),
+    ("_run", "_exits", "_forks", "_last_act"),
     ("_watcher",),
     ("_guard",),
 )
@@ -81,10 +92,14 @@ def edges(source: Path) -> set[tuple[str, bool]]:
 
     def visit(node: ast.AST, *, late: bool) -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for each in node.orelse:
-                visit(each, late=late)
+            for alternative in node.orelse:
+                visit(alternative, late=late)
             return
-        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("cleanup_guard"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module is not None
+            and node.module.startswith("cleanup_guard")
+        ):
             inner = node.module.removeprefix("cleanup_guard").removeprefix(".")
             found.update((inner or alias.name, late) for alias in node.names)
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))

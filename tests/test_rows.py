@@ -480,8 +480,9 @@ def test_request_stop_from_a_thread() -> None:
     code = """
 with guard() as g:
     g.callback(print, "A")
+    ready()
     threading.Thread(target=g.request_stop, args=("lease lost",), kwargs=dict(status=4)).start()
-    ready(); time.sleep(60)
+    time.sleep(60)
 """
     ended = run(code)
     assert (ended.status, ended.out) == (4, ["A"])
@@ -607,3 +608,22 @@ with guard() as g: g.callback(print, "B")
 """
     ended = run(code, TERM)
     assert (ended.status, ended.out) == (0, ["A", "15 143", "still here 1", "B"])
+
+
+def test_a_second_ctrl_c_respects_a_shield() -> None:
+    """Ctrl-C again does not cut a critical section short: only the end of the grace period does."""
+    code = """
+with guard(grace=60) as g:
+    g.callback(print, "A", flush=True)
+    with g.shield():
+        print("critical", flush=True); ready()
+        while not os.path.exists(sys.argv[0] + ".go"): time.sleep(0.01)
+        print("whole", flush=True)
+"""
+    with child(code) as started:
+        started.signal(INT)
+        press_until(started, lambda: True, presses=2)
+        wait_until(lambda: "SIGINT received" in started.err, "the announcement")
+        (started.folder / "program.py.go").touch()
+        ended = started.end()
+    assert (ended.status, ended.out) == (-INT, ["whole", "A"])

@@ -66,7 +66,7 @@ class Mistake(Exception):
 
 
 class Stopped(BaseException):
-    """A stop signal came before the exec."""
+    """As PID 1, a stop signal came before the exec."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         _listen()
         return _prepare_and_exec(argv)
     except Stopped as stop:
-        return _end_by(stop.signum)
+        return 128 + stop.signum
     except Mistake as mistake:
         return _complain(str(mistake), 2)
     except SystemExit as stop:  # as PID 1: between two steps of the exec
@@ -93,21 +93,19 @@ def main(argv: list[str]) -> int:
 
 
 def _listen() -> None:
-    """Until the exec a stop ends this: as PID 1 nothing else would, and Ctrl-C would show a traceback."""
+    """See to it that until the exec a stop ends this, without a traceback.
+
+    The default does that best: a Python handler is late if the signal comes just before a read that blocks. But PID 1
+    has no defaults, and would lose the stop altogether.
+    """
+    action = _stop if os.getpid() == 1 else _signal.SIG_DFL
     for signum in (_signal.SIGTERM, _signal.SIGINT):
         if _signal.getsignal(signum) != _signal.SIG_IGN:
-            _signal.signal(signum, _stop)
+            _signal.signal(signum, action)
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
     raise Stopped(signum)
-
-
-def _end_by(signum: int) -> int:
-    if os.getpid() != 1:
-        _signal.signal(signum, _signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    return 128 + signum
 
 
 def _complain(sentence: str, status: int) -> int:
@@ -281,4 +279,9 @@ def _write_templates(options: list[tuple[str, str]], env: dict[str, str]) -> Non
         rendering.add(word)
     rendering.check()
     owner = _target.owner(*_user_and_group(given.get("--owner")))
-    rendering.write(mode=_octal("--mode", given.get("--mode")), owner=owner)
+    mode = _octal("--mode", given.get("--mode"))
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM, _signal.SIGINT))
+    try:
+        rendering.write(mode=mode, owner=owner)  # a stop waits until no half-written file lies about
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)

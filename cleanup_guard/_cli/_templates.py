@@ -113,7 +113,8 @@ def _replace(
         mode = (replaced or template).st_mode & 0o7777
     if owner is None and replaced is not None:
         owner = replaced.st_uid, replaced.st_gid
-    partial = f"{path}.{os.getpid()}.partial"
+    # Not our PID: it is 1 in every container that shares the folder.
+    partial = f"{path}.{os.urandom(4).hex()}.partial"
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(fd, "wb") as file:

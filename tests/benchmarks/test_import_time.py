@@ -30,5 +30,7 @@ def test_importing_costs_little_more_than_the_modules_it_cannot_do_without() -> 
     bare = min(seconds["bare"])
     added = {name: min(each) - bare for name, each in seconds.items()}
     for name, each in seconds.items():
-        print(f"{name:5} min {min(each) * 1e3:6.1f} ms, median {median(each) * 1e3:6.1f} ms, added {added[name] * 1e3:5.1f} ms")
+        print(
+            f"{name:5} min {min(each) * 1e3:6.1f} ms, median {median(each) * 1e3:6.1f} ms, added {added[name] * 1e3:5.1f} ms"
+        )
     assert added["ours"] < 3 * added["peer"]

@@ -309,6 +309,29 @@ def test_a_stop_before_the_exec_ends_it_without_a_traceback(signum: int, tmp_pat
     assert process.returncode == -signum
 
 
+@needs_root
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a PID namespace")
+def test_as_pid_1_a_stop_before_the_exec_ends_it_too(tmp_path: Path) -> None:
+    """The kernel would drop the signal there, if nobody listened."""
+    pipe = tmp_path / "env"
+    os.mkfifo(pipe)
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = [*namespace, *COMMAND, "exec", "--env-file", str(pipe), "echo", "TARGET"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with pipe.open("wb"):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+            def stopped() -> bool:
+                # More than once: one that comes just before the read that blocks is noticed at the next.
+                if process.poll() is None:
+                    subprocess.run(["kill", *children], check=False, stderr=subprocess.DEVNULL)
+                return process.poll() is not None
+
+            wait_until(stopped, "the end")
+        assert process.communicate() == (b"", b"")
+    assert process.returncode == 143
+
+
 def _default_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

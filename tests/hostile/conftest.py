@@ -21,7 +21,11 @@ def no_leftovers() -> Iterator[None]:
 
 def _belongings() -> dict[str, object]:
     handlers = {int(each): signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    fds = sorted(path.name for path in Path("/proc/self/fd").iterdir()) if os.path.isdir("/proc/self/fd") else []
+    fds = (
+        sorted(path.name for path in Path("/proc/self/fd").iterdir())
+        if os.path.isdir("/proc/self/fd")
+        else []
+    )
     threads = sorted(each.name for each in threading.enumerate())
     return {"handlers": handlers, "fds": fds, "threads": threads, "children": _children()}
 

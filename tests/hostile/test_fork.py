@@ -6,7 +6,6 @@ import signal
 import sys
 
 import pytest
-
 from support import run
 
 WATCH = """
@@ -91,7 +90,7 @@ def indent(code: str, by: int = 4) -> str:
 
 @pytest.mark.parametrize("code", FORKS.values(), ids=FORKS)
 @pytest.mark.parametrize("stopped", [False, True], ids=["return", "stop"])
-def test_no_child_runs_its_parents_callbacks(code: str, stopped: bool) -> None:  # noqa: FBT001
+def test_no_child_runs_its_parents_callbacks(code: str, stopped: bool) -> None:
     """However a child is forked and however it ends, the parent's callback runs once, in the parent."""
     ended = run(
         f"""{WATCH}

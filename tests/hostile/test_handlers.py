@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from support import PREAMBLE, run, wait_until
 
 
@@ -67,12 +66,12 @@ ready()
 
 
 def test_a_replaced_handler_is_told_and_the_stop_works_all_the_same() -> None:
-    """A library that takes SIGTERM after us gets its call and is named in a HandlerReplaced event; the callbacks run."""
+    """A library that takes SIGTERM after us is named in an event, stops the program its own way, and is helped when late."""
     ended = run(
         """
 def theirs(*_): print("theirs", flush=True)
 def hook(event): print(type(event).__name__, flush=True)
-@guard(grace=20, hooks=[hook])
+@guard(grace=2, hooks=[hook])
 def main():
     on_exit(print, "callback", flush=True)
     signal.signal(signal.SIGTERM, theirs)
@@ -235,7 +234,9 @@ main()
     )
     ignored = signal.SIGINT if "&" in shell else signal.SIGHUP
     command = ["sh", "-c", shell, "sh", sys.executable, str(program)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         wait_until((tmp_path / "pid").exists, "the pid file")
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, ignored)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-
 from support import run
 
 OBJECTS = {
@@ -18,13 +17,21 @@ OBJECTS = {
         "with lock: pass",
         "with lock: pass",
     ),
-    "RLock": ("lock = threading.RLock()", "with lock: pass", "with lock: pass\n    in_thread(lambda: (lock.acquire(), lock.release()))"),
+    "RLock": (
+        "lock = threading.RLock()",
+        "with lock: pass",
+        "with lock: pass\n    in_thread(lambda: (lock.acquire(), lock.release()))",
+    ),
     "Condition": (
         "condition = threading.Condition()",
         "with condition: condition.notify_all()",
         "with condition: condition.notify_all(); condition.wait(0.001)",
     ),
-    "Event": ("event = threading.Event()", "event.set(); event.clear()", "event.set(); assert event.wait(10)"),
+    "Event": (
+        "event = threading.Event()",
+        "event.set(); event.clear()",
+        "event.set(); assert event.wait(10)",
+    ),
     "Semaphore": (
         "semaphore = threading.Semaphore(1)",
         "with semaphore: pass",
@@ -35,7 +42,11 @@ OBJECTS = {
         "items.put(1); items.get(); items.task_done()",
         "items.put(2)\n    while items.get(timeout=10) != 2: pass",
     ),
-    "mp.Lock": ("import multiprocessing as mp\nlock = mp.Lock()", "with lock: pass", "assert lock.acquire(timeout=10); lock.release()"),
+    "mp.Lock": (
+        "import multiprocessing as mp\nlock = mp.Lock()",
+        "with lock: pass",
+        "assert lock.acquire(timeout=10); lock.release()",
+    ),
     "mp.Event": (
         "import multiprocessing as mp\nevent = mp.Event()",
         "event.set(); event.clear()",
@@ -133,10 +144,22 @@ HELD = {
     "Lock": ("lock = threading.Lock()", "with lock: {wait}", "with lock: pass"),
     "RLock": ("lock = threading.RLock()", "with lock: {wait}", "with lock: pass"),
     "Condition.wait": ("lock = threading.Condition()", "with lock: lock.wait()", "with lock: lock.notify()"),
-    "Queue.get": ("import queue; items = queue.Queue()", "items.get()", "items.put(1); items.get(timeout=10)"),
-    "mp.Event.wait": ("import multiprocessing as mp; event = mp.Event()", "event.wait()", "event.set(); event.wait(10)"),
+    "Queue.get": (
+        "import queue; items = queue.Queue()",
+        "items.get()",
+        "items.put(1); items.get(timeout=10)",
+    ),
+    "mp.Event.wait": (
+        "import multiprocessing as mp; event = mp.Event()",
+        "event.wait()",
+        "event.set(); event.wait(10)",
+    ),
     "mp.Lock": ("import multiprocessing as mp; lock = mp.Lock()", "with lock: {wait}", "with lock: pass"),
-    "mp.Queue.get": ("import multiprocessing as mp; items = mp.Queue()", "items.get()", "items.put(1); items.get(timeout=10)"),
+    "mp.Queue.get": (
+        "import multiprocessing as mp; items = mp.Queue()",
+        "items.get()",
+        "items.put(1); items.get(timeout=10)",
+    ),
     "logging handler": (
         "import logging; handler = logging.StreamHandler()",
         "handler.acquire()\n    try: {wait}\n    finally: handler.release()",
@@ -166,5 +189,8 @@ main()
 """,
         signum,
     )
-    assert (ended.out, ended.status) == (["callback True"], 143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert (ended.out, ended.status) == (
+        ["callback True"],
+        143 if signum == signal.SIGTERM else -signal.SIGINT,
+    )
     assert ended.seconds < 15

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-
 from support import run
 
 WAITS = {
@@ -44,5 +43,8 @@ def main():
 main()
 """
     )
-    assert (ended.out, ended.status) == (["in main True"], 143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert (ended.out, ended.status) == (
+        ["in main True"],
+        143 if signum == signal.SIGTERM else -signal.SIGINT,
+    )
     assert ended.seconds < 15

@@ -6,17 +6,17 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-
 from support import child, wait_until
 
 PROGRAM = """
 def fail(): raise ValueError("callback failed")
-@guard(grace=5)
+@guard(grace=2)
 def main():
     {logging}
     on_exit(open({marker!r}, "a").write, "last ")
@@ -92,11 +92,15 @@ OUTPUTS = [closed_pipe, full_pipe, hung_up_terminal, full_terminal, full_disk]
 @pytest.mark.parametrize("logging", LOGGING.values(), ids=LOGGING)
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
-def test_cleanup_does_not_depend_on_stderr(output: object, logging: str, signum: int, tmp_path: Path) -> None:
+def test_cleanup_does_not_depend_on_stderr(
+    output: Callable[[], AbstractContextManager[int]], logging: str, signum: int, tmp_path: Path
+) -> None:
     """With stderr closed, full, hung up or failing, with or without logging on it: all callbacks run, the status is right."""
+    if signum == signal.SIGINT and logging == LOGGING["noisy"]:
+        pytest.skip("the signal makes no difference here, and each takes its grace period")
     marker = str(tmp_path / "marker")
     code = PROGRAM.format(marker=marker, logging=logging, ready="ready()")
-    with output() as stderr, child(code, stderr=stderr) as started:  # type: ignore[operator]
+    with output() as stderr, child(code, stderr=stderr) as started:
         started.signal(signum)
         ended = started.end()
     assert Path(marker).read_text() == "first last "
@@ -110,8 +114,6 @@ def test_cleanup_works_with_all_standard_streams_closed(logging: str, tmp_path: 
     program = tmp_path / "program.py"
     preamble = "import os, signal, sys, time\nfrom cleanup_guard import *\nopened = open('opened', 'w')\n"
     program.write_text(preamble + PROGRAM.format(marker=str(marker), logging=logging, ready="pass"))
-    import sys
-
     command = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, str(program)]
     with subprocess.Popen(command, cwd=tmp_path) as process:
         wait_until(Path(f"{marker}.ready").exists, "the ready file")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-
 from support import run
 
 LOOPS = {
@@ -32,7 +31,9 @@ def never(): return False
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
-def test_a_tight_loop_in_a_with_block_is_stopped_and_cleaned_up_after(loop: str, signum: signal.Signals) -> None:
+def test_a_tight_loop_in_a_with_block_is_stopped_and_cleaned_up_after(
+    loop: str, signum: signal.Signals
+) -> None:
     """A stop that lands in a tight loop inside `with guard()` runs the callbacks once, in order, with the stop's status."""
     code = f"""{NAMES}
 def main():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-
 from support import child, run
 
 SPIN = """
@@ -146,7 +145,7 @@ def test_a_main_that_swallows_every_stop_is_ended_in_time(place: str, signum: si
     """A retry loop that never lets the stop through costs no callback; the process ends itself, with the stop's status."""
     ended = run(
         f"""{SPIN}
-@guard(grace=3)
+@guard(grace=2)
 def main():
     on_exit(print, "callback")
 {indent(place)}

@@ -6,15 +6,16 @@ import signal
 import sys
 
 import pytest
-
 from support import run
 
 STOPS = pytest.mark.parametrize("stopped", [False, True], ids=["return", "stop"])
 
 
 @STOPS
-@pytest.mark.parametrize("form", ["with guard() as g: g.callback(leave.set); body()", "decorated", "on_exit(leave.set); body()"])
-def test_a_callback_releases_non_daemon_threads(form: str, stopped: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    "form", ["with guard() as g: g.callback(leave.set); body()", "decorated", "on_exit(leave.set); body()"]
+)
+def test_a_callback_releases_non_daemon_threads(form: str, stopped: bool) -> None:
     """A non-daemon thread that waits for a callback ends, after a stop and after a normal return, whatever the form."""
     code = "@guard\ndef main(): on_exit(leave.set); body()\nmain()" if form == "decorated" else form
     ended = run(
@@ -35,7 +36,7 @@ def body():
 
 
 @STOPS
-def test_callbacks_registered_from_threads_run(stopped: bool) -> None:  # noqa: FBT001
+def test_callbacks_registered_from_threads_run(stopped: bool) -> None:
     """`on_exit` in any thread registers on main's guard; each callback runs once."""
     ended = run(
         f"""
@@ -56,13 +57,14 @@ main()
 
 
 @STOPS
-def test_wait_wakes_all_threads(stopped: bool) -> None:  # noqa: FBT001
+def test_wait_wakes_all_threads(stopped: bool) -> None:
     """Fifty threads in `g.wait` or `g.sleep` all wake when the stop comes, or when main returns."""
     ended = run(
         f"""
 woken = []
 with guard(grace=20) as g:
-    threads = [threading.Thread(target=lambda n: woken.append(g.wait() if n % 2 else not g.sleep(600)), args=[n]) for n in range(50)]
+    def wake(n): woken.append(g.wait() if n % 2 else not g.sleep(600))
+    threads = [threading.Thread(target=wake, args=[n]) for n in range(50)]
     for thread in threads: thread.start()
     @g.callback
     def _():
@@ -78,7 +80,7 @@ with guard(grace=20) as g:
 
 @STOPS
 @pytest.mark.parametrize("form", ["@guard", ""], ids=["decorated", "on_exit only"])
-def test_threads_and_executors_started_in_callbacks_work(form: str, stopped: bool) -> None:  # noqa: FBT001
+def test_threads_and_executors_started_in_callbacks_work(form: str, stopped: bool) -> None:
     """A callback may start threads, timers, executors and an event loop with `to_thread`."""
     if not form and (3, 12) <= sys.version_info < (3, 12, 3):
         pytest.skip("CPython refuses new threads from the end of the main module on (gh-113964)")
@@ -136,7 +138,7 @@ POOLS = {
 
 @pytest.mark.parametrize("code", POOLS.values(), ids=POOLS)
 def test_executor_patterns_end_inside_the_grace_period(code: str) -> None:
-    """Workers that look at `g.stopping` or `g.sleep`, and a pool that is shut down: the program ends long before the SIGKILL."""
+    """Workers that look at `g.stopping` or `g.sleep`, and a pool that is shut down: the program ends before the SIGKILL."""
     ended = run(
         f"""
 from concurrent.futures import ThreadPoolExecutor
@@ -182,8 +184,8 @@ def test_request_stop_from_a_thread_stops_main() -> None:
 def main():
     g = current_guard()
     on_exit(print, "callback", flush=True)
-    threading.Thread(target=g.request_stop, args=["disk full"], kwargs={"status": 3}).start()
     ready()
+    threading.Thread(target=g.request_stop, args=["disk full"], kwargs={"status": 3}).start()
     time.sleep(60)
 main()
 """
