@@ -16,7 +16,7 @@ from support import child, wait_until
 
 PROGRAM = """
 def fail(): raise ValueError("callback failed")
-@guard(grace=2)
+@guard(grace=4)
 def main():
     {logging}
     on_exit(open({marker!r}, "a").write, "last ")
@@ -96,7 +96,7 @@ def test_cleanup_does_not_depend_on_stderr(
     output: Callable[[], AbstractContextManager[int]], logging: str, signum: int, tmp_path: Path
 ) -> None:
     """With stderr closed, full, hung up or failing, with or without logging on it: all callbacks run, the status is right."""
-    if signum == signal.SIGINT and logging == LOGGING["noisy"]:
+    if signum == signal.SIGINT and logging != LOGGING["plain"]:
         pytest.skip("the signal makes no difference here, and each takes its grace period")
     marker = str(tmp_path / "marker")
     code = PROGRAM.format(marker=marker, logging=logging, ready="ready()")
