@@ -46,9 +46,9 @@ class Child:
 
     def __init__(self, supervisor: Supervisor, inner: _policy.Child, pidfd: int) -> None:
         assert inner.pid is not None
-        self.name = inner.name
+        self.name: str = inner.name
         self.pid: int = inner.pid
-        self.started = time.monotonic()
+        self.started: float = time.monotonic()
         self.inner = inner
         self.pidfd = pidfd
         self._supervisor = supervisor
