@@ -259,7 +259,9 @@ class Attempt:
         world, began = self.world, self.world.began
         self._expect(len(set(began)) == len(began), f"a callback ran twice: {began}")
         lost = set(world.acknowledged) - set(began)
-        self._expect(not lost, f"acknowledged and never run: {sorted(lost)}, ran: {began}")
+        # The callback in progress is what a second press interrupts, perhaps before its first line.
+        spared = 1 if self.insist else 0
+        self._expect(len(lost) <= spared, f"acknowledged and never run: {sorted(lost)}, ran: {began}")
         self._expect(began == _lifo(self.scenario, began), f"not last in, first out: {began}")
         if not self.insist:
             self._expect(world.finished == began, f"cut short: began {began}, finished {world.finished}")

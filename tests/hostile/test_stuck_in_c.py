@@ -148,7 +148,7 @@ PLACES = {
     "callback": ("on_exit(hold_for_ever)", "ready()\n    time.sleep(60)"),
     "finally": (
         "on_exit(print, 'never')",
-        "ready()\n    try: time.sleep(60)\n    finally: hold_for_ever()",
+        "try:\n        ready(); time.sleep(60)\n    finally: hold_for_ever()",
     ),
 }
 
