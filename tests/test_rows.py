@@ -542,8 +542,7 @@ def numbers():
     yield got
 g = numbers(); print(next(g), g.send(5), list(g))
 g = numbers(); next(g); g.close()
-ready()
-for _ in numbers(): time.sleep(60)
+for _ in numbers(): ready(); time.sleep(60)
 """
     with child(code) as started:
         before = list(started.out)
