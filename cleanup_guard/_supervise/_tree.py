@@ -14,7 +14,7 @@ if sys.platform != "linux":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class Process:
@@ -99,15 +99,49 @@ def members(group: int) -> list[Process]:
     return [process for process in everybody() if process.group == group and process.alive]
 
 
-class Birth:
-    """Tells who was started after an instant, by the same clock that /proc uses."""
+NEWBORN = 1.0
+"""Seconds for which a process may still miss what it is told: CPython forgets signals that reach a child in its fork (H40)."""
+
+
+class Told:
+    """Who has been told to stop. Once is enough, and twice is too much, but for those who were told at their birth."""
 
     def __init__(self) -> None:
+        self._keys: set[tuple[int, int]] = set()
+        self._at_birth: dict[tuple[int, int], int] = {}
+        self._ticks = os.sysconf("SC_CLK_TCK")
+        self._began: int | None = None
+
+    def begin(self) -> None:
+        """The stop begins, unless it has begun: who is started from now on is young."""
+        if self._began is None:
+            self._began = self._now()
+
+    def is_due(self, process: Process, *, young: bool) -> bool:
+        """Whether a process is to be told: it has not been, and it is not young, or the young are to be told, too."""
+        if process.key in self._keys:
+            return False
+        return young or self._began is None or process.started <= self._began
+
+    def note(self, processes: Iterable[Process], signum: int) -> None:
+        """These are being told now."""
+        grown = self._now() - int(NEWBORN * self._ticks)
+        for process in processes:
+            self._keys.add(process.key)
+            if process.started >= grown:
+                self._at_birth[process.key] = signum
+
+    def at_birth(self, processes: Iterable[Process]) -> list[tuple[int, int]]:
+        """(pid, signal) of those among these who were told at their birth; each is named once."""
+        named = [
+            (process.pid, self._at_birth[process.key])
+            for process in processes
+            if process.key in self._at_birth
+        ]
+        self._at_birth.clear()
+        return named
+
+    def _now(self) -> int:
         import time
 
-        ticks = os.sysconf("SC_CLK_TCK")
-        self.now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ticks)
-
-    def before(self, process: Process) -> bool:
-        """Whether this instant was before the process's start."""
-        return process.started > self.now
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * self._ticks)  # the clock of `Process.started`

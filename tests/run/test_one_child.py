@@ -283,6 +283,35 @@ def test_repeated_stops_change_nothing() -> None:
         assert run.out[1:] == ["stopped by SIGTERM", "cleaned up"]
 
 
+BORN_DEAF = """\
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+heard = 0
+def stop(signum, frame):
+    global heard
+    heard += 1
+    if heard == 2:
+        os.write(1, b"cleaned up\\n")
+        os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+if os.fork() == 0:
+    os.write(1, f"ready {os.getpid()}\\n".encode())
+    os.kill(os.getppid(), signal.SIGUSR1)
+    while True:
+        signal.pause()
+signal.sigwait([signal.SIGUSR1])
+os.kill(os.getppid(), signal.SIGTERM)
+os.wait()
+"""
+
+
+def test_who_missed_the_stop_at_its_birth_is_told_again() -> None:
+    """CPython forgets signals that reach a forked child before it runs: such a child is asked twice, not killed."""
+    with running("--", *python(BORN_DEAF)) as run:
+        status = run.end()
+        assert (run.out[1:], status) == (["cleaned up"], 0), run.err
+
+
 def test_ctrl_c_again_ends_the_patience() -> None:
     """A second SIGINT, more than a second later, kills at once what the first only asked."""
     with running("--grace", "60", "--on-exit", "echo good bye", "--", *python(STUBBORN)) as run:
