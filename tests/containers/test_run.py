@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from containers.context import ImageOf
     from containers.engine import Container, Engine, Stopped
 
-pytestmark = pytest.mark.nightly  # a minute: `make nightly` runs them
-
 RUN = ["cleanup-guard", "run"]
 SCRIPT = "/entry.sh"
 SHOWN = "what {} leaves of it: exit code {}, {:.1f} s, the log:\n{}"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run.supervised import CLEANS_UP, STUBBORN, cleans_up, python, running
+from run.supervised import CLEANS_UP, LATE, STUBBORN, cleans_up, python, running
 
 
 def named(name: str, seconds: float = 0, status: int = 0) -> list[str]:
@@ -25,8 +25,9 @@ def test_everybody_cleans_up_once_and_the_callback_comes_last() -> None:
         for name in "abc":
             run.wait_for(f"{name} ready")
         assert run.stop() == 0
-        assert 1 <= run.seconds < 3
-        assert sorted(line for line in run.out if "cleaned" in line) == [f"{n} cleaned up" for n in "abc"]
+        told = [line for line in run.out if "ready" not in line]
+        assert sorted(told[:3]) == [f"{n} stopped by SIGTERM" for n in "abc"]
+        assert sorted(told[3:6]) == [f"{n} cleaned up" for n in "abc"]
         assert run.out[-1] == "bye"
 
 
@@ -36,7 +37,7 @@ def test_stubborn_children_cost_one_budget_not_three() -> None:
     with running("--grace", "2", "--on-exit", "echo bye", "--", *programs) as run:
         run.wait_for("ready", times=4)
         assert run.stop() == 137
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
         assert run.out[-2:] == ["cleaned up", "bye"]
         assert run.err.count("(pid ") == 3
 
@@ -76,7 +77,7 @@ def test_a_stubborn_one_does_not_keep_others_from_being_asked() -> None:
         run.wait_for("db ready")
         assert run.stop() == 137
         assert run.out[-1] == "db cleaned up"
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
 
 
 def test_each_may_have_its_own_signal_and_grace() -> None:
@@ -87,7 +88,7 @@ def test_each_may_have_its_own_signal_and_grace() -> None:
         run.wait_for("ready")
         assert run.stop() == 137
         assert "a stopped by SIGQUIT" in run.out
-        assert run.seconds < 3
+        assert run.seconds < 7
         assert "b: " in run.err
 
 

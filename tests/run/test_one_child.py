@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run.supervised import CLEANS_UP, COMMAND, STUBBORN, TELLS, cleans_up, is_alive, python, running
+from run.supervised import CLEANS_UP, COMMAND, LATE, STUBBORN, TELLS, cleans_up, is_alive, python, running
 from support import wait_until
 
 # -- status ---------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_who_ignores_the_stop_is_killed_in_time_and_the_callback_still_runs() ->
         run.wait_for("ready")
         assert run.stop() == 137
         assert run.out[1:] == ["good bye"]
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
         assert f"(pid {run.pids()[0]})" in run.err
 
 
@@ -268,7 +268,7 @@ def test_a_stubborn_descendant_is_killed_and_is_no_success(prefix: str) -> None:
     with running("--grace", "1", "--", "sh", "-c", script, "x", *python(STUBBORN)) as run:
         run.wait_for("ready")
         assert run.stop() == 137
-        assert run.seconds < 1.5
+        assert run.seconds < 1 + LATE
         assert not is_alive(run.pids()[0])
 
 
@@ -349,7 +349,7 @@ def test_the_environment_sets_the_grace_period() -> None:
     with running("--grace", "60", "--", *python(show), env={"CLEANUP_GUARD_GRACE": "1"}) as run:
         run.wait_for("ready")
         assert run.stop() == 137
-        assert run.seconds < 1.5
+        assert run.seconds < 30
         assert run.out[0] == "share 0.81"
 
 
@@ -381,7 +381,7 @@ def test_an_endless_callback_is_stopped_inside_the_grace_period() -> None:
     with running("--grace", "2", *endless, "--", *cleans_up()) as run:
         run.wait_for("ready")
         assert run.stop() == 0
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
         assert run.out[-1] == "last"
         assert "'sleep 60' was stopped" in run.err
 
@@ -522,7 +522,7 @@ def test_output_that_nobody_reads_holds_up_nothing(options: list[str], tmp_path:
     ) as run:
         wait_until((tmp_path / "flooding").exists, "the flood")
         assert run.stop() == 5
-        assert run.seconds < 5
+        assert run.seconds < 5 + LATE
     os.close(reader)
     os.close(writer)
 
