@@ -177,3 +177,9 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def blocks_term(status: Path) -> bool:
+    """Whether a /proc/PID/status says that SIGTERM is blocked."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith("SigBlk"))
+    return bool(int(line.split()[1], 16) & 1 << signal.SIGTERM - 1)

@@ -6,10 +6,22 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from run.supervised import CLEANS_UP, COMMAND, LATE, STUBBORN, TELLS, cleans_up, is_alive, python, running
+from run.supervised import (
+    CLEANS_UP,
+    COMMAND,
+    LATE,
+    STUBBORN,
+    TELLS,
+    blocks_term,
+    cleans_up,
+    is_alive,
+    python,
+    running,
+)
 from support import wait_until
 
 # -- status ---------------------------------------------------------------------------------------------------
@@ -446,6 +458,18 @@ def test_a_stop_before_the_start_is_not_lost() -> None:
     with running("--on-exit", "echo good bye", "--", *cleans_up(), preexec_fn=_term_is_pending) as run:
         assert run.end() == 143
         assert run.out == ["good bye"]
+
+
+def test_a_stop_while_python_starts_is_not_lost() -> None:
+    """What the README advises: `env --block-signal=TERM` keeps a stop from the first instruction on until we can take it."""
+    wrapper = ["env", "--block-signal=TERM"]
+    if subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("env has no --block-signal here: GNU coreutils 8.31 or newer has")
+    for _ in range(5):
+        with running("--on-exit", "echo good bye", "--", "sleep", "60", wrapper=wrapper) as run:
+            wait_until(partial(blocks_term, Path(f"/proc/{run.pid}/status")), "env to block it")
+            assert run.stop() == 143
+            assert run.out == ["good bye"]
 
 
 def test_the_working_directory_is_not_pinned(tmp_path: Path) -> None:
