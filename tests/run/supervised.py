@@ -22,6 +22,8 @@ SIGTERM = signal.SIGTERM  # `Run` has a method named signal
 
 COMMAND = [sys.executable, "-m", "cleanup_guard", "run"]
 
+# They sleep in turns, because a signal that comes right before `signal.pause()` is not answered until the next one comes.
+
 CLEANS_UP = r"""\
 import os, signal, sys, time
 def stop(signum, frame):
@@ -33,20 +35,20 @@ for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
     signal.signal(each, stop)
 print(f"ready {os.getpid()}", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.1)
 """
 
 STUBBORN = """\
-import os, signal
+import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 print(f"ready {os.getpid()}", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.1)
 """
 
 TELLS = r"""\
-import os, signal
+import os, signal, time
 def tell(signum, frame):
     os.write(1, f"got {signum}\n".encode())
 for each in signal.valid_signals() - {9, 19, 17, 11, 13}:
@@ -56,7 +58,7 @@ for each in signal.valid_signals() - {9, 19, 17, 11, 13}:
         pass
 print(f"ready {os.getpid()}", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.1)
 """
 
 

@@ -296,7 +296,7 @@ def test_repeated_stops_change_nothing() -> None:
 
 
 BORN_DEAF = """\
-import os, signal
+import os, signal, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 heard = 0
 def stop(signum, frame):
@@ -310,7 +310,7 @@ if os.fork() == 0:
     os.write(1, f"ready {os.getpid()}\\n".encode())
     os.kill(os.getppid(), signal.SIGUSR1)
     while True:
-        signal.pause()
+        time.sleep(0.1)
 signal.sigwait([signal.SIGUSR1])
 os.kill(os.getppid(), signal.SIGTERM)
 os.wait()

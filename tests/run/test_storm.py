@@ -30,7 +30,7 @@ def node(depth):
                     os.setsid()
                 os.write(1, f"deaf {os.getpid()}\\n".encode())
                 while True:
-                    signal.pause()
+                    time.sleep(0.1)
             if kind != "fork":
                 os.setsid()
             if kind == "daemon" and os.fork():
@@ -41,7 +41,7 @@ def node(depth):
             node(depth - 1)
     os.write(1, f"began {os.getpid()}\\n".encode())
     while True:
-        signal.pause()
+        time.sleep(0.1)
 def stop(signum, frame):
     signal.signal(signal.SIGTERM, lambda *_: None)
     end = time.monotonic() + pick.random() / 2
