@@ -7,8 +7,9 @@ Rules:
 1. One budget. Draining, asking, SIGKILL and callbacks are slices of one grace period, which ends before the platform's.
 2. Children that do not depend on each other are asked together. One that another comes `after` is asked when that one is
    gone, or when its turn has come anyway: a stubborn child must not cost its neighbours their time to clean up.
-3. A process is told to stop once. One that was started after the stop is somebody's cleanup: it is told late. One that was
-   told right after its birth may have missed it, and is told again.
+3. A process is told to stop once: a handler that raises would be raised out of its cleanup by a second time. One that was
+   started after the stop is somebody's cleanup: it is told late. One that was told in its fork may have missed it, and is
+   told again at half time, for lack of anything better than SIGKILL.
 4. Nobody is killed before the time for asking is over, unless its own grace or a person says so.
 5. Who had to be killed is never reported as 0.
 """
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
             ...
 
         def remind(self) -> None:
-            """Tell those once more to stop that were told right after their birth, and may have missed it."""
+            """Tell those once more to stop that were told right after they were forked, and may have missed it."""
             ...
 
         def kill(self, child: Child) -> None:
@@ -66,9 +67,6 @@ SIGINT, SIGKILL, SIGTERM = 2, 9, 15
 
 DUPLICATE = 1.0
 """Seconds within which a repeated stop is the same one."""
-
-REMIND = 2.0
-"""Seconds after which those are told again who were told right after their birth; sooner if half of the time is over."""
 
 AGAIN = 0.25
 """Seconds between two looks at processes that do not report to us, once a stop has begun."""
@@ -325,7 +323,7 @@ class Policy:
     def _remind(self, now: float) -> float:
         if self._reminded:
             return inf
-        at = min(self._ask_from + REMIND, self._middle(self._ask_from))
+        at = self._middle(self._ask_from)
         if now < at:
             return at
         self._reminded = True

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 class Process:
     """One line of /proc/PID/stat: what of it matters here."""
 
-    __slots__ = ("group", "name", "parent", "pid", "started", "state")
+    __slots__ = ("executed", "group", "name", "parent", "pid", "started", "state")
 
-    def __init__(self, *, pid: int, name: str, state: str, parent: int, group: int, started: int) -> None:
+    def __init__(
+        self, *, pid: int, name: str, state: str, parent: int, group: int, executed: bool, started: int
+    ) -> None:
         self.pid = pid
         self.name = name
         self.state = state
         self.parent = parent
         self.group = group
+        self.executed = executed  # a program since it was forked
         self.started = started
 
     def __repr__(self) -> str:
@@ -62,6 +65,7 @@ def look(pid: int) -> Process | None:
         state=fields[0],
         parent=int(fields[1]),
         group=int(fields[2]),
+        executed=not int(fields[6]) & PF_FORKNOEXEC,
         started=int(fields[19]),
     )
 
@@ -99,12 +103,15 @@ def members(group: int) -> list[Process]:
     return [process for process in everybody() if process.group == group and process.alive]
 
 
-NEWBORN = 1.0
-"""Seconds for which a process may still miss what it is told: CPython forgets signals that reach a child in its fork (H40)."""
+PF_FORKNOEXEC = 0x40
+"""A flag of /proc/PID/stat: forked, and no program executed since."""
+
+NEWBORN = 0.1
+"""Seconds for which a fork may still miss what it is told: CPython forgets signals that reach a child in its fork (H40)."""
 
 
 class Told:
-    """Who has been told to stop. Once is enough, and twice is too much, but for those who were told at their birth."""
+    """Who has been told to stop. Twice may cost a cleanup, so once is enough, but for those who may have missed it in their fork."""
 
     def __init__(self) -> None:
         self._keys: set[tuple[int, int]] = set()
@@ -128,7 +135,7 @@ class Told:
         grown = self._now() - int(NEWBORN * self._ticks)
         for process in processes:
             self._keys.add(process.key)
-            if process.started >= grown:
+            if process.started >= grown and not process.executed:
                 self._at_birth[process.key] = signum
 
     def at_birth(self, processes: Iterable[Process]) -> list[tuple[int, int]]:
