@@ -111,7 +111,7 @@ NEWBORN = 0.1
 
 
 class Told:
-    """Who has been told to stop. Twice may cost a cleanup, so once is enough, but for those who may have missed it in their fork."""
+    """Who has been told to stop. A second time may cost a cleanup, so it is kept for those who may have missed the first."""
 
     def __init__(self) -> None:
         self._keys: set[tuple[int, int]] = set()
