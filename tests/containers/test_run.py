@@ -98,7 +98,7 @@ def test_a_deaf_program_is_killed_in_time(engine: Engine, several_image: str, tm
     assert "!!!Clean up!!! one" in stopped.logs
     assert (tmp_path / "one").read_text() == "result"
     assert stopped.exit_code == 137
-    assert stopped.seconds < 18
+    assert stopped.seconds < 12
     assert "killed" in stopped.logs
     assert "two: " in stopped.logs  # its name on the command line
 
