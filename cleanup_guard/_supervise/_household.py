@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SIGKILL, SIGCONT = 9, 18
 
+LONGEST_WAIT = 3600.0
+"""Seconds after which a wait is begun anew: poll(2) takes no more than 24 days at once."""
+
 LOST = 255
 """The status of a child that somebody else has reaped."""
 

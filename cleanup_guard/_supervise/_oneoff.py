@@ -15,7 +15,7 @@ from math import inf
 
 from cleanup_guard._clock import DEFAULT_GRACE, seconds
 from cleanup_guard._guard import current_guard
-from cleanup_guard._supervise._household import peek, reap, signal_group
+from cleanup_guard._supervise._household import LONGEST_WAIT, peek, reap, signal_group
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 from cleanup_guard._supervise._tree import descendants, members
 
@@ -111,7 +111,8 @@ def run(
     Raises:
         subprocess.CalledProcessError: `check` was given and it failed.
         subprocess.TimeoutExpired: it took longer than `timeout`.
-        FileNotFoundError, PermissionError: there is no such program, or it cannot be executed.
+        FileNotFoundError, PermissionError: there is no such program, or it cannot be executed; or so with `cwd`.
+        NotADirectoryError: `cwd` is none.
         ValueError, TypeError: the arguments make no sense.
     """
     if isinstance(args, (str, bytes)):
@@ -174,6 +175,8 @@ class Conversation:
     ) -> None:
         """Start the child with its pipes."""
         environ = os.environ if env is None else env
+        if cwd is not None:
+            os.stat(os.path.join(cwd, "."))  # raises what `chdir` would, which the child could only print
         file = find(self._words[0], environ.get("PATH"), cwd)
         argv = self._words
         if cwd is not None:
@@ -255,7 +258,7 @@ class Conversation:
             left = limit - time.monotonic()
             if left <= 0:
                 return False
-            for key, _ in self._selector.select(None if left == inf else left):
+            for key, _ in self._selector.select(None if left == inf else min(left, LONGEST_WAIT)):
                 if key.data is self._pidfd or key.data is None:
                     self._end_or_feed(key.fd)
                 else:

@@ -130,8 +130,16 @@ def fork_spawn(
     Raises:
         CannotStart: the system could not execute it.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        reader, writer = os.pipe()
+    except OSError as error:
+        raise _explain(file, error) from None
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        raise _explain(file, error) from None
     if pid == 0:
         _become(file, argv, environ, dup, mask, set(keep_ignored), prepare, writer)
     os.close(writer)

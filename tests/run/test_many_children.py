@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from run.supervised import CLEANS_UP, LATE, STUBBORN, cleans_up, python, running
+from support import wait_until
 
 
 def named(name: str, seconds: float = 0, status: int = 0) -> list[str]:
@@ -124,6 +127,19 @@ def test_labelled_lines_are_whole() -> None:
         ]
         assert len(run.out) == 1002
         assert sorted(run.err.splitlines()) == ["a  | A err", "bb | B err"]
+
+
+def test_labelled_lines_wait_for_room() -> None:
+    """--prefix into a pipe that somebody has made non-blocking, and reads late: not a line is lost."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb") as pipe, running("--prefix", "--", "seq", "50000", stdout=writer) as run:
+        full = select.poll()
+        full.register(writer, select.POLLOUT)
+        wait_until(lambda: not full.poll(0), "the pipe to be full")
+        os.close(writer)
+        assert pipe.read().splitlines() == [b"seq | %d" % number for number in range(1, 50001)]
+        assert run.end() == 0
 
 
 def test_a_stop_while_children_are_started_is_not_lost() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from run.supervised import (
@@ -23,6 +26,8 @@ from run.supervised import (
     running,
 )
 from support import wait_until
+
+from cleanup_guard._supervise._spawn import CannotStart, fork_spawn
 
 # -- status ---------------------------------------------------------------------------------------------------
 
@@ -485,6 +490,23 @@ def test_a_stop_before_the_start_is_not_lost() -> None:
         assert run.out == ["good bye"]
 
 
+def _hangup_is_pending_and_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize(
+    ("words", "pending"),
+    [(["--rewrite", "TERM:0"], _term_is_pending), (["--stop-on", "HUP"], _hangup_is_pending_and_ignored)],
+)
+def test_a_stop_that_does_not_count_starts_everybody(words: list[str], pending: Callable[[], None]) -> None:
+    """Pending when we start, but rewritten to nothing, or ignored by our caller: the child runs as if there were none."""
+    with running(*words, "--", "echo", "ran", preexec_fn=pending) as run:
+        assert run.end() == 0
+        assert run.out == ["ran"]
+
+
 def test_a_stop_while_python_starts_is_not_lost() -> None:
     """What the README advises: `env --block-signal=TERM` keeps a stop from the first instruction on until we can take it."""
     wrapper = ["env", "--block-signal=TERM"]
@@ -495,6 +517,21 @@ def test_a_stop_while_python_starts_is_not_lost() -> None:
             wait_until(partial(blocks_term, Path(f"/proc/{run.pid}/status")), "env to block it")
             assert run.stop() == 143
             assert run.out == ["good bye"]
+
+
+def test_no_process_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no process or descriptor left: said as any other failed start, and nothing stays open."""
+
+    def refuse() -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = os.listdir("/proc/self/fd")
+    for call in ("fork", "pipe"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, refuse)
+            with pytest.raises(CannotStart, match="temporarily unavailable"):
+                fork_spawn("/bin/true", ["true"], {}, prepare=lambda: None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_working_directory_is_not_pinned(tmp_path: Path) -> None:
