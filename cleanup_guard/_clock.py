@@ -98,6 +98,11 @@ class Budget:
         """When the C-level timer ends a process whose interpreter cannot run any more."""
         return inf if self.grace is None else self.began + self.grace - self.margin / 2
 
+    @property
+    def last_moment(self) -> float:
+        """When it ends one whose interpreter does run and is busy ending itself: with another status, but in time."""
+        return inf if self.grace is None else self.began + self.grace - self.margin / 8
+
     def remaining(self, now: float) -> float | None:
         """Seconds until the callback in progress would be interrupted; None without a limit, never negative."""
         if self.grace is None:

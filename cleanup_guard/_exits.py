@@ -226,6 +226,7 @@ class LastWord:
 
 def end_process(process: Process, stop: Stop, event: DeadlineReached | None) -> None:
     """End the process from the watcher, with a report if it is overdue: main is stuck and nobody else will. Never returns."""
+    process.postpone_last_resort()
     # What waits for others must leave time for the exit, or the last resort comes first, with its own status.
     patience = min(DRAIN, max(0.0, stop.budget.last_resort - process.clock()) / 4)
     if event is not None:

@@ -224,6 +224,18 @@ class Process:
         except (OSError, RuntimeError, ValueError):
             pass  # no descriptor left: the watcher's deadline still stands
 
+    def postpone_last_resort(self) -> None:
+        """Python runs and is about to end the process itself, with the right status: let it, if that takes a moment longer."""
+        stop = self.stop
+        fd = self._devnull if self.stderr is None else (self.stderr.safe_fileno() or self._devnull)
+        if stop is None or stop.budget.grace is None or fd is None:
+            return
+        left = max(0.001, stop.budget.last_moment - self.clock())
+        try:
+            faulthandler.dump_traceback_later(left, exit=True, file=fd)
+        except (OSError, RuntimeError, ValueError):
+            pass  # the earlier one still stands
+
     def disarm(self) -> None:
         """Take the last resort back, if it is ours."""
         if self.stderr is not None:

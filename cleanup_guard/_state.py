@@ -77,6 +77,7 @@ TABLE: dict[State, dict[Move, State]] = {
         Move.ENTER: State.CLEANING,
         Move.STOP: State.CLEANING,
         Move.RAISE: State.CLEANING,
+        Move.SWALLOW: State.CLEANING,  # the handler decided it while the watcher took over
         Move.LEAVE: State.CLEANING,
         Move.TAKE_OVER: State.CLEANING,
         Move.NEXT: State.UNWINDING,
@@ -86,6 +87,7 @@ TABLE: dict[State, dict[Move, State]] = {
     State.DONE: {
         Move.ENTER: State.RUNNING,
         Move.STOP: State.DONE,
+        Move.TAKE_OVER: State.DONE,  # the watcher decided it while main came back and cleaned up
         Move.FORGET: State.IDLE,
     },
 }

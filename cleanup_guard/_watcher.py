@@ -310,6 +310,8 @@ class Watcher:
 
         process = self.process
         process.machine.fire(Move.TAKE_OVER)
+        if process.machine.state is State.DONE:
+            return  # main was quicker
         process.reporter().emit(TookOver(seconds=now - stop.budget.began))
         runner = threading.Thread(
             target=run_everything, args=(process,), name="cleanup_guard take-over", daemon=True

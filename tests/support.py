@@ -36,6 +36,10 @@ CLEAN = {
 """The environment of children: nothing that changes how they buffer or how long they may take."""
 
 
+COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""The environment of what is measured: an installed package is compiled once, not at every start."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended.

@@ -82,7 +82,8 @@ def singles(scenario: str, step: int) -> Iterator[Plan]:
 def pairs(scenario: str, number: int) -> Iterator[Plan]:
     """Plans that draw so many pairs, for all combinations of the two signals, and with presses that insist."""
     combinations = [(first, second, False) for first in SIGNALS for second in SIGNALS]
-    combinations.append((signal.SIGINT, signal.SIGINT, True))
+    # `handler` presses Ctrl-C itself, and the third press ends the process.
+    combinations.append((signal.SIGINT, signal.SIGINT, scenario != "handler"))
     for index, (first, second, insist) in enumerate(combinations):
         share = max(1, number // len(combinations))
         yield Plan(scenario, first, second, start=index, pairs=share, seed=SEED * 100 + index, insist=insist)

@@ -61,7 +61,7 @@ def test_a_broken_environment(text: str) -> None:
 def test_the_shares_are_in_order(grace: float, began: float) -> None:
     """Hooks, stuck, force, take-over, interrupt, end and last resort follow each other, all before the platform's SIGKILL."""
     budget = Budget(grace, began)
-    instants = [began, *map(budget.at, SHARES), budget.last_resort, began + grace]
+    instants = [began, *map(budget.at, SHARES), budget.last_resort, budget.last_moment, began + grace]
     assert all(earlier <= later for earlier, later in pairwise(instants))
     assert budget.end == budget.at(1.0)
 
@@ -80,7 +80,7 @@ def test_no_limit() -> None:
     """Without a grace period nothing is ever due."""
     budget = Budget(None, 5.0)
     assert {budget.at(share) for share in SHARES} == {inf}
-    assert budget.last_resort == inf
+    assert budget.last_resort == budget.last_moment == inf
     assert budget.remaining(1e9) is None
     assert budget.callback_limit(7.0, None) == inf
     assert budget.callback_limit(7.0, 2.0) == 9.0

@@ -532,6 +532,26 @@ def test_unregister_undoes_on_exit() -> None:
     )
 
 
+def test_the_last_resort_waits_for_an_end_under_way() -> None:
+    """The C-level timer is put off once more when the process ends itself: a slow machine does not change the status."""
+    code = """
+import faulthandler
+later = faulthandler.dump_traceback_later
+def tell(left, **options):
+    os.write(1, b"armed\\n")
+    later(left, **options)
+faulthandler.dump_traceback_later = tell
+def stubborn():
+    while True:
+        try: time.sleep(60)
+        except BaseException: pass
+with guard(grace=4) as g:
+    g.callback(stubborn); ready(); time.sleep(60)
+"""
+    ended = run(code, TERM)
+    assert (ended.status, ended.out) == (143, ["armed", "armed"])
+
+
 def test_generators() -> None:
     """A guarded generator cleans up when it is exhausted, closed, or stopped, not before."""
     code = """
@@ -542,8 +562,7 @@ def numbers():
     yield got
 g = numbers(); print(next(g), g.send(5), list(g))
 g = numbers(); next(g); g.close()
-ready()
-for _ in numbers(): time.sleep(60)
+for _ in numbers(): ready(); time.sleep(60)
 """
     with child(code) as started:
         before = list(started.out)

@@ -120,7 +120,7 @@ class Command:
 
     def _start(self, files: Sequence[str]) -> None:
         for child, file in zip(self.options.children, files, strict=True):
-            if _signal.sigpending() & self.options.stop_signals:
+            if self._told_to_stop():
                 break  # nobody who has not begun owes a cleanup
             try:
                 child.pid = self._spawn(child, file)
@@ -132,6 +132,15 @@ class Command:
         if self.labels is not None:
             self.labels.start()
         os.chdir("/")  # whoever wants to unmount where we were started may
+
+    def _told_to_stop(self) -> bool:
+        """Whether a stop has arrived that counts. One that is pending may not: it may be hushed, or rewritten to nothing."""
+        while self.policy.budget is None:
+            info = _signal.sigtimedwait(self._awaited & self.options.stop_signals, 0)
+            if info is None:
+                return False
+            self._take(info)
+        return True
 
     def _spawn(self, child: Child, file: str) -> int:
         environ = self._environ(child)
@@ -182,8 +191,10 @@ class Command:
         info = (
             _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
         )
-        if info is None:
-            return
+        if info is not None:
+            self._take(info)
+
+    def _take(self, info: _signal.struct_siginfo) -> None:
         if info.si_signo == _signal.SIGCHLD:
             self._reap()
         elif not self._hushed(info.si_signo, info.si_code):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cleanup_guard._supervise._tree import Birth, Process, descendants
+from cleanup_guard._supervise._tree import Process, Told, descendants
 
 if sys.platform != "linux":
     raise NotImplementedError("supervising children needs Linux")
@@ -31,8 +31,7 @@ class Family:
         self.killed: list[Process] = []
         self.childless = False
         self.me = os.getpid()
-        self._told: set[tuple[int, int]] = set()
-        self._born: Birth | None = None
+        self._told = Told()
         self._seen: list[Process] | None = None
 
     # -- reaping --------------------------------------------------------------------------------------------------------
@@ -83,10 +82,12 @@ class Family:
 
     def send(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        if child.sent is not None and self._born is None:
-            self._born = Birth()
-        if to_group and child.sent is not None:
-            self._told.update(process.key for process in self._descendants if process.group == child.pid)
+        if child.sent is not None:
+            self._told.begin()
+            if to_group:
+                self._told.note(
+                    self._group(child), signum
+                )  # the child itself was not forked but spawned: it misses nothing
         target = -child.pid if to_group else child.pid
         _kill(target, signum)
         if child.sent is not None:
@@ -99,14 +100,15 @@ class Family:
         self._tell(self._strays(), signum, young=young)
 
     def _tell(self, processes: list[Process], signum: int, *, young: bool) -> None:
-        for process in processes:
-            if process.key in self._told or (
-                not young and self._born is not None and self._born.before(process)
-            ):
-                continue
-            self._told.add(process.key)
+        due = [process for process in processes if self._told.is_due(process, young=young)]
+        self._told.note(due, signum)
+        for process in due:
             _kill(process.pid, signum)
             _kill(process.pid, SIGCONT)
+
+    def remind(self) -> None:
+        for pid, signum in self._told.at_birth(self._descendants):
+            _kill(pid, signum)
 
     def kill(self, child: Child) -> None:
         assert child.pid is not None

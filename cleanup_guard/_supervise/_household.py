@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cleanup_guard._supervise._tree import Birth, Process, members
+from cleanup_guard._supervise._tree import Process, Told, everybody, members
 
 if sys.platform != "linux":
     raise NotImplementedError("supervising children needs Linux")
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cleanup_guard._supervise._policy import Child
 
 SIGKILL, SIGCONT = 9, 18
+
+LONGEST_WAIT = 3600.0
+"""Seconds after which a wait is begun anew: poll(2) takes no more than 24 days at once."""
 
 LOST = 255
 """The status of a child that somebody else has reaped."""
@@ -58,8 +61,8 @@ class Household:
 
     def __init__(self) -> None:
         self.killed: list[str] = []
-        self._told: set[tuple[int, int]] = set()
-        self._born: Birth | None = None
+        self._told = Told()
+        self._told_groups: set[int] = set()
 
     def _rest(self, child: Child) -> list[Process]:
         return [process for process in members(child.pid or -1) if process.pid != child.pid]
@@ -72,10 +75,11 @@ class Household:
 
     def send(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        if child.sent is not None and self._born is None:
-            self._born = Birth()
-        if to_group:
-            self._told.update(process.key for process in self._rest(child))
+        if child.sent is not None:
+            self._told.begin()
+            self._told_groups.add(child.pid)
+            if to_group:
+                self._told.note(self._rest(child), signum)
         self._signal(child.pid, signum, to_group=to_group)
         if child.sent is not None:
             self._signal(child.pid, SIGCONT, to_group=to_group)
@@ -91,14 +95,16 @@ class Household:
             pass  # gone, or running as somebody else
 
     def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
-        for process in self._rest(child):
-            if process.key in self._told or (
-                not young and self._born is not None and self._born.before(process)
-            ):
-                continue
-            self._told.add(process.key)
+        due = [process for process in self._rest(child) if self._told.is_due(process, young=young)]
+        self._told.note(due, signum)
+        for process in due:
             self._signal(process.pid, signum, to_group=False)
             self._signal(process.pid, SIGCONT, to_group=False)
+
+    def remind(self) -> None:
+        theirs = [process for process in everybody() if process.group in self._told_groups and process.alive]
+        for pid, signum in self._told.at_birth(theirs):
+            self._signal(pid, signum, to_group=False)
 
     def tell_strays(self, signum: int, *, young: bool) -> None:
         """There are none: whoever has left for another session is not ours in somebody else's program."""

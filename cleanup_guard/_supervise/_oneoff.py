@@ -15,9 +15,9 @@ from math import inf
 
 from cleanup_guard._clock import DEFAULT_GRACE, seconds
 from cleanup_guard._guard import current_guard
-from cleanup_guard._supervise._household import peek, reap, signal_group
+from cleanup_guard._supervise._household import LONGEST_WAIT, peek, reap, signal_group
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
-from cleanup_guard._supervise._tree import members
+from cleanup_guard._supervise._tree import descendants, members
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.run needs Linux: it waits for its child by pidfd")
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from datetime import timedelta
     from typing import IO, Any, NoReturn
+
+    from cleanup_guard._supervise._tree import Process
 
     File = int | IO[bytes] | IO[str]
 
@@ -87,7 +89,8 @@ def run(
 ) -> subprocess.CompletedProcess[Any]:
     """Run a program and wait for it. When a stop, Ctrl-C or the timeout ends the wait, the program is asked to stop first.
 
-    The program has a process group of its own, all of which is asked. Any thread.
+    The program has a process group of its own, all of which is asked. In the foreground of a terminal it stays in ours, so that
+    it may read from the terminal, and Ctrl-C reaches it from there; then it and its descendants are asked. Any thread.
 
     Args:
         args: the program, looked up on PATH, and its arguments.
@@ -108,7 +111,8 @@ def run(
     Raises:
         subprocess.CalledProcessError: `check` was given and it failed.
         subprocess.TimeoutExpired: it took longer than `timeout`.
-        FileNotFoundError, PermissionError: there is no such program, or it cannot be executed.
+        FileNotFoundError, PermissionError: there is no such program, or it cannot be executed; or so with `cwd`.
+        NotADirectoryError: `cwd` is none.
         ValueError, TypeError: the arguments make no sense.
     """
     if isinstance(args, (str, bytes)):
@@ -152,6 +156,7 @@ class Conversation:
         self._grace = grace
         self._stop_signal = stop_signal
         self._pid = self._pidfd = -1
+        self._own_group = not _in_foreground()
         self._selector = selectors.DefaultSelector()
         self.files.callback(self._selector.close)
         self.files.callback(self._close_pipes)
@@ -170,6 +175,8 @@ class Conversation:
     ) -> None:
         """Start the child with its pipes."""
         environ = os.environ if env is None else env
+        if cwd is not None:
+            os.stat(os.path.join(cwd, "."))  # raises what `chdir` would, which the child could only print
         file = find(self._words[0], environ.get("PATH"), cwd)
         argv = self._words
         if cwd is not None:
@@ -188,7 +195,7 @@ class Conversation:
                     dup.append((self._collect(fd, theirs), fd))
                 elif target is not None:
                     dup.append((self._file(target, theirs), fd))
-            self._pid = spawn(file, argv, environ, dup=dup)
+            self._pid = spawn(file, argv, environ, dup=dup, own_group=self._own_group)
         self._pidfd = os.pidfd_open(self._pid)
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._pidfd)
 
@@ -221,7 +228,7 @@ class Conversation:
             if not self._talk(limit):
                 self._give_up()
         except BaseException as error:
-            self._ask()
+            self._ask(pressed=isinstance(error, KeyboardInterrupt) and not self._own_group)
             if isinstance(error, subprocess.TimeoutExpired):
                 error.output, error.stderr = (
                     bytes(self._read[fd]) if fd in self._read else None for fd in (1, 2)
@@ -230,7 +237,7 @@ class Conversation:
         finally:
             status = peek(self._pidfd)
             if status is None:
-                signal_group(self._pid, SIGKILL)
+                self._signal(SIGKILL)
                 os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
             reap(self._pidfd)
         assert status is not None
@@ -251,7 +258,7 @@ class Conversation:
             left = limit - time.monotonic()
             if left <= 0:
                 return False
-            for key, _ in self._selector.select(None if left == inf else left):
+            for key, _ in self._selector.select(None if left == inf else min(left, LONGEST_WAIT)):
                 if key.data is self._pidfd or key.data is None:
                     self._end_or_feed(key.fd)
                 else:
@@ -279,20 +286,39 @@ class Conversation:
             self._selector.unregister(fd)
             os.close(fd)
 
-    def _ask(self) -> None:
-        """Ask the group to stop, and give it the time it needs, up to the grace period; then SIGKILL."""
+    def _ask(self, *, pressed: bool) -> None:
+        """Ask everybody to stop, and give them the time they need, up to the grace period; then SIGKILL.
+
+        Args:
+            pressed: Ctrl-C was pressed, most likely, and has told them already: they are asked at half time only.
+        """
         guard = current_guard()
         left = None if guard is None else guard.remaining()
-        limit = inf if self._grace is None else self._grace
-        limit = time.monotonic() + min(limit, inf if left is None else left * SHARE)
+        allowed = min(inf if self._grace is None else self._grace, inf if left is None else left * SHARE)
+        limit = time.monotonic() + allowed
         try:
-            signal_group(self._pid, self._stop_signal)
-            signal_group(self._pid, SIGCONT)
+            if pressed and self._talk(limit - allowed / 2 if allowed < inf else inf):
+                return
+            self._signal(self._stop_signal)
+            self._signal(SIGCONT)
             self._talk(limit)
-            while time.monotonic() < limit and any(each.pid != self._pid for each in members(self._pid)):
+            while time.monotonic() < limit and any(each.pid != self._pid for each in self._everybody()):
                 time.sleep(LOOK_AGAIN)
         finally:
-            signal_group(self._pid, SIGKILL)
+            self._signal(SIGKILL)
+
+    def _everybody(self) -> list[Process]:
+        return members(self._pid) if self._own_group else descendants(self._pid)
+
+    def _signal(self, signum: int) -> None:
+        if self._own_group:
+            signal_group(self._pid, signum)
+            return
+        for pid in (self._pid, *(each.pid for each in self._everybody())):
+            try:
+                os.kill(pid, signum)
+            except (ProcessLookupError, PermissionError):
+                pass  # gone, or running as somebody else
 
     def output(self, fd: int, codec: tuple[str, str] | None) -> str | bytes | None:
         """What the child wrote there, if that was asked for."""
@@ -300,3 +326,17 @@ class Conversation:
             return None
         data = bytes(self._read[fd])
         return data.decode(*codec).replace("\r\n", "\n") if codec else data
+
+
+def _in_foreground() -> bool:
+    """Whether we may read from the terminal that controls us."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

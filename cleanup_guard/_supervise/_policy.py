@@ -7,7 +7,9 @@ Rules:
 1. One budget. Draining, asking, SIGKILL and callbacks are slices of one grace period, which ends before the platform's.
 2. Children that do not depend on each other are asked together. One that another comes `after` is asked when that one is
    gone, or when its turn has come anyway: a stubborn child must not cost its neighbours their time to clean up.
-3. A process is told to stop once. One that was started after the stop is somebody's cleanup: it is told late.
+3. A process is told to stop once: a handler that raises would be raised out of its cleanup by a second time. One that was
+   started after the stop is somebody's cleanup: it is told late. One that was told in its fork may have missed it, and is
+   told again at half time, for lack of anything better than SIGKILL.
 4. Nobody is killed before the time for asking is over, unless its own grace or a person says so.
 5. Who had to be killed is never reported as 0.
 """
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 
         def tell_strays(self, signum: int, *, young: bool) -> None:
             """The same for descendants that have left for other groups and sessions."""
+            ...
+
+        def remind(self) -> None:
+            """Tell those once more to stop that were told right after they were forked, and may have missed it."""
             ...
 
         def kill(self, child: Child) -> None:
@@ -192,7 +198,7 @@ class Policy:
         self._failed: int | None = None
         self._strays_told_at = inf
         self._ask_from = -inf
-        self._look_again = -inf
+        self._reminded = False
         for child in children:
             self.add(child)
 
@@ -306,13 +312,23 @@ class Policy:
         return child.stop_signal or self._signum or SIGTERM
 
     def _drive(self, now: float) -> float:
-        due = self.kill_at
+        due = min(self.kill_at, self._remind(now))
         for child in reversed(self.children):
             if child.running:
                 due = min(due, self._ask_or_kill(child, now))
         if self.wait_all:
             due = min(due, self._tend_strays(now))
         return due if due > now else now + AGAIN
+
+    def _remind(self, now: float) -> float:
+        if self._reminded:
+            return inf
+        at = self._middle(self._ask_from)
+        if now < at:
+            return at
+        self._reminded = True
+        self.world.remind()
+        return inf
 
     def _ask_or_kill(self, child: Child, now: float) -> float:
         if child.asked_at == inf:

@@ -7,6 +7,7 @@ and in time so do the children, as they would without us; signals are none of it
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import threading
 
@@ -40,11 +41,19 @@ class Stream:
 
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
-    try:
-        while view:
+    while view:
+        try:
             view = view[os.write(fd, view) :]
-    except OSError:
-        pass  # nobody reads any more: the children's output goes nowhere, but goes
+        except BlockingIOError:
+            _wait_for_room(fd)  # whoever shares it with us has made it non-blocking
+        except OSError:
+            return  # nobody reads any more: the children's output goes nowhere, but goes
+
+
+def _wait_for_room(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 class Labels:

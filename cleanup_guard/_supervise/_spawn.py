@@ -70,6 +70,7 @@ def spawn(
     dup: Iterable[tuple[int, int]] = (),
     mask: Iterable[int] = (),
     keep_ignored: Iterable[int] = (),
+    own_group: bool = True,
 ) -> int:
     """Start a program. Any thread.
 
@@ -80,6 +81,7 @@ def spawn(
         dup: pairs (ours, its) of file descriptors.
         mask: the signals that it starts with blocked.
         keep_ignored: signals that are ignored here and stay so; all others get their default.
+        own_group: whether it leads a process group; if not, it is in ours.
 
     Returns:
         Its pid. When this returns the program has been executed.
@@ -89,9 +91,10 @@ def spawn(
     """
     actions = [(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in dup]
     defaults = [signum for signum in _signal.valid_signals() if signum not in set(keep_ignored)]
+    group: dict[str, Any] = {"setpgroup": 0} if own_group else {}
     try:
         return os.posix_spawn(
-            file, argv, environ, file_actions=actions, setpgroup=0, setsigmask=mask, setsigdef=defaults
+            file, argv, environ, file_actions=actions, setsigmask=mask, setsigdef=defaults, **group
         )
     except OSError as error:
         raise _explain(file, error) from None
@@ -127,8 +130,16 @@ def fork_spawn(
     Raises:
         CannotStart: the system could not execute it.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        reader, writer = os.pipe()
+    except OSError as error:
+        raise _explain(file, error) from None
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        raise _explain(file, error) from None
     if pid == 0:
         _become(file, argv, environ, dup, mask, set(keep_ignored), prepare, writer)
     os.close(writer)

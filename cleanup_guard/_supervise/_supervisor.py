@@ -17,7 +17,7 @@ from math import inf
 from cleanup_guard._clock import DEFAULT_GRACE, grace_from_environment, seconds
 from cleanup_guard._guard import Default, Guard, current_guard
 from cleanup_guard._supervise import _policy
-from cleanup_guard._supervise._household import Household, peek, reap
+from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap
 from cleanup_guard._supervise._spawn import find, spawn
 
 if sys.platform != "linux":
@@ -351,7 +351,8 @@ class Supervisor:
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
-        poll.poll(None if due == inf else max(0.0, (due - time.monotonic()) * 1000 + 1))
+        left = min(due - time.monotonic(), LONGEST_WAIT)
+        poll.poll(None if due == inf else max(0.0, left * 1000 + 1))
         try:
             os.eventfd_read(fds[0])
         except (BlockingIOError, OSError):

@@ -14,20 +14,23 @@ if sys.platform != "linux":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class Process:
     """One line of /proc/PID/stat: what of it matters here."""
 
-    __slots__ = ("group", "name", "parent", "pid", "started", "state")
+    __slots__ = ("executed", "group", "name", "parent", "pid", "started", "state")
 
-    def __init__(self, *, pid: int, name: str, state: str, parent: int, group: int, started: int) -> None:
+    def __init__(
+        self, *, pid: int, name: str, state: str, parent: int, group: int, executed: bool, started: int
+    ) -> None:
         self.pid = pid
         self.name = name
         self.state = state
         self.parent = parent
         self.group = group
+        self.executed = executed  # a program since it was forked
         self.started = started
 
     def __repr__(self) -> str:
@@ -62,6 +65,7 @@ def look(pid: int) -> Process | None:
         state=fields[0],
         parent=int(fields[1]),
         group=int(fields[2]),
+        executed=not int(fields[6]) & PF_FORKNOEXEC,
         started=int(fields[19]),
     )
 
@@ -99,15 +103,52 @@ def members(group: int) -> list[Process]:
     return [process for process in everybody() if process.group == group and process.alive]
 
 
-class Birth:
-    """Tells who was started after an instant, by the same clock that /proc uses."""
+PF_FORKNOEXEC = 0x40
+"""A flag of /proc/PID/stat: forked, and no program executed since."""
+
+NEWBORN = 0.1
+"""Seconds for which a fork may still miss what it is told: CPython forgets signals that reach a child in its fork (H40)."""
+
+
+class Told:
+    """Who has been told to stop. A second time may cost a cleanup, so it is kept for those who may have missed the first."""
 
     def __init__(self) -> None:
+        self._keys: set[tuple[int, int]] = set()
+        self._at_birth: dict[tuple[int, int], int] = {}
+        self._ticks = os.sysconf("SC_CLK_TCK")
+        self._began: int | None = None
+
+    def begin(self) -> None:
+        """The stop begins, unless it has begun: who is started from now on is young."""
+        if self._began is None:
+            self._began = self._now()
+
+    def is_due(self, process: Process, *, young: bool) -> bool:
+        """Whether a process is to be told: it has not been, and it is not young, or the young are to be told, too."""
+        if process.key in self._keys:
+            return False
+        return young or self._began is None or process.started <= self._began
+
+    def note(self, processes: Iterable[Process], signum: int) -> None:
+        """These are being told now."""
+        grown = self._now() - int(NEWBORN * self._ticks)
+        for process in processes:
+            self._keys.add(process.key)
+            if process.started >= grown and not process.executed:
+                self._at_birth[process.key] = signum
+
+    def at_birth(self, processes: Iterable[Process]) -> list[tuple[int, int]]:
+        """(pid, signal) of those among these who were told at their birth; each is named once."""
+        named = [
+            (process.pid, self._at_birth[process.key])
+            for process in processes
+            if process.key in self._at_birth
+        ]
+        self._at_birth.clear()
+        return named
+
+    def _now(self) -> int:
         import time
 
-        ticks = os.sysconf("SC_CLK_TCK")
-        self.now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * ticks)
-
-    def before(self, process: Process) -> bool:
-        """Whether this instant was before the process's start."""
-        return process.started > self.now
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * self._ticks)  # the clock of `Process.started`

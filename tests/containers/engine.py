@@ -21,7 +21,7 @@ How to add a container test:
            stopped = container.stop(grace=10)
            assert "!!!Clean up!!!" in stopped.logs
            assert stopped.exit_code == 143
-           assert stopped.seconds < 5
+           assert stopped.seconds < 8
 
 Wait for a line of the log before stopping, or the stop meets an interpreter that is still starting.
 ``kill("INT")`` sends one signal and returns; ``wait()`` then says how it ended. Containers are removed after

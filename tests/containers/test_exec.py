@@ -25,7 +25,7 @@ def test_where_the_program_is_pid_1_a_stop_is_a_cleanup(engine: Engine, image_of
     stopped = container.stop(grace=10)
     assert stopped.logs.count("!!!Clean up!!!") == 1
     assert stopped.exit_code == 143
-    assert stopped.seconds < 5
+    assert stopped.seconds < 8
 
 
 def test_the_config_file_is_rendered_from_the_containers_environment(

@@ -21,7 +21,7 @@ def test_the_program_as_entrypoint_cleans_up(engine: Engine, image_of: ImageOf) 
     assert stopped.logs.count("!!!Clean up!!!") == 1
     assert "SIGTERM received, 10 s to clean up" in stopped.logs
     assert stopped.exit_code == 143
-    assert stopped.seconds < 5
+    assert stopped.seconds < 8
     assert not stopped.killed
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from containers.context import ImageOf
     from containers.engine import Container, Engine, Stopped
 
-pytestmark = pytest.mark.nightly  # a minute: `make nightly` runs them
-
 RUN = ["cleanup-guard", "run"]
 SCRIPT = "/entry.sh"
 SHOWN = "what {} leaves of it: exit code {}, {:.1f} s, the log:\n{}"
@@ -59,7 +57,7 @@ def test_an_unfixed_script_under_run_cleans_up(engine: Engine, entry_image: str)
     stopped = told("cleanup-guard run", started(engine, entry_image).stop(grace=20))
     assert stopped.logs.count("!!!Clean up!!!") == 1
     assert stopped.exit_code == 143
-    assert 3 <= stopped.seconds < 10
+    assert 3 <= stopped.seconds < 18
 
 
 @pytest.mark.parametrize("init", ["tini", "tini -g", "dumb-init"])
@@ -100,7 +98,7 @@ def test_a_deaf_program_is_killed_in_time(engine: Engine, several_image: str, tm
     assert "!!!Clean up!!! one" in stopped.logs
     assert (tmp_path / "one").read_text() == "result"
     assert stopped.exit_code == 137
-    assert stopped.seconds < 10
+    assert stopped.seconds < 12
     assert "killed" in stopped.logs
     assert "two: " in stopped.logs  # its name on the command line
 
@@ -134,7 +132,7 @@ def test_it_works_in_any_surroundings(engine: Engine, entry_image: str, extra: t
     stopped = told("cleanup-guard run", container.wait())
     assert stopped.logs.count("!!!Clean up!!!") == 1
     assert stopped.exit_code == 143
-    assert stopped.seconds < 10
+    assert stopped.seconds < 18
 
 
 def test_an_init_above_does_no_harm(engine: Engine, entry_image: str) -> None:

@@ -22,9 +22,10 @@ try: spin()
 except: pass
 """,
     "bare except around a sleep": """
-ready()
 for attempt in range(3):
-    try: time.sleep(60)
+    try:
+        if not attempt: ready()
+        time.sleep(60)
     except: pass
 """,
     "__del__": """

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from run.supervised import CLEANS_UP, COMMAND, STUBBORN, TELLS, cleans_up, is_alive, python, running
+from run.supervised import (
+    CLEANS_UP,
+    COMMAND,
+    LATE,
+    STUBBORN,
+    TELLS,
+    blocks_term,
+    cleans_up,
+    is_alive,
+    python,
+    running,
+)
 from support import wait_until
+
+from cleanup_guard._supervise._spawn import CannotStart, fork_spawn
 
 # -- status ---------------------------------------------------------------------------------------------------
 
@@ -257,7 +274,7 @@ def test_who_ignores_the_stop_is_killed_in_time_and_the_callback_still_runs() ->
         run.wait_for("ready")
         assert run.stop() == 137
         assert run.out[1:] == ["good bye"]
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
         assert f"(pid {run.pids()[0]})" in run.err
 
 
@@ -268,7 +285,7 @@ def test_a_stubborn_descendant_is_killed_and_is_no_success(prefix: str) -> None:
     with running("--grace", "1", "--", "sh", "-c", script, "x", *python(STUBBORN)) as run:
         run.wait_for("ready")
         assert run.stop() == 137
-        assert run.seconds < 1.5
+        assert run.seconds < 1 + LATE
         assert not is_alive(run.pids()[0])
 
 
@@ -281,6 +298,60 @@ def test_repeated_stops_change_nothing() -> None:
             time.sleep(0.005)
         assert run.end() == 0
         assert run.out[1:] == ["stopped by SIGTERM", "cleaned up"]
+
+
+BORN_DEAF = """\
+import os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+heard = 0
+def stop(signum, frame):
+    global heard
+    heard += 1
+    if heard == 2:
+        os.write(1, b"cleaned up\\n")
+        os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+if os.fork() == 0:
+    os.write(1, f"ready {os.getpid()}\\n".encode())
+    os.kill(os.getppid(), signal.SIGUSR1)
+    while True:
+        time.sleep(0.1)
+signal.sigwait([signal.SIGUSR1])
+os.kill(os.getppid(), signal.SIGTERM)
+os.wait()
+"""
+
+
+def test_who_missed_the_stop_in_its_fork_is_told_again() -> None:
+    """CPython forgets signals that reach a forked child before it runs: such a child is asked again at half time."""
+    for _ in range(10):
+        with running("--grace", "2", "--", *python(BORN_DEAF)) as run:
+            if run.end() == 0:  # else the stop came too late for a birth
+                assert run.out[1:] == ["cleaned up"]
+                return
+    pytest.fail("nobody was told again")
+
+
+RAISED = """\
+import signal, sys, time
+def stop(signum, frame):
+    sys.exit(3)
+signal.signal(signal.SIGTERM, stop)
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    time.sleep(2.5)
+    print("cleaned up", flush=True)
+"""
+
+
+def test_a_program_is_not_told_twice_however_young_it_is() -> None:
+    """A second SIGTERM would be raised in its cleanup, and end it: none comes, at half time neither."""
+    with running("--grace", "4", "--", "sh", "-c", '"$@"; true', "x", *python(RAISED)) as run:
+        run.wait_for("ready")
+        run.stop()
+        assert run.out == ["ready", "cleaned up"]
 
 
 def test_ctrl_c_again_ends_the_patience() -> None:
@@ -320,7 +391,7 @@ def test_the_environment_sets_the_grace_period() -> None:
     with running("--grace", "60", "--", *python(show), env={"CLEANUP_GUARD_GRACE": "1"}) as run:
         run.wait_for("ready")
         assert run.stop() == 137
-        assert run.seconds < 1.5
+        assert run.seconds < 30
         assert run.out[0] == "share 0.81"
 
 
@@ -352,7 +423,7 @@ def test_an_endless_callback_is_stopped_inside_the_grace_period() -> None:
     with running("--grace", "2", *endless, "--", *cleans_up()) as run:
         run.wait_for("ready")
         assert run.stop() == 0
-        assert run.seconds < 2
+        assert run.seconds < 2 + LATE
         assert run.out[-1] == "last"
         assert "'sleep 60' was stopped" in run.err
 
@@ -417,6 +488,50 @@ def test_a_stop_before_the_start_is_not_lost() -> None:
     with running("--on-exit", "echo good bye", "--", *cleans_up(), preexec_fn=_term_is_pending) as run:
         assert run.end() == 143
         assert run.out == ["good bye"]
+
+
+def _hangup_is_pending_and_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize(
+    ("words", "pending"),
+    [(["--rewrite", "TERM:0"], _term_is_pending), (["--stop-on", "HUP"], _hangup_is_pending_and_ignored)],
+)
+def test_a_stop_that_does_not_count_starts_everybody(words: list[str], pending: Callable[[], None]) -> None:
+    """Pending when we start, but rewritten to nothing, or ignored by our caller: the child runs as if there were none."""
+    with running(*words, "--", "echo", "ran", preexec_fn=pending) as run:
+        assert run.end() == 0
+        assert run.out == ["ran"]
+
+
+def test_a_stop_while_python_starts_is_not_lost() -> None:
+    """What the README advises: `env --block-signal=TERM` keeps a stop from the first instruction on until we can take it."""
+    wrapper = ["env", "--block-signal=TERM"]
+    if subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("env has no --block-signal here: GNU coreutils 8.31 or newer has")
+    for _ in range(5):
+        with running("--on-exit", "echo good bye", "--", "sleep", "60", wrapper=wrapper) as run:
+            wait_until(partial(blocks_term, Path(f"/proc/{run.pid}/status")), "env to block it")
+            assert run.stop() == 143
+            assert run.out == ["good bye"]
+
+
+def test_no_process_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no process or descriptor left: said as any other failed start, and nothing stays open."""
+
+    def refuse() -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = os.listdir("/proc/self/fd")
+    for call in ("fork", "pipe"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, refuse)
+            with pytest.raises(CannotStart, match="temporarily unavailable"):
+                fork_spawn("/bin/true", ["true"], {}, prepare=lambda: None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_working_directory_is_not_pinned(tmp_path: Path) -> None:
@@ -493,7 +608,7 @@ def test_output_that_nobody_reads_holds_up_nothing(options: list[str], tmp_path:
     ) as run:
         wait_until((tmp_path / "flooding").exists, "the flood")
         assert run.stop() == 5
-        assert run.seconds < 5
+        assert run.seconds < 5 + LATE
     os.close(reader)
     os.close(writer)
 

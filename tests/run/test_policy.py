@@ -61,6 +61,9 @@ class FakeWorld:
     def tell_strays(self, signum: int, *, young: bool) -> None:
         raise AssertionError("there are none")
 
+    def remind(self) -> None:
+        pass
+
     def kill(self, child: Child) -> None:
         fake = self.fakes[id(child)]
         fake.killed_at = min(fake.killed_at, self.now)

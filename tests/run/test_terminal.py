@@ -181,3 +181,33 @@ def test_a_stop_from_outside_works_in_a_terminal() -> None:
         os.kill(child, signal.SIGKILL)
         assert shown.end() == 137
         assert not is_alive(child)
+
+
+ONE_OFF = """\
+import sys
+from cleanup_guard import guard, run
+child = '''
+import time
+try:
+    print("child", input("name? "), flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("child cleaned up", flush=True)
+'''
+with guard() as g:
+    g.callback(print, "callback")
+    run([sys.executable, "-I", "-S", "-c", child])
+"""
+
+
+def test_a_one_off_program_may_use_the_terminal() -> None:
+    """What main runs and waits for reads from the terminal, and one Ctrl-C is a cleanup for it, and then for main."""
+    with screen(sys.executable, "-c", ONE_OFF) as shown:
+        shown.wait_for("name? ")
+        shown.type("Ada\n")
+        shown.wait_for("child Ada")
+        shown.type("\x03")
+        shown.wait_for("callback")
+        assert shown.end() == -signal.SIGINT
+        assert shown.text.index("child cleaned up") < shown.text.index("callback")
