@@ -1,4 +1,1 @@
-"""Rehearse a stop: start a program, stop it as a platform would, and watch from outside who ended how.
-
-Neither guard nor supervisor imports it. It starts and ends processes, so it runs in a process of its own (the command).
-"""
+"""The rehearsal of a stop: start a program as a container would, stop it, watch everybody, say who cleaned up and who was killed."""

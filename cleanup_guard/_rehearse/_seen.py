@@ -1,0 +1,133 @@
+"""What a rehearsal saw, and the JSON of it, which is documented and stable: fields are added, never changed or removed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+VERSION = 1
+"""Of the JSON."""
+
+Handling = Literal["catches", "ignores", "blocks", "default"]
+"""What a process does with the stop signal. `blocks` is right for one that waits for it with sigwait(3) or a signalfd."""
+
+How = Literal["exited", "signal", "killed", "torn-down"]
+"""How a process ended: by itself; by a signal from one of its own; by SIGKILL at the end of the grace period; by SIGKILL from
+the kernel, because PID 1 of its namespace had left (pid_namespaces(7))."""
+
+Isolation = Literal["pid-namespace", "simulated", "container"]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A signal that reached a process, whatever the process did with it.
+
+    Attributes:
+        at: seconds after the stop; negative before it.
+        name: SIGTERM, for example.
+        sender: the pid of who sent it; None for the platform or the kernel.
+    """
+
+    at: float
+    name: str
+    sender: int | None
+
+
+@dataclass
+class Seen:
+    """A process that lived at the stop, or was started after it.
+
+    Attributes:
+        pid: as the program sees it: 1 for the first in a namespace of its own.
+        parent: the pid of its parent when it was first seen; 0 for the first process.
+        argv: its command line; of the last program that it executed.
+        handling: what it did with the stop signal when that was sent (when it ended, if it was born later).
+        born: seconds after the stop when it was started; negative before it.
+        ended: seconds after the stop when it ended.
+        how: how it ended.
+        status: its exit status, if it exited; else the number of the signal that ended it.
+        heard: the signals that reached it after the stop, SIGCHLD and the like aside.
+    """
+
+    pid: int
+    parent: int
+    argv: list[str]
+    handling: Handling = "default"
+    born: float = 0.0
+    ended: float = 0.0
+    how: How = "exited"
+    status: int = 0
+    heard: list[Heard] = field(default_factory=list[Heard])
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended by a SIGKILL, ours or the kernel's."""
+        return self.how in {"killed", "torn-down"}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about something that was seen.
+
+    Attributes:
+        code: a stable name for it, such as `shell-does-not-forward`.
+        text: one sentence: what was seen and what to do.
+        line: the line that fixes it, as it would stand in a file; may be empty.
+        fault: whether it makes the stop unclean; if not, it is a remark.
+    """
+
+    code: str
+    text: str
+    line: str
+    fault: bool
+
+
+@dataclass
+class Rehearsal:
+    """One rehearsed stop.
+
+    Attributes:
+        program: what was started.
+        image: the container image, if it was one.
+        signal: the stop signal's name.
+        grace: seconds between the stop and SIGKILL.
+        isolation: `pid-namespace`; `simulated`, where none was to be had; `container`.
+        readied: seconds from the start to the stop.
+        seconds: from the stop until the last process was gone.
+        status: what the platform shows as the exit status: 128 + n for signal n.
+        processes: who was there, parents before children; the first is the one that the stop went to.
+        output: what was printed after the stop.
+        clean: whether everybody ended by themselves in time, and well.
+        verdict: the same, in one sentence.
+        advice: what to do, most important first.
+    """
+
+    program: list[str]
+    image: str | None
+    signal: str
+    grace: float
+    isolation: Isolation
+    readied: float = 0.0
+    seconds: float = 0.0
+    status: int = 0
+    processes: list[Seen] = field(default_factory=list[Seen])
+    output: str = ""
+    clean: bool = False
+    verdict: str = ""
+    advice: list[Advice] = field(default_factory=list[Advice])
+
+    def as_json(self) -> dict[str, Any]:
+        """For json.dumps. Times are in seconds, rounded to a millisecond."""
+        data = _rounded(asdict(self))
+        assert isinstance(data, dict)
+        return {"version": VERSION, **data}
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return value
