@@ -1,12 +1,9 @@
-"""What a rehearsal saw, and the JSON of it, which is documented and stable: fields are added, never changed or removed."""
+"""What a rehearsal saw. As JSON it is documented and stable: fields are added, never changed or removed."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-VERSION = 1
-"""Of the JSON."""
 
 Handling = Literal["catches", "ignores", "blocks", "default"]
 """What a process does with the stop signal. `blocks` is right for one that waits for it with sigwait(3) or a signalfd."""
@@ -92,6 +89,7 @@ class Rehearsal:
         signal: the stop signal's name.
         grace: seconds between the stop and SIGKILL.
         isolation: `pid-namespace`; `simulated`, where none was to be had; `container`.
+        remark: what differs from a real container, in one sentence; may be empty.
         readied: seconds from the start to the stop.
         seconds: from the stop until the last process was gone.
         status: what the platform shows as the exit status: 128 + n for signal n.
@@ -107,6 +105,7 @@ class Rehearsal:
     signal: str
     grace: float
     isolation: Isolation
+    remark: str = ""
     readied: float = 0.0
     seconds: float = 0.0
     status: int = 0
@@ -117,10 +116,10 @@ class Rehearsal:
     advice: list[Advice] = field(default_factory=list[Advice])
 
     def as_json(self) -> dict[str, Any]:
-        """For json.dumps. Times are in seconds, rounded to a millisecond."""
+        """The fields above, for json.dumps; seconds are rounded to a millisecond."""
         data = _rounded(asdict(self))
         assert isinstance(data, dict)
-        return {"version": VERSION, **data}
+        return data
 
 
 def _rounded(value: object) -> object:

@@ -1,0 +1,261 @@
+"""One rehearsal: start, wait until it is ready, stop, watch, kill who is left, and tell.
+
+Belongs to a process of its own, whose signals and children are all ours: `cleanup-guard check`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Self
+
+if sys.platform != "linux":
+    raise NotImplementedError("rehearsing a stop needs Linux")
+
+from cleanup_guard._rehearse import _ready
+from cleanup_guard._rehearse._ready import Wish
+from cleanup_guard._rehearse._seen import Rehearsal
+from cleanup_guard._rehearse._start import Starter
+from cleanup_guard._rehearse._watch import Watch
+from cleanup_guard._supervise._names import name_of
+from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find, keep_fds_to_ourselves
+
+TURN = 0.05
+"""Seconds between two looks at what nobody wakes us for: a port, a file, the processor time."""
+
+KEPT = 1 << 20
+"""Bytes of output that are kept."""
+
+LAST_LINES = 20
+
+
+class CannotRehearse(Exception):
+    """There was no stop to rehearse; the message says why."""
+
+
+class Interrupted(Exception):
+    """We were told to stop ourselves."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(name_of(signum))
+        self.signum = signum
+
+
+class Waker:
+    """Signals to this process as something to wait for together with descriptors."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        for fd in (self.reader, self._writer):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._interrupt: int | None = None
+        signal.signal(signal.SIGCHLD, _ignore)  # not SIG_IGN: nothing would wake us
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self._interrupt = signum
+
+    def drain(self) -> None:
+        """Forget that there was a signal.
+
+        Raises:
+            Interrupted: it was for us.
+        """
+        try:
+            os.read(self.reader, 4096)
+        except BlockingIOError:
+            pass
+        if self._interrupt is not None:
+            raise Interrupted(self._interrupt)
+
+
+def _ignore(_signum: int, _frame: FrameType | None) -> None:
+    pass
+
+
+class Engine:
+    """Rehearses one stop of one program.
+
+    Args:
+        waker: of this process.
+        program: what to start.
+        signum: the stop signal.
+        grace: seconds between the stop and SIGKILL.
+        simulate: do without a PID namespace.
+    """
+
+    def __init__(
+        self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
+    ) -> None:
+        self._waker = waker
+        self._program = program
+        self._grace = grace
+        self._simulate = simulate
+        self.result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
+        self._watch = Watch(signum, simulate=simulate)
+        self._heard = bytearray()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(waker.reader, selectors.EVENT_READ)
+        self._output, writer = os.pipe()
+        self._selector.register(self._output, selectors.EVENT_READ)
+        try:
+            self._starter = self._launch(writer)
+        finally:
+            os.close(writer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nobody of the program is left after this, whatever happened."""
+        self._watch.kill_everybody()
+        while self._watch.living:
+            try:
+                self._turn(TURN)
+            except Interrupted:
+                pass  # we are at it
+            self._watch.kill_everybody()
+        self._selector.close()
+        os.close(self._output)
+
+    def run(self, wish: Wish) -> Rehearsal:
+        """Do it all. What is to be said about it is left to others.
+
+        Raises:
+            CannotRehearse: there was nothing to stop.
+            Interrupted: we were told to stop ourselves.
+        """
+        self._await_ready(wish)
+        self.result.readied = self._watch.clock
+        self._watch.look()
+        self._check_that_it_lives()
+        self._heard.clear()
+        self._watch.stop()
+        self._watch.send()
+        self._await_end(self._grace)
+        if self._watch.living:
+            self._watch.kill()
+            self._await_end(None)
+        return self._finish()
+
+    # -- parts of it ------------------------------------------------------------------------------------------
+
+    def _launch(self, writer: int) -> Starter:
+        try:
+            file = find(self._program[0], os.environ.get("PATH"))
+        except CannotStart as error:
+            raise CannotRehearse(str(error)) from None
+        starter = Starter(file, self._program, writer, alone=not self._simulate)
+        try:
+            self._watch.begin(starter.pid, ours=True)
+        except OSError as error:
+            os.kill(starter.pid, signal.SIGKILL)
+            os.waitpid(starter.pid, 0)
+            raise CannotRehearse(
+                f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
+                "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
+            ) from None
+        self._selector.register(starter.news, selectors.EVENT_READ)
+        starter.go()
+        return starter
+
+    def _await_start(self, deadline: float) -> None:
+        while self._starter.news in self._selector.get_map():
+            self._turn(deadline - time.monotonic())
+            if time.monotonic() > deadline:
+                raise CannotRehearse("the program did not start in time (--timeout)")
+        told = self._starter.told
+        if "unfit" in told:
+            raise Unfit(told["unfit"])
+        if "failed" in told:
+            raise CannotRehearse(told["failed"])
+        self._watch.is_first(int(told["first"]))
+        if self._starter.pid == self._watch.first:
+            self._watch.simulate = True
+            self.result.isolation = "simulated"
+            self.result.remark = (
+                "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
+                "signals that it does not catch, and kills everybody when it leaves, was simulated"
+            )
+        elif "user" in told:
+            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+    def _await_ready(self, wish: Wish) -> None:
+        if wish.tcp is not None and _ready.listens(wish.tcp):
+            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
+        known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
+        began = time.monotonic()
+        self._await_start(began + wish.timeout)
+        first = self._watch.first
+        assert first is not None
+        quiet = _ready.Quiet()
+        while True:
+            self._turn(TURN)
+            self._check_that_it_lives()
+            seconds = self._watch.clock
+            if wish.anything:
+                missing = wish.missing(seconds, bytes(self._heard), first, known)
+            else:
+                settled = quiet.look(self._watch.living) or seconds > _ready.SETTLED
+                missing = "" if settled else "did not settle"
+            if not missing:
+                return
+            if time.monotonic() - began > wish.timeout:
+                raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
+
+    def _check_that_it_lives(self) -> None:
+        status = self._watch.status
+        if status is not None:
+            raise CannotRehearse(
+                self._with_output(f"the program ended, with status {status}, before it could be stopped")
+            )
+
+    def _await_end(self, limit: float | None) -> None:
+        while self._watch.living:
+            left = None if limit is None else limit - self._watch.clock
+            if left is not None and left <= 0:
+                return
+            self._turn(left)
+
+    def _turn(self, seconds: float | None) -> None:
+        """Wait for something to happen, and take note of it."""
+        for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
+            if key.fd == self._waker.reader:
+                self._waker.drain()
+            elif key.fd == self._output:
+                self._read()
+            elif self._starter.read_news():
+                self._selector.unregister(key.fd)
+        self._watch.look()
+
+    def _read(self) -> None:
+        data = os.read(self._output, 65536)
+        if not data:
+            self._selector.unregister(self._output)
+        self._heard += data
+        del self._heard[:-KEPT]
+
+    def _finish(self) -> Rehearsal:
+        result = self.result
+        while self._output in self._selector.get_map():
+            self._read()
+        result.output = self._text()
+        result.processes = _in_order(self._watch.processes)
+        result.seconds = max(seen.ended for seen in result.processes)
+        assert self._watch.status is not None
+        result.status = self._watch.status
+        return result
+
+    def _text(self) -> str:
+        return self._heard.decode("utf-8", "replace")
+
+    def _with_output(self, message: str) -> str:
+        lines = self._text().splitlines()[-LAST_LINES:]
+        return "\n".join([message, *(f"  {line}" for line in lines)])

@@ -1,0 +1,113 @@
+"""Starts the program as PID 1 of a PID namespace of its own, where that is allowed, and traced from its first instruction on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+from cleanup_guard._rehearse import _ptrace
+
+NAMESPACES = _ptrace.CLONE_NEWPID | _ptrace.CLONE_NEWNS
+
+
+class Starter:
+    """A forked process that becomes the program, or the parent of it. It waits until it is told to `go`.
+
+    Args:
+        file: what to execute.
+        argv: its arguments, its own name first.
+        output: the descriptor for its stdout and stderr.
+        alone: whether to try for a PID namespace.
+    """
+
+    def __init__(self, file: str, argv: list[str], output: int, *, alone: bool) -> None:
+        go, self._go = os.pipe()
+        self.news, news = os.pipe()
+        """Where to read how it went; see `read_news`. At its end the program has been executed, or has failed to be."""
+        self._text = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            _start(file, argv, output, go, news, alone=alone)
+        os.close(go)
+        os.close(news)
+
+    def go(self) -> None:
+        """Let it begin."""
+        os.write(self._go, b"\n")
+        os.close(self._go)
+
+    def read_news(self) -> bool:
+        """Read what there is to read. Returns whether that was all."""
+        data = os.read(self.news, 4096)
+        self._text += data
+        if not data:
+            os.close(self.news)
+        return not data
+
+    @property
+    def told(self) -> dict[str, str]:
+        """`first`: the pid of PID 1; `user`: it is in a user namespace; `failed`: why there is no program."""
+        lines = self._text.decode("utf-8", "replace").splitlines()
+        return {name: value for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone: bool) -> NoReturn:
+    def tell(line: str) -> None:
+        os.write(news, f"{line}\n".encode())
+
+    try:
+        os.setsid()  # as runc does; and no Ctrl-C of ours is for it
+        os.read(go, 1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if alone and _unshare(tell):
+            first = os.fork()
+            if first:
+                tell(f"first {first}")
+                os._exit(0)
+            _prepare(tell, _ptrace.mount_proc, "a /proc of its own could not be mounted")
+        else:
+            tell(f"first {os.getpid()}")
+        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execv(file, argv)  # noqa: S606 - no shell is what is wanted
+    except OSError as error:
+        tell(f"failed {file!r} could not be executed: {error.strerror}")
+    finally:
+        os._exit(127)
+
+
+def _prepare(tell: Callable[[str], None], step: Callable[[], None], complaint: str) -> None:
+    try:
+        step()
+    except OSError as error:
+        tell(f"unfit {complaint}: {error.strerror}")
+        os._exit(127)
+
+
+def _unshare(tell: Callable[[str], None]) -> bool:
+    """Have the next child be PID 1 of a new namespace. Returns whether it will."""
+    try:
+        _ptrace.unshare(NAMESPACES)
+    except OSError:
+        pass
+    else:
+        return True
+    user, group = os.geteuid(), os.getegid()
+    try:
+        _ptrace.unshare(NAMESPACES | _ptrace.CLONE_NEWUSER)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    except OSError:
+        return False
+    tell("user namespace")
+    return True

@@ -1,0 +1,272 @@
+"""Follows a program and all its descendants, and notes who was there, what reached them, and how each of them ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+
+from cleanup_guard._rehearse import _ptrace
+from cleanup_guard._rehearse._seen import Handling, Heard, Seen
+from cleanup_guard._supervise._names import name_of
+
+DULL = {signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG}
+"""Signals that tell nothing about a stop."""
+
+SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
+STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+LONGEST_STORY = 100
+"""Signals that are kept of one process."""
+
+
+@dataclass
+class Follow:
+    """A living process."""
+
+    seen: Seen
+    tasks: set[int] = field(default_factory=set[int])
+    leaving: set[int] = field(default_factory=set[int])
+
+
+class Watch:
+    """The tracer. All its methods belong to the thread that made it, and its process may have no other children.
+
+    Args:
+        signum: the stop signal.
+        simulate: the first process is to be treated as the kernel treats PID 1, for it is none.
+    """
+
+    def __init__(self, signum: int, *, simulate: bool) -> None:
+        self.processes: list[Seen] = []
+        self.first: int | None = None
+        self.status: int | None = None
+        self._signum = signum
+        self._simulate = simulate
+        self._living: dict[int, Follow] = {}
+        self._owner: dict[int, int] = {}
+        self._began = time.monotonic()
+        self._stopped: float | None = None
+        self._killing = False
+        self._first_left = False
+
+    # -- what is known ----------------------------------------------------------------------------------------
+
+    @property
+    def living(self) -> list[int]:
+        """The pids, as we see them, of those who have not ended."""
+        return list(self._living)
+
+    @property
+    def clock(self) -> float:
+        """Seconds since the stop; before it, since the start."""
+        return time.monotonic() - (self._began if self._stopped is None else self._stopped)
+
+    # -- what we do -------------------------------------------------------------------------------------------
+
+    def begin(self, pid: int, *, ours: bool) -> None:
+        """Trace a process with all its threads; `ours` dies with us.
+
+        Raises:
+            OSError: it may not be traced.
+        """
+        for tid in [pid, *(each for each in _tasks(pid) if each != pid)]:
+            try:
+                _ptrace.seize(tid, kill_with_us=ours)
+            except ProcessLookupError:
+                if tid == pid:
+                    raise
+            else:
+                self._meet(tid)
+
+    def is_first(self, pid: int) -> None:
+        """This is the process that the stop will go to."""
+        self.first = pid
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """The stop is sent now: note who is there, and what they do with it."""
+        readied = self.clock
+        self._stopped = time.monotonic()
+        for seen in self.processes:
+            seen.born -= readied
+            seen.ended -= readied
+        self.processes = [follow.seen for follow in self._living.values()]
+        for pid in self._living:
+            self._describe(pid)
+
+    def send(self) -> None:
+        """Send the stop signal to the first process, as a platform does."""
+        if self.first in self._living:
+            os.kill(self.first, self._signum)
+
+    def kill(self) -> None:
+        """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
+        self._killing = True
+        for pid in self._living if self._simulate or self.first not in self._living else [self.first]:
+            _send(pid, signal.SIGKILL)
+
+    def kill_everybody(self) -> None:
+        """SIGKILL to all that are left."""
+        for pid in self._living:
+            _send(pid, signal.SIGKILL)
+
+    def look(self) -> None:
+        """Take note of all that has happened. Does not wait."""
+        while True:
+            try:
+                tid, status = os.waitpid(-1, os.WNOHANG | _ptrace.WALL)
+            except ChildProcessError:
+                return
+            if tid == 0:
+                return
+            if os.WIFSTOPPED(status):
+                self._stops(tid, os.WSTOPSIG(status), status >> 16)
+            else:
+                self._ends(tid, status)
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def _stops(self, tid: int, signum: int, event: int) -> None:
+        if tid not in self._owner:
+            self._meet(tid)
+        if event == 0:
+            _ptrace.resume(tid, self._hear(tid, signum))
+            return
+        if event == _ptrace.EVENT_STOP and signum in STOPPING:
+            _ptrace.listen(tid)
+            return
+        if event == _ptrace.EVENT_EXEC:
+            self._executes(tid)
+        elif event == _ptrace.EVENT_EXIT:
+            self._leaves(tid)
+        _ptrace.resume(tid)
+
+    def _meet(self, tid: int) -> None:
+        """A thread that we did not know: of a process that we know, or the first of a new one."""
+        status = _status(tid)
+        pid = int(status.get("Tgid", tid))
+        self._owner[tid] = pid
+        follow = self._living.get(pid)
+        if follow is None:
+            parent = self._living.get(int(status.get("PPid", 0)))
+            inner = int(status.get("NSpid", str(pid)).split()[-1])
+            seen = Seen(inner, 0 if parent is None else parent.seen.pid, _argv(pid), born=self.clock)
+            if not seen.argv and parent is not None:
+                seen.argv = parent.seen.argv
+            follow = self._living[pid] = Follow(seen)
+            self.processes.append(seen)
+        follow.tasks.add(tid)
+
+    def _executes(self, tid: int) -> None:
+        """All other threads are gone, and this one has got the process's pid (ptrace(2), "execve(2) under ptrace")."""
+        follow = self._living[self._owner[tid]]
+        for other in follow.tasks - {tid}:
+            self._owner.pop(other, None)
+        follow.tasks, follow.leaving = {tid}, set()
+        follow.seen.argv = _argv(tid) or follow.seen.argv
+
+    def _leaves(self, tid: int) -> None:
+        pid = self._owner[tid]
+        follow = self._living[pid]
+        follow.leaving.add(tid)
+        if follow.tasks <= follow.leaving:
+            if follow.seen.born > 0:
+                self._describe(pid)
+            if pid == self.first:
+                self._first_left = True
+
+    def _ends(self, tid: int, status: int) -> None:
+        pid = self._owner.pop(tid, None)
+        follow = self._living.get(-1 if pid is None else pid)
+        if follow is None:
+            return
+        follow.tasks.discard(tid)
+        if tid != pid:
+            return  # a thread; the one whose id is the process's is the last to be reported
+        del self._living[pid]
+        seen = follow.seen
+        seen.ended = self.clock
+        code = os.waitstatus_to_exitcode(status)
+        seen.status = abs(code)
+        seen.how = "exited" if code >= 0 else "signal"
+        if code == -signal.SIGKILL:
+            if self._killing:
+                seen.how = "killed"
+            elif self._first_left and pid != self.first:
+                seen.how = "torn-down"
+        if pid == self.first:
+            self.status = 128 - code if code < 0 else code
+            self._first_left = True
+            if self._simulate:
+                self.kill_everybody()
+
+    def _hear(self, tid: int, signum: int) -> int:
+        """A signal is about to reach a thread. Returns the one that it gets: 0 for none."""
+        follow = self._living[self._owner[tid]]
+        info = _ptrace.siginfo(tid)
+        by_somebody = info is not None and info.code in {
+            _ptrace.SI_USER,
+            _ptrace.SI_QUEUE,
+            _ptrace.SI_TKILL,
+        }
+        if self._stopped is not None and signum not in DULL and len(follow.seen.heard) < LONGEST_STORY:
+            sender = info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
+            follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
+        if self._simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
+            # As for PID 1, who gets no signal that it has no handler for (pid_namespaces(7)).
+            return signum if _handling(_status(tid), signum) == "catches" else 0
+        return signum
+
+    def _describe(self, pid: int) -> None:
+        seen = self._living[pid].seen
+        seen.argv = _argv(pid) or seen.argv
+        statuses = [_status(tid) for tid in _tasks(pid)]
+        found: list[Handling] = [_handling(each, self._signum) for each in statuses]
+        # A signal to a process goes to any thread that does not block it.
+        open_to = [each for each in found if each != "blocks"]
+        seen.handling = open_to[0] if open_to else (found[0] if found else seen.handling)
+
+
+def _send(pid: int, signum: int) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass  # ended, and is reported next
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _argv(pid: int) -> list[str]:
+    text = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace")
+    return text.split("\0") if text else []
+
+
+def _tasks(pid: int) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def _status(tid: int) -> dict[str, str]:
+    text = _read(f"/proc/{tid}/status").decode("utf-8", "replace")
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _handling(status: dict[str, str], signum: int) -> Handling:
+    words: tuple[tuple[str, Handling], ...] = (
+        ("SigBlk", "blocks"),
+        ("SigIgn", "ignores"),
+        ("SigCgt", "catches"),
+    )
+    for name, word in words:
+        if int(status.get(name, "0"), 16) >> (signum - 1) & 1:
+            return word
+    return "default"
