@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 PURPOSES = {
+    "check": "rehearse `docker stop`: who cleans up, who is killed, and why",
     "exec": "prepare config files and the environment, then become the program",
     "run": "start programs, forward signals to them, and wait until their last descendant is gone",
 }

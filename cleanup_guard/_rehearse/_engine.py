@@ -18,7 +18,7 @@ if sys.platform != "linux":
 
 from cleanup_guard._rehearse import _ready
 from cleanup_guard._rehearse._ready import Wish
-from cleanup_guard._rehearse._seen import Rehearsal
+from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
 from cleanup_guard._rehearse._watch import Watch
 from cleanup_guard._supervise._names import name_of
@@ -35,6 +35,10 @@ LAST_LINES = 20
 
 class CannotRehearse(Exception):
     """There was no stop to rehearse; the message says why."""
+
+
+class Unfit(Exception):
+    """A PID namespace is to be had here, but not a whole one; the message says why."""
 
 
 class Interrupted(Exception):
@@ -104,6 +108,7 @@ class Engine:
         self._selector = selectors.DefaultSelector()
         self._selector.register(waker.reader, selectors.EVENT_READ)
         self._output, writer = os.pipe()
+        os.set_blocking(self._output, False)
         self._selector.register(self._output, selectors.EVENT_READ)
         try:
             self._starter = self._launch(writer)
@@ -115,13 +120,12 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         """Nobody of the program is left after this, whatever happened."""
-        self._watch.kill_everybody()
-        while self._watch.living:
+        while not self._watch.over:
+            self._watch.kill_everybody()
             try:
                 self._turn(TURN)
             except Interrupted:
                 pass  # we are at it
-            self._watch.kill_everybody()
         self._selector.close()
         os.close(self._output)
 
@@ -140,7 +144,7 @@ class Engine:
         self._watch.stop()
         self._watch.send()
         self._await_end(self._grace)
-        if self._watch.living:
+        if not self._watch.over:
             self._watch.kill()
             self._await_end(None)
         return self._finish()
@@ -218,7 +222,7 @@ class Engine:
             )
 
     def _await_end(self, limit: float | None) -> None:
-        while self._watch.living:
+        while not self._watch.over:
             left = None if limit is None else limit - self._watch.clock
             if left is not None and left <= 0:
                 return
@@ -236,16 +240,19 @@ class Engine:
         self._watch.look()
 
     def _read(self) -> None:
-        data = os.read(self._output, 65536)
-        if not data:
+        """Take what has been printed. An end of it is not waited for: somebody else may have got hold of the pipe."""
+        try:
+            while data := os.read(self._output, 65536):
+                self._heard += data
+                del self._heard[:-KEPT]
+        except BlockingIOError:
+            return
+        if self._output in self._selector.get_map():
             self._selector.unregister(self._output)
-        self._heard += data
-        del self._heard[:-KEPT]
 
     def _finish(self) -> Rehearsal:
         result = self.result
-        while self._output in self._selector.get_map():
-            self._read()
+        self._read()
         result.output = self._text()
         result.processes = _in_order(self._watch.processes)
         result.seconds = max(seen.ended for seen in result.processes)
@@ -259,3 +266,35 @@ class Engine:
     def _with_output(self, message: str) -> str:
         lines = self._text().splitlines()[-LAST_LINES:]
         return "\n".join([message, *(f"  {line}" for line in lines)])
+
+
+def _in_order(processes: list[Seen]) -> list[Seen]:
+    """Parents before their children, brothers by age."""
+    children: dict[int, list[Seen]] = {}
+    for seen in processes:
+        children.setdefault(seen.parent if seen is not processes[0] else -1, []).append(seen)
+    pids = {seen.pid for seen in processes}
+    stack = [seen for parent, seen_of in children.items() if parent not in pids for seen in seen_of][::-1]
+    found: list[Seen] = []
+    while stack:
+        seen = stack.pop()
+        found.append(seen)
+        stack += children.pop(seen.pid, [])[::-1]
+    return found
+
+
+def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: Wish) -> Rehearsal:
+    """Rehearse one stop of one program, in a PID namespace if there is one to be had.
+
+    Raises:
+        CannotRehearse: there was nothing to stop.
+        Interrupted: we were told to stop ourselves.
+    """
+    become_subreaper()
+    keep_fds_to_ourselves()
+    try:
+        with Engine(waker, program, signum, grace) as engine:
+            return engine.run(wish)
+    except Unfit:
+        with Engine(waker, program, signum, grace, simulate=True) as engine:
+            return engine.run(wish)

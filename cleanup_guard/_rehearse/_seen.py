@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Handling = Literal["catches", "ignores", "blocks", "default"]
-"""What a process does with the stop signal. `blocks` is right for one that waits for it with sigwait(3) or a signalfd."""
+"""What a process does with the stop signal; one that waits for it with sigwait(3) or by a signalfd(2) catches it."""
 
 How = Literal["exited", "signal", "killed", "torn-down"]
 """How a process ended: by itself; by a signal from one of its own; by SIGKILL at the end of the grace period; by SIGKILL from
@@ -92,6 +92,7 @@ class Rehearsal:
         remark: what differs from a real container, in one sentence; may be empty.
         readied: seconds from the start to the stop.
         seconds: from the stop until the last process was gone.
+        needed: how long the same stop took when there was no limit, if that was measured.
         status: what the platform shows as the exit status: 128 + n for signal n.
         processes: who was there, parents before children; the first is the one that the stop went to.
         output: what was printed after the stop.
@@ -108,6 +109,7 @@ class Rehearsal:
     remark: str = ""
     readied: float = 0.0
     seconds: float = 0.0
+    needed: float | None = None
     status: int = 0
     processes: list[Seen] = field(default_factory=list[Seen])
     output: str = ""

@@ -42,13 +42,14 @@ class Watch:
         self.first: int | None = None
         self.status: int | None = None
         self._signum = signum
-        self._simulate = simulate
+        self.simulate = simulate
         self._living: dict[int, Follow] = {}
         self._owner: dict[int, int] = {}
         self._began = time.monotonic()
         self._stopped: float | None = None
         self._killing = False
         self._first_left = False
+        self._childless = False
 
     # -- what is known ----------------------------------------------------------------------------------------
 
@@ -56,6 +57,11 @@ class Watch:
     def living(self) -> list[int]:
         """The pids, as we see them, of those who have not ended."""
         return list(self._living)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody is left, nor anybody who has not been noticed yet."""
+        return self._childless and not self._living
 
     @property
     def clock(self) -> float:
@@ -82,6 +88,8 @@ class Watch:
     def is_first(self, pid: int) -> None:
         """This is the process that the stop will go to."""
         self.first = pid
+        if pid in self._living:  # it has not ended at once
+            self._living[pid].seen.parent = 0
         self._began = time.monotonic()
 
     def stop(self) -> None:
@@ -103,7 +111,7 @@ class Watch:
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
         self._killing = True
-        for pid in self._living if self._simulate or self.first not in self._living else [self.first]:
+        for pid in self._living if self.simulate or self.first not in self._living else [self.first]:
             _send(pid, signal.SIGKILL)
 
     def kill_everybody(self) -> None:
@@ -117,6 +125,7 @@ class Watch:
             try:
                 tid, status = os.waitpid(-1, os.WNOHANG | _ptrace.WALL)
             except ChildProcessError:
+                self._childless = True
                 return
             if tid == 0:
                 return
@@ -198,7 +207,7 @@ class Watch:
         if pid == self.first:
             self.status = 128 - code if code < 0 else code
             self._first_left = True
-            if self._simulate:
+            if self.simulate:
                 self.kill_everybody()
 
     def _hear(self, tid: int, signum: int) -> int:
@@ -213,7 +222,7 @@ class Watch:
         if self._stopped is not None and signum not in DULL and len(follow.seen.heard) < LONGEST_STORY:
             sender = info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
             follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
-        if self._simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
+        if self.simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
             # As for PID 1, who gets no signal that it has no handler for (pid_namespaces(7)).
             return signum if _handling(_status(tid), signum) == "catches" else 0
         return signum
@@ -221,8 +230,7 @@ class Watch:
     def _describe(self, pid: int) -> None:
         seen = self._living[pid].seen
         seen.argv = _argv(pid) or seen.argv
-        statuses = [_status(tid) for tid in _tasks(pid)]
-        found: list[Handling] = [_handling(each, self._signum) for each in statuses]
+        found = [_attitude(pid, tid, self._signum) for tid in _tasks(pid)]
         # A signal to a process goes to any thread that does not block it.
         open_to = [each for each in found if each != "blocks"]
         seen.handling = open_to[0] if open_to else (found[0] if found else seen.handling)
@@ -248,16 +256,33 @@ def _argv(pid: int) -> list[str]:
     return text.split("\0") if text else []
 
 
-def _tasks(pid: int) -> list[int]:
+def _listed(folder: str) -> list[str]:
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        return os.listdir(folder)
     except OSError:
         return []
+
+
+def _tasks(pid: int) -> list[int]:
+    return [int(name) for name in _listed(f"/proc/{pid}/task")]
 
 
 def _status(tid: int) -> dict[str, str]:
     text = _read(f"/proc/{tid}/status").decode("utf-8", "replace")
     return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _attitude(pid: int, tid: int, signum: int) -> Handling:
+    """What a thread does with a signal, where one that takes it with sigwait(3) or by a signalfd(2) catches it."""
+    if _read(f"/proc/{tid}/wchan") == b"do_sigtimedwait":
+        return "catches"
+    found = _handling(_status(tid), signum)
+    if found == "blocks":
+        for fd in _listed(f"/proc/{pid}/fdinfo"):
+            mask = _read(f"/proc/{pid}/fdinfo/{fd}").partition(b"sigmask:")[2].split()
+            if mask and int(mask[0], 16) >> (signum - 1) & 1:
+                return "catches"
+    return found
 
 
 def _handling(status: dict[str, str], signum: int) -> Handling:
