@@ -34,7 +34,7 @@ class Wish:
     @property
     def anything(self) -> bool:
         """Whether there is something to wait for."""
-        return not self.text is self.tcp is self.file is self.after is None
+        return any(each is not None for each in (self.text, self.tcp, self.file, self.after))
 
     def missing(self, seconds: float, output: bytes, pid: int, known: Stamp) -> str:
         """What is not yet so, for a message; empty if the program is ready."""
@@ -74,7 +74,9 @@ def listens(port: int, pid: int | str = "self") -> bool:
                 rows = [line.split() for line in file]
         except OSError:
             continue
-        if any(len(row) > LISTENING[0] and row[1].endswith(wanted) and row[3] == LISTENING[1] for row in rows):
+        if any(
+            len(row) > LISTENING[0] and row[1].endswith(wanted) and row[3] == LISTENING[1] for row in rows
+        ):
             return True
     return False
 

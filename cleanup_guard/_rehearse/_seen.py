@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -119,24 +120,17 @@ class Rehearsal:
 
     def as_json(self) -> dict[str, Any]:
         """The fields above, for json.dumps; seconds are rounded to a millisecond."""
-        data = _rounded(asdict(self))
-        assert isinstance(data, dict)
+        data: dict[str, Any] = json.loads(
+            json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3)
+        )
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `as_json`, up to the rounding."""
-        processes = [
-            Seen(**{**each, "heard": [Heard(**heard) for heard in each["heard"]]}) for each in data["processes"]
-        ]
-        return cls(**{**data, "processes": processes, "advice": [Advice(**each) for each in data["advice"]]})
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return value
+        found = cls(**data)
+        found.processes = [Seen(**each) for each in data["processes"]]
+        for seen, each in zip(found.processes, data["processes"], strict=True):
+            seen.heard = [Heard(**heard) for heard in each["heard"]]
+        found.advice = [Advice(**each) for each in data["advice"]]
+        return found

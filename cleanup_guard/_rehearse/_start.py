@@ -1,13 +1,15 @@
-"""Starts the program as PID 1 of a PID namespace of its own, where that is allowed, and traced from its first instruction on."""
+"""Starts the program as PID 1 of a PID namespace of its own, where that is allowed, and traced from its first instruction."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cleanup_guard._rehearse import _ptrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAMESPACES = _ptrace.CLONE_NEWPID | _ptrace.CLONE_NEWNS
 

@@ -186,8 +186,8 @@ class Watch:
                 self._first_left = True
 
     def _ends(self, tid: int, status: int) -> None:
-        pid = self._owner.pop(tid, None)
-        follow = self._living.get(-1 if pid is None else pid)
+        pid = self._owner.pop(tid, 0)
+        follow = self._living.get(pid)
         if follow is None:
             return
         follow.tasks.discard(tid)
