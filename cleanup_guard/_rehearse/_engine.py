@@ -180,6 +180,8 @@ class Engine:
             raise Unfit(told["unfit"])
         if "failed" in told:
             raise CannotRehearse(told["failed"])
+        if "first" not in told:
+            raise CannotRehearse("something killed the process that was to become the program before it did")
         self._watch.is_first(int(told["first"]))
         if self._starter.pid == self._watch.first:
             self._watch.simulate = True

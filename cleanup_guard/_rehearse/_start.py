@@ -77,6 +77,8 @@ def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone
         os.execv(file, argv)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
         tell(f"failed {file!r} could not be executed: {error.strerror}")
+    except BaseException as error:
+        tell(f"failed {file!r} could not be executed: {error!r}")
     finally:
         os._exit(127)
 
@@ -100,14 +102,23 @@ def _unshare(tell: Callable[[str], None]) -> bool:
     user, group = os.geteuid(), os.getegid()
     try:
         _ptrace.unshare(NAMESPACES | _ptrace.CLONE_NEWUSER)
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{user} {user} 1"),
-            ("gid_map", f"{group} {group} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
     except OSError:
         return False
+    _prepare(tell, lambda: _stay(user, group), "the user could not be kept in a user namespace")
     tell("user namespace")
     return True
+
+
+def _stay(user: int, group: int) -> None:
+    """Be the same user in this user namespace as outside.
+
+    Raises:
+        OSError: it is not allowed here.
+    """
+    for name, text in (
+        ("setgroups", b"deny"),
+        ("uid_map", b"%d %d 1" % (user, user)),
+        ("gid_map", b"%d %d 1" % (group, group)),
+    ):
+        with open(f"/proc/self/{name}", "wb", buffering=0) as file:  # nor is a codec to be had from here on
+            file.write(text)
