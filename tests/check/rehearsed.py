@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
-from run.supervised import default_signals, kill_marked
+from run.supervised import kill_marked
 from support import CLEAN, PATIENCE
 
 COMMAND = [sys.executable, "-m", "cleanup_guard", "check"]
@@ -101,7 +102,6 @@ def checking(
             cwd=folder,
             env=environ,
             text=True,
-            preexec_fn=default_signals,
             **options,
         )
         try:
@@ -122,8 +122,6 @@ def check(*words: str, **options: Any) -> Told:
 
 def described(seen: Seen) -> str:
     """A process and its end in a few words: `sh exited 0`, `sleep killed`, `cat by SIGPIPE`."""
-    import signal
-
     name = os.path.basename(seen.argv[0]) if seen.argv else "?"
     name = "python" if name.startswith("python") else name
     ends = {"exited": f"exited {seen.status}", "signal": f"by {signal.Signals(seen.status).name}"} if seen.status else {}
