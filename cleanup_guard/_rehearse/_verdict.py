@@ -10,7 +10,7 @@ import signal
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
 from cleanup_guard._supervise._names import name_of, number_of
 
-SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "mksh", "zsh"}
+SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}
 INITS = {"catatonit", "docker-init", "dumb-init", "tini", "tini-static"}
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 """Signals that programs tell each other to stop with."""
@@ -51,8 +51,7 @@ def _verdict(rehearsal: Rehearsal) -> str:
 
 def _advise(rehearsal: Rehearsal) -> list[Advice]:
     found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal)]
-    for seen in rehearsal.processes:
-        found += _about_one(rehearsal, seen)
+    found += [*_about_the_ends(rehearsal), *_about_being_told_twice(rehearsal)]
     found += _about_the_status(rehearsal)
     if not any(each.fault for each in found) and rehearsal.seconds > CLOSE * rehearsal.grace:
         found.append(
@@ -75,9 +74,9 @@ def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
     for seen in killed:
         is_first = seen is rehearsal.processes[0]
         left = [each for each in killed if each.parent == seen.pid and each is not seen]
-        if not is_first and not _was_told(seen, rehearsal):
+        if not is_first and not _was_told(seen, rehearsal) and not seen.stopped:
             continue  # its parent's matter
-        if seen.handling == "catches" and any(_was_told(each, rehearsal) for each in left):
+        if seen.handling == "catches" and any(_was_told(each, rehearsal) or each.stopped for each in left):
             continue  # it waits for those, and they are the matter
         found.append(_why_not(rehearsal, seen, left))
     return found or [_nobody_was_told(rehearsal, killed)] * bool(killed)
@@ -90,6 +89,14 @@ def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
 def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
     """Why this one, who was told to stop, was still there."""
     stop, shell = rehearsal.signal, _name(seen) in SHELLS
+    if seen.stopped:
+        return Advice(
+            "stopped",
+            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when it is continued: send SIGCONT "
+            "after it.",
+            _under_run(rehearsal),
+            fault=True,
+        )
     if seen.handling == "default" and shell and left:
         return Advice(
             "shell-does-not-forward",
@@ -132,10 +139,24 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
             _under_run(rehearsal),
             fault=True,
         )
-    needs = f"it would need {rehearsal.needed:.1f} s" if rehearsal.needed else "its cleanup takes longer"
+    return _too_slow(rehearsal, seen)
+
+
+def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Advice:
+    caught = f"{short(seen)} caught {rehearsal.signal} but was not done after {rehearsal.grace:g} s"
+    if rehearsal.tried is not None and rehearsal.needed is None:
+        python = _is_python(seen)
+        how = "have main() guarded, which shows where it hangs, and ends it in time" if python else "look at where it hangs"
+        return Advice(
+            "never-ends",
+            f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to: {how}.",
+            _guard(rehearsal) if python else f"gdb --batch -ex 'thread apply all backtrace' -p {seen.pid}",
+            fault=True,
+        )
+    needs = "its cleanup takes longer" if rehearsal.needed is None else f"it would need {rehearsal.needed:.1f} s"
     return Advice(
         "too-slow",
-        f"{short(seen)} caught {stop} but was not done after {rehearsal.grace:g} s: {needs}. Give it more time, or less to do.",
+        f"{caught}: {needs}. Give it more time, or less to do.",
         _longer(rehearsal.needed or 2 * rehearsal.grace),
         fault=True,
     )
@@ -183,68 +204,94 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
 # -- how each ended ----------------------------------------------------------------------------------------------
 
 
-def _about_one(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
-    found: list[Advice] = []
-    if seen.how == "signal":
-        found += _about_a_signal(rehearsal, seen)
-    elif seen.how == "exited" and seen.status not in _fine(rehearsal) and seen is not rehearsal.processes[0]:
+def _about_the_ends(rehearsal: Rehearsal) -> list[Advice]:
+    """About those who were not killed by the platform; about all that ended alike in one sentence."""
+    alike: dict[int, list[Seen]] = {}
+    for seen in rehearsal.processes:
+        if seen.how == "signal":
+            alike.setdefault(seen.status, []).append(seen)
+    found = [each for signum, some in alike.items() for each in _about_a_signal(rehearsal, signum, some)]
+    failed = [
+        seen for seen in rehearsal.processes[1:] if seen.how == "exited" and seen.status not in _fine(rehearsal)
+    ]
+    if failed:
+        with_status = f"status {failed[0].status}" if len({seen.status for seen in failed}) == 1 else "a status other than 0"
         found.append(
             Advice(
                 "child-failed",
-                f"{short(seen)} exited with status {seen.status}: its output may say why.",
+                f"{_names(failed)} exited with {with_status}: the output may say why.",
                 "cleanup-guard check --show-output ...",
-                fault=False,
-            )
-        )
-    stops = [heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None]
-    if len(stops) > 1:
-        found.append(
-            Advice(
-                "told-twice",
-                f"{short(seen)} was told to stop {len(stops)} times ({', '.join(stops[:4])}), which makes many programs "
-                "give up their cleanup: tell each process once.",
-                _under_run(rehearsal),
                 fault=False,
             )
         )
     return found
 
 
-def _about_a_signal(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
-    name = name_of(seen.status)
-    if seen.status == signal.SIGPIPE:
+def _about_being_told_twice(rehearsal: Rehearsal) -> list[Advice]:
+    stops = {
+        short(seen): names
+        for seen in rehearsal.processes
+        if len(names := [heard.name for heard in seen.heard if number_of(heard.name) in STOPS]) > 1
+    }
+    if not stops:
+        return []
+    name, told = max(stops.items(), key=lambda item: len(item[1]))
+    others = f", and so {'was 1 other' if len(stops) == 2 else f'were {len(stops) - 1} others'}" if len(stops) > 1 else ""
+    return [
+        Advice(
+            "told-twice",
+            f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){others}, which makes many programs give up their "
+            "cleanup: tell each process once.",
+            _under_run(rehearsal),
+            fault=False,
+        )
+    ]
+
+
+def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen]) -> list[Advice]:
+    name = name_of(signum)
+    were = "was" if len(some) == 1 else "were"
+    if signum == signal.SIGPIPE:
         return [
             Advice(
                 "sigpipe",
-                f"{short(seen)} was killed by SIGPIPE: whoever read its output had gone first. Let the reader outlive the writer.",
-                f"{shlex.join(seen.argv)} 2>&1 | (trap '' TERM INT; exec tee log)",
+                f"{_names(some)} {were} killed by SIGPIPE: whoever read the output had gone first. Let the reader outlive "
+                "the writer.",
+                f"{shlex.join(some[0].argv)} 2>&1 | (trap '' TERM INT; exec tee log)",
                 fault=True,
             )
         ]
-    if seen.status == signal.SIGKILL:
+    if signum == signal.SIGKILL:
         return [
             Advice(
                 "killed-by-its-own",
-                f"{short(seen)} was killed by SIGKILL after {seen.ended:.1f} s, not by the platform but by one of its own (or "
-                "for lack of memory): a supervisor's limit must be longer than the cleanup takes.",
-                f"cleanup-guard run --grace {rehearsal.grace:g} -- {shlex.join(seen.argv)}",
+                f"{_names(some)} {were} killed by SIGKILL after {max(seen.ended for seen in some):.1f} s, not by the platform but by "
+                "one of its own (or for lack of memory): a supervisor's limit must be longer than the cleanup takes.",
+                _under_run(rehearsal),
                 fault=True,
             )
         ]
-    if seen.status in STOPS or name == rehearsal.signal:
-        if not _is_python(seen):
-            return []
+    if signum in STOPS or name == rehearsal.signal:
+        some = [seen for seen in some if _is_python(seen)]
+        if not some or signum == signal.SIGINT:
+            return []  # who is no Python program may catch it when it owes something; and KeyboardInterrupt unwinds
+        catch = "does not catch it" if len(some) == 1 else "do not catch it"
         return [
             Advice(
                 "no-cleanup",
-                f"{short(seen)} ended by {name} without running `finally` or atexit, for it does not catch it: have main() "
-                "guarded, if it owes a cleanup.",
+                f"{_names(some)} ended by {name} without running `finally` or atexit, for it {catch}: have main() guarded, "
+                "if it owes a cleanup.",
                 _guard(rehearsal),
                 fault=False,
             )
         ]
     return [
-        Advice("crashed", f"{short(seen)} was ended by {name} after {seen.ended:.2g} s.", "", fault=True),
+        Advice(
+            "crashed",
+            f"{_names(some)} {were} ended by {name} {max(seen.ended for seen in some):.2g} s after the stop: the output may say why.",
+            "cleanup-guard check --show-output ...",
+            fault=True,
+        ),
     ]
 
 

@@ -124,5 +124,6 @@ def described(seen: Seen) -> str:
     """A process and its end in a few words: `sh exited 0`, `sleep killed`, `cat by SIGPIPE`."""
     name = os.path.basename(seen.argv[0]) if seen.argv else "?"
     name = "python" if name.startswith("python") else name
-    ends = {"exited": f"exited {seen.status}", "signal": f"by {signal.Signals(seen.status).name}"} if seen.status else {}
-    return f"{name} {ends.get(seen.how, 'exited 0' if seen.how == 'exited' else seen.how)}"
+    if seen.how == "exited":
+        return f"{name} exited {seen.status}"
+    return f"{name} by {signal.Signals(seen.status).name}" if seen.how == "signal" else f"{name} {seen.how}"
