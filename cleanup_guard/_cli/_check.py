@@ -110,8 +110,20 @@ def parse(argv: list[str]) -> Options:
     add("--ready-tcp", type=_port, metavar="PORT", help="stop when somebody listens on this port")
     add("--ready-file", metavar="PATH", help="stop when this file is written")
     add("--after", type=_seconds, metavar="SECONDS", help="stop after this long")
-    add("--timeout", type=_positive, default=60.0, metavar="SECONDS", help="how long to wait until it is ready: 60")
-    add("--repeat", type=_count, default=1, metavar="N", help="rehearse N stops, all but the first at random moments")
+    add(
+        "--timeout",
+        type=_positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait until it is ready: 60",
+    )
+    add(
+        "--repeat",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="rehearse N stops, all but the first at random moments",
+    )
     add("--seed", type=int, metavar="NUMBER", help="for the same random moments again")
     add("--image", metavar="NAME", help="rehearse a container image, with docker or podman")
     add("--json", action="store_true", help="print what was seen as JSON")
@@ -209,7 +221,9 @@ def _once(waker: Waker, options: Options, wish: Wish) -> Rehearsal:
         try:
             again = _run(waker, options, wish, tried)
         except CannotRehearse:
-            return found  # a second start failed: then it is not known, which is no reason to forget the first
+            return (
+                found  # a second start failed: then it is not known, which is no reason to forget the first
+            )
         found.tried = tried
         if not any(seen.was_killed for seen in again.processes):
             found.needed = again.seconds
@@ -236,7 +250,11 @@ def _report(options: Options, rehearsals: list[Rehearsal]) -> None:
             file.write(svg(shown))
     if options.json:
         clean = all(each.clean for each in rehearsals)
-        data = {"version": JSON_VERSION, "clean": clean, "rehearsals": [each.as_json() for each in rehearsals]}
+        data = {
+            "version": JSON_VERSION,
+            "clean": clean,
+            "rehearsals": [each.as_json() for each in rehearsals],
+        }
         print(json.dumps(data, indent=2))
         return
     from cleanup_guard._rehearse._timeline import timeline
@@ -253,7 +271,9 @@ def _report(options: Options, rehearsals: list[Rehearsal]) -> None:
 
 def _summarize(options: Options, rehearsals: list[Rehearsal]) -> None:
     clean = sum(each.clean for each in rehearsals)
-    print(f"\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):")
+    print(
+        f"\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):"
+    )
     for each in sorted(rehearsals, key=lambda rehearsal: rehearsal.readied):
         faults = ", ".join(advice.code for advice in each.advice if advice.fault)
         print(f"  {each.readied:8.3f} s after the start: {'clean' if each.clean else f'not clean: {faults}'}")

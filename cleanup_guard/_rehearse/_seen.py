@@ -131,7 +131,8 @@ class Rehearsal:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `as_json`, up to the rounding."""
         processes = [
-            Seen(**{**each, "heard": [Heard(**heard) for heard in each["heard"]]}) for each in data["processes"]
+            Seen(**{**each, "heard": [Heard(**heard) for heard in each["heard"]]})
+            for each in data["processes"]
         ]
         return cls(**{**data, "processes": processes, "advice": [Advice(**each) for each in data["advice"]]})
 

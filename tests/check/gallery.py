@@ -36,6 +36,7 @@ class Exhibit:
         cures: the codes whose fixed line makes the rehearsal clean, when it is applied.
         needs: a program that may not be installed here.
         simulated: whether the same must be seen where no PID namespace is to be had.
+        perhaps: the codes of advice that it may get or not, for it depends on who is faster.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Exhibit:
     cures: list[str] = field(default_factory=list[str])
     needs: str = "sh"
     simulated: bool = False
+    perhaps: set[str] = field(default_factory=set[str])
 
     @property
     def words(self) -> list[str]:
@@ -70,7 +72,7 @@ def app(body: str = "", *, seconds: float = 0, status: int = 0, cleanup: str = "
 import os, signal, sys, time
 def stop(signum, frame):
     time.sleep({seconds})
-    {cleanup or 'os.write(1, b"cleaned up{}"'.format(chr(92) + 'n') + ")"}
+    {cleanup or 'os.write(1, b"cleaned up{}"'.format(chr(92) + "n") + ")"}
     sys.exit({status})
 signal.signal(signal.SIGTERM, stop)
 {body}
@@ -182,7 +184,10 @@ SHELLS = [
     Exhibit(
         "sh traps, tells, and does not wait",
         ["./entry.sh"],
-        {**script("trap 'kill $child; exit 0' TERM", f"{PYTHON} &", "child=$!", "wait"), "app.py": app(seconds=0.5)},
+        {
+            **script("trap 'kill $child; exit 0' TERM", f"{PYTHON} &", "child=$!", "wait"),
+            "app.py": app(seconds=0.5),
+        },
         "sh exited 0, python torn-down",
         ["children-killed"],
         status=0,
@@ -224,28 +229,50 @@ SHELLS = [
     Exhibit(
         "the reader of a pipeline goes first",
         ["./entry.sh"],
-        script(
-            "(trap 'sleep 0.3; while echo bye; do :; done' TERM; echo ready; while :; do sleep 0.1; done) | cat &",
-            "trap 'trap \"\" TERM; kill -TERM 0; wait' TERM",
-            "wait",
-        ),
+        {
+            **script("./writer.sh | cat &", "trap 'trap \"\" TERM; kill -TERM 0; wait; exit 0' TERM", "wait"),
+            "writer.sh": """\
+#!/bin/sh
+trap 'sleep 0.3; while echo bye; do sleep 0.01; n=x$n; test $n = xxxxxxxxx && exit 0; done' TERM
+echo ready
+while :; do sleep 0.1; done
+""",
+        },
         "sh exited 0, sh by SIGPIPE, cat by SIGTERM",
         ["sigpipe"],
+        status=0,
         options=["--grace", PATIENT],
+        cures=["sigpipe"],
+    ),
+    Exhibit(
+        "a subshell in front",
+        ["./entry.sh"],
+        script(f"({PYTHON}; echo over)", "echo over"),
+        "sh killed, sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "a script in front of a script",
+        ["./entry.sh"],
+        {**script("./inner.sh", "echo over"), "inner.sh": f"#!/bin/sh\n{PYTHON}\necho over\n"},
+        "sh killed, sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
     ),
     Exhibit(
         "sh tells everybody twice",
         ["./entry.sh"],
         {
             **script(
-                "trap 'trap \"\" TERM; kill -TERM $child; kill -TERM 0; wait $child' TERM",
+                "trap 'trap \"\" TERM; kill -TERM $child; sleep 0.3; kill -TERM $child; wait $child; exit 0' TERM",
                 f"{PYTHON} &",
                 "child=$!",
                 "wait $child",
             ),
-            "app.py": app(seconds=0.5),
+            "app.py": app(cleanup="signal.signal(signal.SIGTERM, lambda *_: None); time.sleep(0.6)"),
         },
-        "sh exited 0, python exited 0",
+        "sh exited 0, python exited 0, sleep exited 0",
         ["told-twice"],
         clean=True,
         status=0,
@@ -253,10 +280,13 @@ SHELLS = [
     Exhibit(
         "an ignored signal is inherited",
         ["./entry.sh"],
-        {**script("trap '' TERM", "exec sleep 1000")},
-        "sleep killed",
+        {
+            **script("trap '' TERM", "exec ./inner.sh"),
+            "inner.sh": "#!/bin/sh\ntrap 'exit 0' TERM\necho ready\nwhile :; do :; done\n",
+        },
+        "sh killed",
         ["ignored"],
-        ready="",
+        cures=["ignored"],
         simulated=True,
     ),
     Exhibit(
@@ -611,24 +641,24 @@ threading.Event().wait()
         simulated=True,
     ),
     Exhibit(
-        "a pool of processes, terminated",
+        "processes are terminated",
         ["python", "-I", "app.py"],
         {
-            "app.py": """\
-import multiprocessing, os, signal, sys, time
-def stop(signum, frame):
-    if os.getpid() == main:
-        sys.exit(0)
-    os._exit(1)
-if __name__ == "__main__":
-    main = os.getpid()
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        pool.map(abs, range(9))
-        signal.signal(signal.SIGTERM, stop)
-        os.write(1, b"ready\\n")
-        while True:
-            time.sleep(0.1)
-"""
+            "app.py": app(
+                """\
+import multiprocessing
+fork = multiprocessing.get_context("fork")
+children = [fork.Process(target=time.sleep, args=(1000,)) for _ in range(3)]
+for child in children: child.start()
+""",
+                cleanup="""\
+if multiprocessing.parent_process() is not None:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    for child in children: child.terminate()
+    for child in children: child.join()
+""",
+            )
         },
         "python exited 0, python by SIGTERM, python by SIGTERM, python by SIGTERM",
         ["no-cleanup"],
@@ -666,7 +696,7 @@ INITS = [
         status=143,
         cures=["init-leaves-early"],
         needs=name,
-        simulated=name == "dumb-init",
+        perhaps={"told-twice"},
     )
     for name, advice in (
         ("tini", ["init-leaves-early", "exited-143"]),

@@ -93,7 +93,14 @@ def checking(
         folder.chmod(0o755)
         key, value = "CLEANUP_GUARD_TEST", folder.name
         path = f"{Path(sys.executable).parent}:{CLEAN.get('PATH', os.defpath)}"
-        environ = {**CLEAN, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "FOLDER": name, **(env or {}), key: value}
+        environ = {
+            **CLEAN,
+            "PATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "FOLDER": name,
+            **(env or {}),
+            key: value,
+        }
         process = subprocess.Popen[str](
             [*wrapper, *command, *words],
             stdin=subprocess.DEVNULL,
