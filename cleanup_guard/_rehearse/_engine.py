@@ -271,9 +271,9 @@ class Engine:
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:
-    """Parents before their children, brothers by age."""
+    """The first process first, parents before their children, brothers by pid: who is noticed first is chance."""
     children: dict[int, list[Seen]] = {}
-    for seen in processes:
+    for seen in [processes[0], *sorted(processes[1:], key=lambda each: each.pid)]:
         children.setdefault(seen.parent if seen is not processes[0] else -1, []).append(seen)
     pids = {seen.pid for seen in processes}
     stack = [seen for parent, seen_of in children.items() if parent not in pids for seen in seen_of][::-1]

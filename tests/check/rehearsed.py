@@ -27,7 +27,7 @@ SIMULATED = [
 ]
 """Before a command: no PID namespace is to be had there, whoever asks."""
 
-WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+UNPRIVILEGED = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 """Before a command: to the kernel it is run by an ordinary user, who happens to be able to read our files."""
 
 
