@@ -230,15 +230,18 @@ SHELLS = [
         "the reader of a pipeline goes first",
         ["./entry.sh"],
         {
-            **script("./writer.sh | cat &", "trap 'trap \"\" TERM; kill -TERM 0; wait; exit 0' TERM", "wait"),
-            "writer.sh": """\
-#!/bin/sh
-trap 'sleep 0.3; echo bye; sleep 0.1; echo bye; exit 0' TERM
-echo ready
-while :; do sleep 0.1; done
-""",
+            **script(
+                "python -I -S writer.py | cat &",
+                "trap 'trap \"\" TERM; kill -TERM 0; wait; exit 0' TERM",
+                "wait",
+            ),
+            "writer.py": app(
+                "signal.signal(signal.SIGPIPE, signal.SIG_DFL)",
+                seconds=0.3,
+                cleanup="os.write(1, b'bye'); time.sleep(0.1); os.write(1, b'bye')",
+            ),
         },
-        "sh exited 0, sh by SIGPIPE, cat by SIGTERM",
+        "sh exited 0, python by SIGPIPE, cat by SIGTERM",
         ["sigpipe"],
         status=0,
         options=["--grace", PATIENT],
@@ -646,17 +649,13 @@ threading.Event().wait()
         {
             "app.py": app(
                 """\
-import multiprocessing
-fork = multiprocessing.get_context("fork")
-children = [fork.Process(target=time.sleep, args=(1000,)) for _ in range(3)]
-for child in children: child.start()
+import subprocess
+sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
+children = [subprocess.Popen(sleep) for _ in range(3)]
 """,
                 cleanup="""\
-if multiprocessing.parent_process() is not None:
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for child in children: child.terminate()
-    for child in children: child.join()
+for child in children: child.terminate()
+    for child in children: child.wait()
 """,
             )
         },

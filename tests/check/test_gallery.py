@@ -129,7 +129,7 @@ def applied(line: str, exhibit: Exhibit) -> Exhibit:
     if line.startswith("exec "):
         return in_script(exhibit, line.removeprefix("exec "), line, rest=r"( &\nwait)?")
     if "| (trap" in line:
-        return in_script(exhibit, "./writer.sh", line, rest=r" \| cat")
+        return in_script(exhibit, "python -I -S writer.py", line, rest=r" \| cat")
     if words[:2] == ["cleanup-guard", "exec"] and "inner.sh" in exhibit.files:
         return in_script(exhibit, "./inner.sh", line)
     return replace(exhibit, program=words)
