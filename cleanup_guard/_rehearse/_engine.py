@@ -30,6 +30,9 @@ TURN = 0.05
 KEPT = 1 << 20
 """Bytes of output that are kept."""
 
+READS = 16
+"""Times that we read before we look at anything else; what is read then is not more than what is kept."""
+
 LAST_LINES = 20
 
 
@@ -125,7 +128,7 @@ class Engine:
             try:
                 self._turn(TURN)
             except Interrupted:
-                pass  # we are at it
+                self._watch.look()  # we are at it
         self._selector.close()
         os.close(self._output)
 
@@ -140,6 +143,7 @@ class Engine:
         self.result.readied = self._watch.clock
         self._watch.look()
         self._check_that_it_lives()
+        self._read()
         self._heard.clear()
         self._watch.stop()
         self._watch.send()
@@ -244,9 +248,14 @@ class Engine:
     def _read(self) -> None:
         """Take what has been printed. An end of it is not waited for: somebody else may have got hold of the pipe."""
         try:
-            while data := os.read(self._output, 65536):
+            for _ in range(READS):
+                data = os.read(self._output, 65536)
+                if not data:
+                    break
                 self._heard += data
                 del self._heard[:-KEPT]
+            else:
+                return  # it prints faster than we read: there are other things to see to
         except BlockingIOError:
             return
         if self._output in self._selector.get_map():

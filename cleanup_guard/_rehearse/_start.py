@@ -29,6 +29,10 @@ class Starter:
         self._text = b""
         self.pid = os.fork()
         if self.pid == 0:
+            os.close(
+                self._go
+            )  # so that our own copy does not keep us waiting if whoever started us is killed
+            os.close(self.news)
             _start(file, argv, output, go, news, alone=alone)
         os.close(go)
         os.close(news)
@@ -59,7 +63,8 @@ def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone
 
     try:
         os.setsid()  # as runc does; and no Ctrl-C of ours is for it
-        os.read(go, 1)
+        if not os.read(go, 1):
+            os._exit(127)  # nobody watches
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)

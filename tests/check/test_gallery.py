@@ -15,7 +15,7 @@ from check.rehearsed import SIMULATED, UNPRIVILEGED, check, described
 
 from cleanup_guard._rehearse._seen import Rehearsal
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Rehearsals at a time: most of what they do is wait."""
 
 Where = Literal["pid-namespace", "user-namespace", "simulated"]
