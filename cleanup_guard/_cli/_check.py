@@ -213,15 +213,23 @@ def rehearse(waker: Waker, options: Options) -> list[Rehearsal]:
 
 
 def _once(waker: Waker, options: Options, wish: Wish) -> Rehearsal:
+    from cleanup_guard._rehearse._engine import CannotRehearse
     from cleanup_guard._rehearse._verdict import judge
 
     found = _run(waker, options, wish, options.grace)
     judge(found)
     if any(each.code == "too-slow" for each in found.advice):
-        again = _run(waker, options, wish, max(options.grace, options.wish.timeout))
+        tried = max(options.grace, options.wish.timeout)
+        try:
+            again = _run(waker, options, wish, tried)
+        except CannotRehearse:
+            return (
+                found  # a second start failed: then it is not known, which is no reason to forget the first
+            )
+        found.tried = tried
         if not any(seen.was_killed for seen in again.processes):
             found.needed = again.seconds
-            judge(found)
+        judge(found)
     return found
 
 

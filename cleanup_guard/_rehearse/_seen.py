@@ -21,7 +21,7 @@ class Heard:
     """A signal that reached a process, whatever the process did with it.
 
     Attributes:
-        at: seconds after the stop; negative before it.
+        at: seconds after the stop; for one that still waited at the end of the grace period, blocked for example, that moment.
         name: SIGTERM, for example.
         sender: the pid of who sent it; None for the platform or the kernel.
     """
@@ -45,6 +45,7 @@ class Seen:
         how: how it ended.
         status: its exit status, if it exited; else the number of the signal that ended it.
         heard: the signals that reached it after the stop, SIGCHLD and the like aside.
+        stopped: whether it was stopped, as SIGSTOP does it, at the end of the grace period.
     """
 
     pid: int
@@ -56,6 +57,7 @@ class Seen:
     how: How = "exited"
     status: int = 0
     heard: list[Heard] = field(default_factory=list[Heard])
+    stopped: bool = False
 
     @property
     def was_killed(self) -> bool:
@@ -93,7 +95,8 @@ class Rehearsal:
         remark: what differs from a real container, in one sentence; may be empty.
         readied: seconds from the start to the stop.
         seconds: from the stop until the last process was gone.
-        needed: how long the same stop took when there was no limit, if that was measured.
+        needed: how long the same stop took with a longer grace period, if that was measured and was enough.
+        tried: that longer grace period; None if it was not measured.
         status: what the platform shows as the exit status: 128 + n for signal n.
         processes: who was there, parents before children; the first is the one that the stop went to.
         output: what was printed after the stop.
@@ -111,6 +114,7 @@ class Rehearsal:
     readied: float = 0.0
     seconds: float = 0.0
     needed: float | None = None
+    tried: float | None = None
     status: int = 0
     processes: list[Seen] = field(default_factory=list[Seen])
     output: str = ""
