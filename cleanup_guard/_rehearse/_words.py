@@ -118,11 +118,11 @@ def facts(rehearsal: Rehearsal) -> str:
     first = {
         "pid-namespace": "PID 1 of a PID namespace",
         "container": "PID 1 of the container",
-        "simulated": "the first process, treated as if it were PID 1",
+        "simulated": "the first process, as if it were PID 1",
     }[rehearsal.isolation]
     return (
-        f"{on_one_line(rehearsal.signal)} to {first}, {seconds(rehearsal.readied)} after its start; "
-        f"SIGKILL to who is left {rehearsal.grace:.10g} s later"
+        f"Ready after {seconds(rehearsal.readied)}; {on_one_line(rehearsal.signal)} to {first}; "
+        f"SIGKILL {rehearsal.grace:.10g} s later"
     )
 
 
@@ -275,7 +275,7 @@ class Scale:
         power = 10.0 ** math.floor(math.log10(self.end / most))
         step = next(power * each for each in (1, 2, 5, 10, 20) if self.end / (power * each) < most)
         found = [each * step for each in range(most) if each * step <= self.end]
-        return [(each, f"{round(each / unit, 6):.10g}{f' {name}' * (each == found[-1])}") for each in found]
+        return [(each, f"{round(each / unit, 6):.10g}{'' if each else f' {name}'}") for each in found]
 
 
 def scale(rehearsal: Rehearsal) -> Scale:
