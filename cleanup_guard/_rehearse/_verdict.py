@@ -168,10 +168,7 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
         how = f"{were} never told to stop"
     line = _under_run(rehearsal)
     if _name(first) in SHELLS and len(torn) == 1:
-        line = (
-            'trap \'kill -TERM "$child"; wait "$child"\' TERM   # after: '
-            + f"{shlex.join(torn[0].argv)} & child=$!"
-        )
+        line = "trap 'kill -TERM \"$child\"; wait \"$child\"' TERM   # after: " + f"{shlex.join(torn[0].argv)} & child=$!"
     return [
         Advice(
             "init-leaves-early" if _name(first) in INITS else "children-killed",
@@ -199,9 +196,7 @@ def _about_one(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
                 fault=False,
             )
         )
-    stops = [
-        heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None
-    ]
+    stops = [heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None]
     if len(stops) > 1:
         found.append(
             Advice(

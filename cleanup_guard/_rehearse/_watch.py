@@ -220,9 +220,7 @@ class Watch:
             _ptrace.SI_TKILL,
         }
         if self._stopped is not None and signum not in DULL and len(follow.seen.heard) < LONGEST_STORY:
-            sender = (
-                info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
-            )
+            sender = info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
             follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
         if self.simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
             # As for PID 1, who gets no signal that it has no handler for (pid_namespaces(7)).
