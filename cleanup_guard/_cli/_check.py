@@ -146,10 +146,8 @@ def _signal(word: str) -> int:
 
 
 def _seconds(word: str) -> float:
-    from cleanup_guard._clock import seconds
-
     try:
-        found = seconds(word, "")
+        found = float(word)
     except ValueError:
         found = -1.0
     if not 0 <= found < float("inf"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Handling = Literal["catches", "ignores", "blocks", "default"]
 """What a process does with the stop signal; one that waits for it with sigwait(3) or by a signalfd(2) catches it."""
@@ -122,6 +122,14 @@ class Rehearsal:
         data = _rounded(asdict(self))
         assert isinstance(data, dict)
         return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `as_json`, up to the rounding."""
+        processes = [
+            Seen(**{**each, "heard": [Heard(**heard) for heard in each["heard"]]}) for each in data["processes"]
+        ]
+        return cls(**{**data, "processes": processes, "advice": [Advice(**each) for each in data["advice"]]})
 
 
 def _rounded(value: object) -> object:

@@ -314,7 +314,10 @@ def _instead_of_shell(rehearsal: Rehearsal, left: list[Seen]) -> str:
 def _under_run(rehearsal: Rehearsal, options: str = "") -> str:
     if rehearsal.image is not None:
         return f'ENTRYPOINT ["cleanup-guard", "run", {"".join(f"{word!r}, " for word in options.split())}"--", ...]'
-    return f"cleanup-guard run {options}-- {shlex.join(rehearsal.program)}"
+    words = rehearsal.program
+    if os.path.basename(words[0]) == "cleanup-guard" and words[1:2] == ["run"]:
+        return f"cleanup-guard run {options}{shlex.join(words[2:])}"
+    return f"cleanup-guard run {options}-- {shlex.join(words)}"
 
 
 def _guard(rehearsal: Rehearsal) -> str:

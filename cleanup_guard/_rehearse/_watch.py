@@ -11,7 +11,7 @@ from cleanup_guard._rehearse import _ptrace
 from cleanup_guard._rehearse._seen import Handling, Heard, Seen
 from cleanup_guard._supervise._names import name_of
 
-DULL = {signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG}
+DULL = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 """Signals that tell nothing about a stop."""
 
 SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
@@ -219,8 +219,13 @@ class Watch:
             _ptrace.SI_QUEUE,
             _ptrace.SI_TKILL,
         }
-        if self._stopped is not None and signum not in DULL and len(follow.seen.heard) < LONGEST_STORY:
-            sender = info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
+        sender = info.pid if info is not None and by_somebody and info.pid not in {0, os.getpid()} else None
+        if (
+            self._stopped is not None
+            and signum not in DULL
+            and sender != follow.seen.pid  # one thread wakes another: CPython does, and we do
+            and len(follow.seen.heard) < LONGEST_STORY
+        ):
             follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
         if self.simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
             # As for PID 1, who gets no signal that it has no handler for (pid_namespaces(7)).
@@ -274,9 +279,9 @@ def _status(tid: int) -> dict[str, str]:
 
 def _attitude(pid: int, tid: int, signum: int) -> Handling:
     """What a thread does with a signal, where one that takes it with sigwait(3) or by a signalfd(2) catches it."""
-    if _read(f"/proc/{tid}/wchan") == b"do_sigtimedwait":
-        return "catches"
     found = _handling(_status(tid), signum)
+    if found != "blocks" and _read(f"/proc/{tid}/wchan").startswith(b"do_sigtimedwait"):
+        return "catches"  # the kernel unblocks what is waited for meanwhile
     if found == "blocks":
         for fd in _listed(f"/proc/{pid}/fdinfo"):
             mask = _read(f"/proc/{pid}/fdinfo/{fd}").partition(b"sigmask:")[2].split()
