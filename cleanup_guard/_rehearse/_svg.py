@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from cleanup_guard._rehearse import _words
 from cleanup_guard._rehearse._words import cells, cut
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from cleanup_guard._rehearse._words import Row
 
 WIDTH, MARGIN = 840, 28
-LEFT, RIGHT = 300, 668
+LEFT, RIGHT = 316, 668
 """Where the axis begins and ends."""
 
 ENDINGS = RIGHT + 18
 ROW, BAR = 44, 12
-INDENT = 16
+INDENT = 14
 
-MONO, SANS = 0.62, 0.56
-"""Widths of a cell in ems: of a fixed-width font, and on average of a wide sans-serif one."""
+MONO = 0.62
+"""Width in ems of a cell of a fixed-width font."""
 
 LIGHT = {
     "card": "#ffffff", "edge": "#d0d7de", "ink": "#1f2328", "soft": "#59636e", "line": "#d8dee4", "code": "#f3f5f7",
-    "exited": "#2da44e", "signal": "#d4a72c", "killed": "#cf222e", "torn-down": "#a63fd0",
+    "exited": "#1a7f37", "signal": "#9a6700", "killed": "#cf222e", "torn-down": "#8250df",
 }  # fmt: skip
 DARK = {
     "card": "#0d1117", "edge": "#3d444d", "ink": "#f0f6fc", "soft": "#9198a1", "line": "#2a313a", "code": "#1c222b",
@@ -39,10 +39,11 @@ DARK = {
 }  # fmt: skip
 
 STYLE = """\
-text {{ font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; font-size: 13px; }}
+text {{ font-size: 13px; font-family: system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, "DejaVu Sans", sans-serif; }}
 .mono {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
-.title {{ font-size: 18px; font-weight: 600; }} .name {{ font-size: 14px; }} .how {{ font-size: 14px; font-weight: 600; }}
-.verdict {{ font-size: 16px; font-weight: 600; }} .mark {{ fill: none; stroke-width: 2.5; stroke-linecap: round; }}
+.name, .how {{ font-size: 14px; }} .verdict {{ font-size: 16px; }} .title {{ font-size: 18px; }}
+.how, .verdict, .title {{ font-weight: 600; }}
+.thin, .mark {{ fill: none; }} .mark {{ stroke-width: 2.5; stroke-linecap: round; }} .dot {{ stroke-width: 2; }}
 {light}
 @media (prefers-color-scheme: dark) {{
 {dark}
@@ -69,7 +70,8 @@ def svg(rehearsal: Rehearsal) -> str:
 
 def _colours(scheme: dict[str, str]) -> str:
     return "\n".join(
-        f".{name} {{ fill: {colour}; }} .{name}-line {{ stroke: {colour}; }}" for name, colour in scheme.items()
+        f".{name} {{ fill: {colour}; }} .{name}-line {{ stroke: {colour}; }}"
+        for name, colour in scheme.items()
     )
 
 
@@ -79,7 +81,7 @@ class _Picture:
         self._stop = _words.on_one_line(rehearsal.signal)
         self._rows = _words.rows(rehearsal)
         self._scale = _words.scale(rehearsal)
-        self._root = ElementTree.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img"})
+        self._root = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img"})
         self._y = 0.0
 
     def draw(self) -> str:
@@ -94,25 +96,31 @@ class _Picture:
             self._row(row)
         self._legend()
         self._judgement()
-        height = self._y + MARGIN - 6
+        height = self._y + 12
         card.set("height", f"{height - 1:g}")
-        for name, value in (("width", f"{WIDTH}"), ("height", f"{height:g}"), ("viewBox", f"0 0 {WIDTH} {height:g}")):
+        for name, value in (
+            ("width", f"{WIDTH}"),
+            ("height", f"{height:g}"),
+            ("viewBox", f"0 0 {WIDTH} {height:g}"),
+        ):
             self._root.set(name, value)
-        return ElementTree.tostring(self._root, encoding="unicode") + "\n"
+        return ET.tostring(self._root, encoding="unicode") + "\n"
 
     def _in_words(self) -> str:
         """For those who do not see it."""
         said = [
             f"{row.label}{row.pid and f' (PID {row.pid})'}: {row.ending} {row.when}." for row in self._rows
         ]
-        return _words.on_one_line(" ".join([_words.facts(self._rehearsal) + ".", *said, self._rehearsal.verdict]))
+        return _words.on_one_line(
+            " ".join([_words.facts(self._rehearsal) + ".", *said, self._rehearsal.verdict])
+        )
 
     # -- its parts, from the top ------------------------------------------------------------------------------
 
     def _header(self, title: str) -> None:
-        self._text(MARGIN, 40, cut(title, _fit(WIDTH - 2 * MARGIN, 18, MONO)), "title ink")
+        self._text(MARGIN, 40, cut(title, _fit(WIDTH - 2 * MARGIN, 18)), "title ink")
         self._y = 62
-        for line in _words.wrap(f"{_words.facts(self._rehearsal)}.", _fit(WIDTH - 2 * MARGIN, 13, SANS)):
+        for line in _words.wrap(f"{_words.facts(self._rehearsal)}.", (WIDTH - 2 * MARGIN) / 13, _ems):
             self._text(MARGIN, self._y, line, "soft")
             self._y += 18
         self._y += 16
@@ -122,13 +130,13 @@ class _Picture:
         for moment, label in self._scale.ticks(7):
             self._line(self._x(moment), top, bottom, "line-line")
             self._text(self._x(moment), top - 6, label, "soft", anchor="middle")
-        self._line(LEFT, top - 22, bottom, "soft-line")
+        self._line(LEFT, top, bottom, "soft-line")
         self._text(LEFT, top - 26, self._stop, "ink", anchor="middle")
         if self._scale.grace is None:
-            self._text(ENDINGS, top - 26, f"SIGKILL: at {self._rehearsal.grace:.10g} s", "soft")
+            self._text(ENDINGS, top - 26, f"SIGKILL at {self._rehearsal.grace:.10g} s", "soft")
         else:
             x = self._x(self._scale.grace)
-            self._line(x, top - 22, bottom, "killed-line", dash="4 3")
+            self._line(x, top, bottom, "killed-line", dash="4 3")
             self._text(x, top - 26, "SIGKILL", "killed", anchor="middle" if x > LEFT + 80 else "start")
         self._y = top + 8
 
@@ -136,11 +144,11 @@ class _Picture:
         middle = self._y + ROW / 2 - 4
         left = MARGIN + INDENT * row.depth
         if row.depth:
-            self._add("path", "mark soft-line", d=f"M{left - 10:g} {middle - 14:g}v10h6", **{"stroke-width": 1})
-        self._text(left, middle, cut(row.label, _fit(LEFT - 16 - left, 14, MONO)), "mono name ink")
+            self._add("path", "thin soft-line", d=f"M{left - 9:g} {middle - 16:g}v11h5")
+        self._text(left, middle, cut(row.label, _fit(LEFT - 16 - left, 14)), "mono name ink")
         handling = row.handling and f"{HANDLINGS[row.handling]} {self._stop}"
         about = ", ".join(filter(None, [row.pid and f"PID {row.pid}", handling]))
-        self._text(left, middle + 16, cut(about, _fit(LEFT - 16 - left, 13, SANS)), "soft")
+        self._text(left, middle + 16, cut(about, _fit(LEFT - 16 - left, 12)), "soft")
         start = self._x(row.born)
         end = max(self._x(row.ended), start + 3)
         self._add("rect", row.how, x=start, y=middle - 10, width=end - start, height=BAR, rx=3)
@@ -154,9 +162,9 @@ class _Picture:
         free = float(LEFT)
         for each in sorted(heard, key=lambda each: each.at):
             x = self._x(each.at)
-            self._add("circle", "card ink-line", cx=x, cy=y, r=4.5, **{"stroke-width": 2})
+            self._add("circle", "dot card ink-line", cx=x, cy=y, r=4.5)
             label = _words.on_one_line(each.name) + (f" from {each.sender}" if each.sender else "")
-            width = cells(label) * 13 * SANS
+            width = 13 * _ems(label)
             at = max(LEFT + 4, min(x - 4, RIGHT - width))
             if at >= free:
                 self._text(at, y + 20, label, "soft")
@@ -165,33 +173,33 @@ class _Picture:
     def _legend(self) -> None:
         self._y += 22
         x = float(MARGIN)
-        shown = [how for how in HOWS if any(row.how == how for row in self._rows)]
+        shown: list[How] = [how for how in HOWS if any(row.how == how for row in self._rows)]
         for how in shown:
             self._add("rect", how, x=x, y=self._y - 9, width=18, height=9, rx=3)
             self._text(x + 26, self._y, HOWS[how], "soft")
-            x += 26 + cells(HOWS[how]) * 13 * SANS + 14
+            x += 26 + 13 * _ems(HOWS[how]) + 14
         if any(row.heard for row in self._rows):
-            self._add("circle", "card ink-line", cx=x + 5, cy=self._y - 4.5, r=4.5, **{"stroke-width": 2})
+            self._add("circle", "dot card ink-line", cx=x + 5, cy=self._y - 4.5, r=4.5)
             self._text(x + 18, self._y, "a signal came", "soft")
 
     def _judgement(self) -> None:
         self._y += 20
-        self._add("path", "line-line", d=f"M{MARGIN} {self._y:g}H{WIDTH - MARGIN}", **{"stroke-width": 1})
+        self._add("path", "thin line-line", d=f"M{MARGIN} {self._y:g}H{WIDTH - MARGIN}")
         self._y += 28
         clean = self._rehearsal.clean
         mark = "m1 -5l4 4l8 -9" if clean else "m2 -10l10 10m0 -10l-10 10"
         self._add("path", f"mark {'exited' if clean else 'killed'}-line", d=f"M{MARGIN} {self._y:g}{mark}")
-        for line in _words.wrap(self._rehearsal.verdict, _fit(WIDTH - 2 * MARGIN - 24, 16, SANS)):
+        for line in _words.wrap(self._rehearsal.verdict, (WIDTH - 2 * MARGIN - 24) / 17, _ems):
             self._text(MARGIN + 24, self._y, line, f"verdict {'exited' if clean else 'killed'}")
             self._y += 20
         for advice in self._rehearsal.advice[:1]:
             self._y += 4
-            for line in _words.wrap(advice.text, _fit(WIDTH - 2 * MARGIN, 14, SANS)):
+            for line in _words.wrap(advice.text, (WIDTH - 2 * MARGIN) / 14, _ems):
                 self._text(MARGIN, self._y, line, "name ink")
                 self._y += 20
             for line in advice.line.splitlines()[:1]:
                 self._add("rect", "code", x=MARGIN, y=self._y - 6, width=WIDTH - 2 * MARGIN, height=30, rx=6)
-                fitting = cut(_words.printable(line), _fit(WIDTH - 2 * MARGIN - 24, 14, MONO))
+                fitting = cut(_words.printable(line), _fit(WIDTH - 2 * MARGIN - 24, 14))
                 self._text(MARGIN + 12, self._y + 14, fitting, "mono name ink")
                 self._y += 34
 
@@ -202,20 +210,25 @@ class _Picture:
         return round(LEFT + share * (RIGHT - LEFT), 1)
 
     def _line(self, x: float, top: float, bottom: float, css: str, dash: str = "none") -> None:
-        self._add("path", css, d=f"M{x:g} {top:g}V{bottom:g}", **{"stroke-dasharray": dash})
+        self._add("path", f"thin {css}", d=f"M{x:g} {top:g}V{bottom:g}", **{"stroke-dasharray": dash})
 
     def _text(self, x: float, y: float, text: str, css: str, anchor: str = "start") -> None:
         self._add("text", css, text, x=x, y=y, **{"text-anchor": anchor})
 
-    def _add(self, tag: str, css: str = "", text: str = "", **attributes: float | str) -> ElementTree.Element:
+    def _add(self, tag: str, css: str = "", text: str = "", **attributes: float | str) -> ET.Element:
         found = {"class": css} if css else {}
         for name, value in attributes.items():
             found[name] = value if isinstance(value, str) else f"{value:g}"
-        element = ElementTree.SubElement(self._root, tag, found)
+        element = ET.SubElement(self._root, tag, found)
         element.text = text or None
         return element
 
 
-def _fit(pixels: float, size: int, em: float) -> int:
-    """Cells of a font that fit."""
-    return max(1, int(pixels / (size * em)))
+def _fit(pixels: float, size: int) -> int:
+    """Cells of a fixed-width font that fit."""
+    return int(pixels / (size * MONO))
+
+
+def _ems(text: str) -> float:
+    """How wide a text is in a sans-serif font, and one of the wider ones."""
+    return sum(cells(each) * (1.1 if each in "MW@%" else 0.75 if each.isupper() else 0.56) for each in text)

@@ -15,7 +15,7 @@ from cleanup_guard._rehearse import _words
 from cleanup_guard._rehearse._words import cells, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cleanup_guard._rehearse._seen import Advice, How, Rehearsal
     from cleanup_guard._rehearse._words import Row, Scale
@@ -112,32 +112,35 @@ class _Picture:
     # -- the picture ------------------------------------------------------------------------------------------
 
     def _axis(self) -> Iterator[str]:
+        ticks, labels = self._ticks(self._bar // TICK)
         rule = list(self._shapes.rule * self._bar)
-        for most in range(self._bar // TICK, 1, -1):
-            ticks, labels = self._scale.ticks(most), ""
-            for moment, label in ticks:
-                labels = labels.ljust(min(self._column(moment), self._bar - len(label))) + label
-            if labels.split() == " ".join(label for _, label in ticks).split() and len(labels) <= self._bar:
-                break
-        for moment, _ in ticks:
-            rule[self._column(moment)] = self._shapes.tick
+        for column in ticks:
+            rule[column] = self._shapes.tick
         if self._scale.grace is not None:
             rule[self._column(self._scale.grace)] = self._shapes.killed
-        yield self._paint(DIM, self._columns("PID", "command", self._stop, labels, ""))
-        yield self._paint(DIM, self._columns("", "", "", "".join(rule), ""))
+        yield self._paint(DIM, f"{self._columns('PID', 'command', self._stop)} {labels}")
+        yield self._paint(DIM, f"{self._columns('', '', '')} {''.join(rule)}")
+
+    def _ticks(self, most: int) -> tuple[list[int], str]:
+        """Their columns, and the line of their labels: as many as fit."""
+        ticks = self._scale.ticks(most)
+        columns, labels = [self._column(moment) for moment, _ in ticks], ""
+        for column, (_, label) in zip(columns, ticks, strict=True):
+            start = min(column, self._bar - len(label))
+            if labels and start <= len(labels):
+                return self._ticks(most - 1)
+            labels = labels.ljust(start) + label
+        return columns, labels
 
     def _row(self, row: Row) -> str:
         branch = " " * (2 * row.depth - 2) + f"{self._shapes.child} " if row.depth else ""
         label = self._cut(branch + row.label, self._label)
         ending = self._cut(f"{row.ending} {row.when}", self._ending)
         colour = COLOURS[row.how]
-        return self._columns(
-            row.pid,
-            label,
-            row.handling or "",
-            self._drawn(row),
-            ending,
-            lambda text: self._paint(colour, text),
+        bar = self._drawn(row)
+        start = self._columns(row.pid, label, row.handling or "")
+        return (
+            f"{start} {self._paint(colour, bar)}{' ' * (self._bar - len(bar))} {self._paint(colour, ending)}"
         )
 
     def _drawn(self, row: Row) -> str:
@@ -158,12 +161,9 @@ class _Picture:
         share = min(1.0, max(0.0, moment / self._scale.end))
         return (moment > 0) + round(share * (self._bar - 2))
 
-    def _columns(
-        self, pid: str, label: str, handling: str, bar: str, ending: str, paint: Callable[[str], str] = str
-    ) -> str:
-        label += " " * (self._label - cells(label))
-        start = f"{pid:>{self._pid}} {label} {handling:{self._handling}} "
-        return start + paint(bar) + " " * (self._bar - len(bar)) + f" {paint(ending)}"
+    def _columns(self, pid: str, label: str, handling: str) -> str:
+        padding = " " * (self._label - cells(label))
+        return f"{pid:>{self._pid}} {label}{padding} {handling:{self._handling}}"
 
     def _legend(self) -> Iterator[str]:
         names = {heard.name for row in self._rows for heard in row.heard}

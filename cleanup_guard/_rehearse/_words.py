@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cleanup_guard._supervise._names import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cleanup_guard._rehearse._seen import Handling, Heard, How, Rehearsal, Seen
 
@@ -73,18 +73,18 @@ def cut(text: str, most: int, ellipsis: str = "…") -> str:
     return kept.rstrip() + ellipsis
 
 
-def wrap(text: str, most: int) -> list[str]:
-    """The text in lines of no more than so many cells, broken at blanks where that can be (textwrap counts characters)."""
+def wrap(text: str, most: float, size: Callable[[str], float] = cells) -> list[str]:
+    """The text in lines of no more than this size, broken at blanks where that can be (textwrap counts characters)."""
     lines = [""]
     for word in on_one_line(text).split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if cells(joined) <= most:
+        if size(joined) <= most:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for character in word:
-            if cells(lines[-1] + character) > most:
+            if size(lines[-1] + character) > most:
                 lines.append("")
             lines[-1] += character
     return lines
@@ -178,13 +178,13 @@ class Row:
     @property
     def handling(self) -> Handling | None:
         """What they do with the stop signal; None if not all the same."""
-        found = {seen.handling for seen in self.of}
+        found: set[Handling] = {seen.handling for seen in self.of}
         return found.pop() if len(found) == 1 else None
 
     @property
     def how(self) -> How:
         """How they ended; the worst, if not all the same."""
-        return min((seen.how for seen in self.of), key=WORST.index)
+        return next(how for how in WORST if any(seen.how == how for seen in self.of))
 
     @property
     def ending(self) -> str:
