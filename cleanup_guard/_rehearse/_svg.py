@@ -44,6 +44,7 @@ text {{ font-size: 13px; font-family: system-ui, -apple-system, "Segoe UI", Robo
 .name, .how {{ font-size: 14px; }} .verdict {{ font-size: 16px; }} .title {{ font-size: 18px; }}
 .how, .verdict, .title {{ font-weight: 600; }}
 .thin, .mark {{ fill: none; }} .mark {{ stroke-width: 2.5; stroke-linecap: round; }} .dot {{ stroke-width: 2; }}
+.halo {{ stroke-width: 4; paint-order: stroke; }}
 {light}
 @media (prefers-color-scheme: dark) {{
 {dark}
@@ -120,9 +121,9 @@ class _Picture:
     def _header(self, title: str) -> None:
         self._text(MARGIN, 40, cut(title, _fit(WIDTH - 2 * MARGIN, 18)), "title ink")
         self._y = 62
-        for line in _words.wrap(f"{_words.facts(self._rehearsal)}.", (WIDTH - 2 * MARGIN) / 13, _ems):
-            self._text(MARGIN, self._y, line, "soft")
-            self._y += 18
+        remark = self._rehearsal.remark
+        for text in [f"{_words.facts(self._rehearsal)}.", *([f"({remark})"] if remark else [])]:
+            self._paragraph(MARGIN, text, 13, "soft")
         self._y += 16
 
     def _axis(self) -> None:
@@ -163,40 +164,46 @@ class _Picture:
         for each in sorted(heard, key=lambda each: each.at):
             x = self._x(each.at)
             self._add("circle", "dot card ink-line", cx=x, cy=y, r=4.5)
+            if each.sender is None and each.name == self._rehearsal.signal:
+                continue  # the axis tells
             label = _words.on_one_line(each.name) + (f" from {each.sender}" if each.sender else "")
             width = 13 * _ems(label)
             at = max(LEFT + 4, min(x - 4, RIGHT - width))
             if at >= free:
-                self._text(at, y + 20, label, "soft")
+                self._text(at, y + 20, label, "halo card-line soft")
                 free = at + width + 8
 
     def _legend(self) -> None:
+        entries: list[tuple[How | None, str]] = [
+            (how, HOWS[how]) for how in HOWS if any(row.how == how for row in self._rows)
+        ]
+        if any(row.heard for row in self._rows):
+            entries.append((None, "a signal came"))
         self._y += 22
         x = float(MARGIN)
-        shown: list[How] = [how for how in HOWS if any(row.how == how for row in self._rows)]
-        for how in shown:
-            self._add("rect", how, x=x, y=self._y - 9, width=18, height=9, rx=3)
-            self._text(x + 26, self._y, HOWS[how], "soft")
-            x += 26 + 13 * _ems(HOWS[how]) + 14
-        if any(row.heard for row in self._rows):
-            self._add("circle", "dot card ink-line", cx=x + 5, cy=self._y - 4.5, r=4.5)
-            self._text(x + 18, self._y, "a signal came", "soft")
+        for how, label in entries:
+            width = 40 + 13 * _ems(label)
+            if x + width > WIDTH - MARGIN:
+                x, self._y = float(MARGIN), self._y + 20
+            if how is None:
+                self._add("circle", "dot card ink-line", cx=x + 9, cy=self._y - 4.5, r=4.5)
+            else:
+                self._add("rect", how, x=x, y=self._y - 9, width=18, height=9, rx=3)
+            self._text(x + 26, self._y, label, "soft")
+            x += width
 
     def _judgement(self) -> None:
         self._y += 20
         self._add("path", "thin line-line", d=f"M{MARGIN} {self._y:g}H{WIDTH - MARGIN}")
         self._y += 28
-        clean = self._rehearsal.clean
-        mark = "m1 -5l4 4l8 -9" if clean else "m2 -10l10 10m0 -10l-10 10"
-        self._add("path", f"mark {'exited' if clean else 'killed'}-line", d=f"M{MARGIN} {self._y:g}{mark}")
-        for line in _words.wrap(self._rehearsal.verdict, (WIDTH - 2 * MARGIN - 24) / 17, _ems):
-            self._text(MARGIN + 24, self._y, line, f"verdict {'exited' if clean else 'killed'}")
-            self._y += 20
+        mark, colour = (
+            ("m1 -5l4 4l8 -9", "exited") if self._rehearsal.clean else ("m2 -10l10 10m0 -10l-10 10", "killed")
+        )
+        self._add("path", f"mark {colour}-line", d=f"M{MARGIN} {self._y:g}{mark}")
+        self._paragraph(MARGIN + 24, self._rehearsal.verdict, 16, f"verdict {colour}")
         for advice in self._rehearsal.advice[:1]:
             self._y += 4
-            for line in _words.wrap(advice.text, (WIDTH - 2 * MARGIN) / 14, _ems):
-                self._text(MARGIN, self._y, line, "name ink")
-                self._y += 20
+            self._paragraph(MARGIN, advice.text, 14, "name ink")
             for line in advice.line.splitlines()[:1]:
                 self._add("rect", "code", x=MARGIN, y=self._y - 6, width=WIDTH - 2 * MARGIN, height=30, rx=6)
                 fitting = cut(_words.printable(line), _fit(WIDTH - 2 * MARGIN - 24, 14))
@@ -211,6 +218,12 @@ class _Picture:
 
     def _line(self, x: float, top: float, bottom: float, css: str, dash: str = "none") -> None:
         self._add("path", f"thin {css}", d=f"M{x:g} {top:g}V{bottom:g}", **{"stroke-dasharray": dash})
+
+    def _paragraph(self, x: float, text: str, size: int, css: str) -> None:
+        room = WIDTH - MARGIN - x
+        for line in _words.wrap(text, room / (size + ("verdict" in css)), _ems):  # which is bold
+            self._text(x, self._y, line, css)
+            self._y += size + 5
 
     def _text(self, x: float, y: float, text: str, css: str, anchor: str = "start") -> None:
         self._add("text", css, text, x=x, y=y, **{"text-anchor": anchor})
@@ -231,4 +244,4 @@ def _fit(pixels: float, size: int) -> int:
 
 def _ems(text: str) -> float:
     """How wide a text is in a sans-serif font, and one of the wider ones."""
-    return sum(cells(each) * (1.1 if each in "MW@%" else 0.75 if each.isupper() else 0.56) for each in text)
+    return sum(cells(each) * (1.1 if each in "MW@%" else 0.72 if each.isupper() else 0.53) for each in text)
