@@ -206,7 +206,7 @@ class _Picture:
             self._paragraph(MARGIN, advice.text, 14, "name ink")
             for line in advice.line.splitlines()[:1]:
                 self._add("rect", "code", x=MARGIN, y=self._y - 6, width=WIDTH - 2 * MARGIN, height=30, rx=6)
-                fitting = cut(_words.printable(line), _fit(WIDTH - 2 * MARGIN - 24, 14))
+                fitting = cut(_words.printable(line.expandtabs()), _fit(WIDTH - 2 * MARGIN - 24, 14))
                 self._text(MARGIN + 12, self._y + 14, fitting, "mono name ink")
                 self._y += 34
 

@@ -183,7 +183,7 @@ class _Picture:
         yield ""
         yield from self._listed(self._shapes.fault if advice.fault else self._shapes.remark, advice.text, "")
         for line in advice.line.splitlines():
-            yield f"      {self._paint(BOLD, _words.printable(line))}"
+            yield f"      {self._paint(BOLD, _words.printable(line.expandtabs()))}"
 
     def _listed(self, mark: str, text: str, style: str) -> Iterator[str]:
         for number, line in enumerate(_words.wrap(text, self._width - 2)):

@@ -13,7 +13,7 @@ from cleanup_guard._rehearse import _words
 from cleanup_guard._rehearse._seen import Rehearsal
 from cleanup_guard._rehearse._svg import DARK, LIGHT, svg
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 

@@ -14,7 +14,7 @@ from cleanup_guard._rehearse._seen import Heard, Rehearsal, Seen
 from cleanup_guard._rehearse._timeline import timeline
 from cleanup_guard._rehearse._words import Scale, cells
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 COLOURS = re.compile(r"\033\[[0-9;]*m")
 
 
