@@ -122,6 +122,12 @@ class Rehearsal:
     verdict: str = ""
     advice: list[Advice] = field(default_factory=list[Advice])
 
+    def __str__(self) -> str:
+        """The timeline, the verdict and the advice as text, as the command prints them."""
+        from cleanup_guard._rehearse._timeline import timeline
+
+        return timeline(self, colour=False)
+
     def as_json(self) -> dict[str, Any]:
         """The fields above, for json.dumps; seconds are rounded to a millisecond."""
         data: dict[str, Any] = json.loads(
