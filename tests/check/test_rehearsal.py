@@ -16,6 +16,8 @@ from check.gallery import app
 from check.rehearsed import COMMAND, SIMULATED, Told, check, checking
 from support import PATIENCE, wait_until
 
+from cleanup_guard._rehearse._seen import Rehearsal
+
 RUNS = ("--", "python", "-I", "-S", "app.py")
 MODES = pytest.mark.parametrize("wrapper", [[], SIMULATED], ids=["pid-namespace", "simulated"])
 
@@ -98,6 +100,7 @@ def test_by_default_it_is_stopped_when_nobody_works() -> None:
     )
 
 
+@pytest.mark.nightly
 def test_who_never_rests_is_stopped_all_the_same() -> None:
     """The settle has an end, long before --timeout."""
     found = check("--grace", "1", "--", "sh", "-c", "trap 'exit 0' TERM; while :; do :; done").rehearsal
@@ -454,13 +457,17 @@ for _ in range(50):
 
 
 @MODES
-@pytest.mark.parametrize("hazard", HAZARDS)
-def test_a_program_does_not_notice_that_it_is_watched(hazard: str, wrapper: list[str]) -> None:
+def test_a_program_does_not_notice_that_it_is_watched(wrapper: list[str]) -> None:
     """Whatever it does with processes, threads and signals goes as it always goes."""
-    files = {"app.py": app(HAZARDS[hazard], cleanup="os.write(1, b'done\\n')")}
-    words = ["--ready", "ready", "--grace", "30", "--", "python", "-I", "app.py"]
-    found = check(*words, files=files, wrapper=wrapper).rehearsal
-    assert (found.clean, found.output, len(found.processes)) == (True, "done\n", 1), found
+
+    def rehearsed(hazard: str) -> tuple[str, Rehearsal]:
+        files = {"app.py": app(HAZARDS[hazard], cleanup="os.write(1, b'done\\n')")}
+        words = ["--ready", "ready", "--grace", "30", "--", "python", "-I", "app.py"]
+        return hazard, check(*words, files=files, wrapper=wrapper).rehearsal
+
+    with ThreadPoolExecutor(6) as pool:
+        for hazard, found in pool.map(rehearsed, HAZARDS):
+            assert (found.clean, found.output, len(found.processes)) == (True, "done\n", 1), (hazard, found)
 
 
 def test_who_traces_cannot_be_watched() -> None:
