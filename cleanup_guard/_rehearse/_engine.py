@@ -118,6 +118,9 @@ class Engine:
         self._selector.register(self._output, selectors.EVENT_READ)
         try:
             self._starter = self._launch(writer)
+        except BaseException:
+            self._close()
+            raise
         finally:
             os.close(writer)
 
@@ -132,6 +135,10 @@ class Engine:
                 self._turn(TURN)
             except Interrupted:
                 self._watch.look()  # we are at it
+        self._starter.close()
+        self._close()
+
+    def _close(self) -> None:
         self._selector.close()
         os.close(self._output)
 
@@ -167,7 +174,7 @@ class Engine:
         try:
             self._watch.begin(starter.pid, ours=True)
         except OSError as error:
-            os.kill(starter.pid, signal.SIGKILL)
+            starter.close()  # which it does not survive
             os.waitpid(starter.pid, 0)
             raise CannotRehearse(
                 f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "

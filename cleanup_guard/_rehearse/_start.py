@@ -25,32 +25,35 @@ class Starter:
     """
 
     def __init__(self, file: str, argv: list[str], output: int, *, alone: bool) -> None:
-        go, self._go = os.pipe()
-        self.news, news = os.pipe()
+        go, writer = os.pipe()
+        reader, news = os.pipe()
+        self._go = open(writer, "wb", buffering=0)  # noqa: SIM115 - lives longer than this call
+        self.news = open(reader, "rb", buffering=0)  # noqa: SIM115
         """Where to read how it went; see `read_news`. At its end the program has been executed, or has failed to be."""
         self._text = b""
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(
-                self._go
-            )  # so that our own copy does not keep us waiting if whoever started us is killed
-            os.close(self.news)
+            self._go.close()  # our own copy would keep us waiting if whoever started us is killed
+            self.news.close()
             _start(file, argv, output, go, news, alone=alone)
         os.close(go)
         os.close(news)
 
     def go(self) -> None:
         """Let it begin."""
-        os.write(self._go, b"\n")
-        os.close(self._go)
+        self._go.write(b"\n")
+        self._go.close()
 
     def read_news(self) -> bool:
         """Read what there is to read. Returns whether that was all."""
-        data = os.read(self.news, 4096)
+        data = os.read(self.news.fileno(), 4096)
         self._text += data
-        if not data:
-            os.close(self.news)
         return not data
+
+    def close(self) -> None:
+        """Forget about it. One that was not let go ends."""
+        self._go.close()
+        self.news.close()
 
     @property
     def told(self) -> dict[str, str]:
