@@ -14,10 +14,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from cleanup_guard._rehearse._seen import Advice as Advice
-from cleanup_guard._rehearse._seen import Heard as Heard
-from cleanup_guard._rehearse._seen import Rehearsal as Rehearsal
-from cleanup_guard._rehearse._seen import Seen as Seen
+from cleanup_guard._rehearse._seen import Advice, Heard, Rehearsal, Seen
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +25,7 @@ __all__ = ["Advice", "CannotRehearse", "Heard", "Rehearsal", "Seen", "rehearse"]
 UNCLEAN = 1
 
 
-class CannotRehearse(Exception):  # noqa: N818 - says what is the matter
+class CannotRehearse(Exception):
     """There was no stop to rehearse: the program did not start, ended before, or was not ready in time."""
 
 
@@ -48,8 +45,8 @@ def rehearse(
 ) -> Rehearsal:
     """Start a program as a container would, stop it, and tell who cleaned up and who was killed.
 
-    It runs in a process of its own (`cleanup-guard check`), so this may be called in any thread, also several times at once, and
-    nothing of this process is touched. Nobody of the program is left when it returns or raises.
+    It runs in a process of its own (`cleanup-guard check`), so this may be called in any thread, also several times at once,
+    and nothing of this process is touched. Nobody of the program is left when it returns or raises.
 
     Args:
         program: the program and its arguments; with `image` the arguments of the container, if any.

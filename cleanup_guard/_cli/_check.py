@@ -199,6 +199,7 @@ def rehearse(waker: Waker, options: Options) -> list[Rehearsal]:
         Interrupted: we were told to stop ourselves.
     """
     from cleanup_guard._rehearse._engine import CannotRehearse
+    from cleanup_guard._rehearse._verdict import blame_the_start
 
     first = _once(waker, options, options.wish)
     found = [first]
@@ -209,6 +210,9 @@ def rehearse(waker: Waker, options: Options) -> list[Rehearsal]:
             found.append(_once(waker, options, wish))
         except CannotRehearse as error:
             raise CannotRehearse(f"stop {len(found) + 1} of {options.repeat}: {error}") from None
+    if first.clean:
+        for each in found:
+            blame_the_start(each)
     return found
 
 

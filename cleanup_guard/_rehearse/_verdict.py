@@ -29,6 +29,19 @@ def judge(rehearsal: Rehearsal) -> None:
     rehearsal.verdict = _verdict(rehearsal)
 
 
+def blame_the_start(rehearsal: Rehearsal) -> None:
+    """The same program stops well when it is ready: where a handler was missing here, it was missing only yet."""
+    for number, each in enumerate(rehearsal.advice):
+        if each.code == "never-caught":
+            rehearsal.advice[number] = Advice(
+                "start-up-race",
+                f"The stop came {rehearsal.readied:.2f} s after the start, before {short(rehearsal.processes[0])} caught "
+                f"{rehearsal.signal}, and PID 1 does not get what it does not catch: have a parent as PID 1 that keeps it.",
+                "env --block-signal=TERM " + _under_run(rehearsal),
+                fault=True,
+            )
+
+
 def short(seen: Seen) -> str:
     """A process by its name and pid, for a sentence."""
     return f"`{_name(seen)}` (PID {seen.pid})"
@@ -61,7 +74,7 @@ def _advise(rehearsal: Rehearsal) -> list[Advice]:
         found.append(
             Advice(
                 "close",
-                f"It took {rehearsal.seconds:.1f} s of {rehearsal.grace:g} s, which a loaded machine may not allow: give it more.",
+                f"It took {rehearsal.seconds:.1f} s of {rehearsal.grace:g} s, too close for a loaded machine: give it more.",
                 _longer(rehearsal.seconds),
                 fault=False,
             )
@@ -92,14 +105,16 @@ def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
     return any(heard.name == rehearsal.signal or number_of(heard.name) in STOPS for heard in seen.heard)
 
 
-def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
+def _why_not(  # noqa: PLR0911 - a table, in the order of the questions
+    rehearsal: Rehearsal, seen: Seen, left: list[Seen]
+) -> Advice:
     """Why this one, who was told to stop, was still there."""
     stop, shell = rehearsal.signal, _name(seen) in SHELLS
     if seen.stopped:
         return Advice(
             "stopped",
-            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when it is continued: send SIGCONT "
-            "after it.",
+            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued: send "
+            "SIGCONT after it.",
             _under_run(rehearsal),
             fault=True,
         )
@@ -216,8 +231,8 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
     return [
         Advice(
             "init-leaves-early" if _name(first) in INITS else "children-killed",
-            f"{short(first)} left after {_in_seconds(first.ended)}, and the kernel then killed {_names(torn)}, which {how}: wait for "
-            "every descendant.",
+            f"{short(first)} left after {_in_seconds(first.ended)}, and the kernel then killed {_names(torn)}, which {how}: "
+            "wait for every descendant.",
             line,
             fault=True,
         )
@@ -265,16 +280,13 @@ def _about_being_told_twice(rehearsal: Rehearsal) -> list[Advice]:
     if not stops:
         return []
     name, told = max(stops.items(), key=lambda item: len(item[1]))
-    others = (
-        f", and so {'was 1 other' if len(stops) == 2 else f'were {len(stops) - 1} others'}"
-        if len(stops) > 1
-        else ""
-    )
+    others = len(stops) - 1
+    too = f", and so {'was 1 other' if others == 1 else f'were {others} others'}" if others else ""
     return [
         Advice(
             "told-twice",
-            f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){others}, which makes many programs give up their "
-            "cleanup: tell each process once.",
+            f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){too}, which makes many programs give up "
+            "their cleanup: tell each process once.",
             _under_run(rehearsal),
             fault=False,
         )
@@ -299,8 +311,8 @@ def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen]) -> list
         return [
             Advice(
                 "killed-by-its-own",
-                f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for lack of "
-                "memory): who stops others must give them the time that their cleanup takes.",
+                f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for lack "
+                "of memory): who stops others must give them the time that their cleanup takes.",
                 "child.terminate(); child.wait()   # in place of child.kill()"
                 if _is_python(rehearsal.processes[0])
                 else "",

@@ -243,9 +243,9 @@ class Watch:
     def _as_for_pid_1(self, tid: int, signum: int, info: _ptrace.Siginfo) -> int:
         """What PID 1 of a namespace gets of what it does not catch: nothing (pid_namespaces(7)), but the kernel sees to that.
 
-        With two exceptions, for a PID 1 that is traced: it can stop itself by SIGSTOP, and a fault, which else ends even PID 1, is repeated
-        for ever (force_sig_info_to_task in kernel/signal.c: "users won't expect debugging to leave init killable"). So we end
-        it, and remember what for.
+        With two exceptions, for a PID 1 that is traced: it can stop itself by SIGSTOP, and a fault, which else ends even PID 1,
+        is repeated for ever (force_sig_info_to_task in kernel/signal.c: "users won't expect debugging to leave init killable").
+        So we end it, and remember what for.
         """
         if signum in SYNCHRONOUS and info.code > 0:
             pid = self._owner[tid]
@@ -264,10 +264,10 @@ class Watch:
     def _describe(self, pid: int) -> None:
         seen = self._living[pid].seen
         seen.argv = _argv(pid) or seen.argv
-        found = [_attitude(pid, tid, self._signum) for tid in _tasks(pid)]
+        found: list[Handling] = [_attitude(pid, tid, self._signum) for tid in _tasks(pid)]
         # A signal to a process goes to any thread that does not block it.
-        open_to = [each for each in found if each != "blocks"]
-        seen.handling = open_to[0] if open_to else (found[0] if found else seen.handling)
+        found.sort(key=lambda each: each == "blocks")
+        seen.handling = found[0] if found else seen.handling
 
 
 def _send(pid: int, signum: int) -> None:

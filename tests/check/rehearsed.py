@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from run.supervised import kill_marked
 from support import CLEAN, PATIENCE
+
+from cleanup_guard._rehearse._seen import Rehearsal, Seen
 
 COMMAND = [sys.executable, "-m", "cleanup_guard", "check"]
 

@@ -60,7 +60,7 @@ def curator(request: pytest.FixtureRequest) -> Iterator[Curator]:
                 else {}
             )
             if "exhibit" in chosen and not chosen["exhibit"].missing:
-                curator.begin(**chosen)
+                curator.begin(chosen["exhibit"], chosen["kind"])
         yield curator
         pool.shutdown(cancel_futures=True)
 
