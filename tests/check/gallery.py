@@ -1,7 +1,7 @@
 """Programs that stop well, and programs that stop badly, each with what a rehearsal must say about it.
 
-Each is started in a folder with its files, and does as real programs do: scripts are executed by their first line, Python programs
-are files. What is expected is everything that matters of a rehearsal: verdict, how each process ended, and the advice by its codes.
+Each is started in a folder with its files, and does as real programs do: scripts are executed by their first line, Python
+programs are files. What is expected is all that matters of a rehearsal: verdict, how each process ended, advice by its codes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from check.gallery import GALLERY, Exhibit
@@ -54,13 +54,9 @@ def curator(request: pytest.FixtureRequest) -> Iterator[Curator]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         curator = Curator(pool)
         for item in request.session.items:
-            chosen = (
-                item.callspec.params
-                if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-                else {}
-            )
-            if "exhibit" in chosen and not chosen["exhibit"].missing:
-                curator.begin(chosen["exhibit"], chosen["kind"])
+            params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+            if "exhibit" in params and not params["exhibit"].missing:
+                curator.begin(params["exhibit"], params["kind"])
         yield curator
         pool.shutdown(cancel_futures=True)
 
@@ -111,7 +107,7 @@ def cured(exhibit: Exhibit, code: str, found: Rehearsal) -> Rehearsal:
     return found
 
 
-def applied(line: str, exhibit: Exhibit) -> Exhibit:
+def applied(line: str, exhibit: Exhibit) -> Exhibit:  # noqa: PLR0911 - one for each kind of line
     """The program as a user would have it who does as advised."""
     line, _, remark = line.partition("   # ")
     words = shlex.split(line)
