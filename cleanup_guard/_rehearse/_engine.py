@@ -76,8 +76,9 @@ class Waker:
             os.read(self.reader, 4096)
         except BlockingIOError:
             pass
-        if self._interrupt is not None:
-            raise Interrupted(self._interrupt)
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise Interrupted(interrupt)
 
 
 def _ignore(_signum: int, _frame: FrameType | None) -> None:
@@ -85,7 +86,149 @@ def _ignore(_signum: int, _frame: FrameType | None) -> None:
 
 
 class Engine:
-    """Rehearses one stop of one program.
+    """Rehearses one stop of something; what it is, how it starts and how it is stopped is told by a subclass.
+
+    Args:
+        waker: of this process.
+        watch: nobody is watched yet.
+        result: what is known before the start.
+    """
+
+    def __init__(self, waker: Waker, watch: Watch, result: Rehearsal) -> None:
+        self.result = result
+        self._watch = watch
+        self._heard = bytearray()
+        self._known: _ready.Stamp = None
+        self._selector = selectors.DefaultSelector()
+        self._output, self._writer = os.pipe()
+        os.set_blocking(self._output, False)
+        self._selector.register(waker.reader, selectors.EVENT_READ, waker.drain)
+        self._selector.register(self._output, selectors.EVENT_READ, self._read)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nobody of the program is left after this, whatever happened."""
+        try:
+            self._clear_away()
+        finally:
+            self._selector.close()
+            os.close(self._output)
+            os.close(self._writer)
+
+    def run(self, wish: Wish) -> Rehearsal:
+        """Do it all. What is to be said about it is left to others.
+
+        Raises:
+            CannotRehearse: there was nothing to stop.
+            Interrupted: we were told to stop ourselves.
+        """
+        self._start(wish)
+        self._await_ready(wish)
+        self.result.readied = self._watch.clock
+        self._watch.look()
+        self._check_that_it_lives()
+        self._heard.clear()
+        self._watch.stop()
+        self._stop()
+        return self._finish()
+
+    # -- parts of it ------------------------------------------------------------------------------------------
+
+    def _start(self, wish: Wish) -> None:
+        """Start it, and have the first process watched.
+
+        Raises:
+            CannotRehearse: that cannot be done, or not before the time that it may take to be ready is over.
+        """
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Stop it as a platform does, and return when nobody is left."""
+        raise NotImplementedError
+
+    def _clear_away(self) -> None:
+        """Have nobody left, whatever happened."""
+        while not self._watch.over:
+            self._watch.kill_everybody()
+            self._turn_regardless()
+
+    def _turn_regardless(self) -> None:
+        try:
+            self._turn(TURN)
+        except Interrupted:
+            pass  # we are at it
+
+    def _await_ready(self, wish: Wish) -> None:
+        quiet = _ready.Quiet()
+        while True:
+            self._turn(TURN)
+            self._check_that_it_lives()
+            seconds = self._watch.clock
+            if wish.anything:
+                # 0: it is not to be seen from here, and nothing was wished for that would need it.
+                missing = wish.missing(seconds, bytes(self._heard), self._watch.first or 0, self._known)
+            else:
+                settled = quiet.look(self._living()) or seconds > _ready.SETTLED
+                missing = "" if settled else "did not settle"
+            if not missing:
+                return
+            if seconds > wish.timeout:
+                raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
+
+    def _living(self) -> list[int]:
+        return self._watch.living
+
+    def _check_that_it_lives(self) -> None:
+        status = self._watch.status
+        if status is not None:
+            raise CannotRehearse(
+                self._with_output(f"the program ended, with status {status}, before it could be stopped")
+            )
+
+    def _await_end(self, limit: float | None) -> None:
+        while not self._watch.over:
+            left = None if limit is None else limit - self._watch.clock
+            if left is not None and left <= 0:
+                return
+            self._turn(left)
+
+    def _turn(self, seconds: float | None) -> None:
+        """Wait for something to happen, and take note of it."""
+        for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
+            key.data()
+        self._watch.look()
+
+    def _read(self) -> None:
+        """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
+        try:
+            while data := os.read(self._output, 65536):
+                self._heard += data
+                del self._heard[:-KEPT]
+        except BlockingIOError:
+            pass
+
+    def _finish(self) -> Rehearsal:
+        result = self.result
+        self._read()
+        result.output = self._text()
+        result.processes = _in_order(self._watch.processes)
+        result.seconds = max(seen.ended for seen in result.processes)
+        assert self._watch.status is not None
+        result.status = self._watch.status
+        return result
+
+    def _text(self) -> str:
+        return self._heard.decode("utf-8", "replace")
+
+    def _with_output(self, message: str) -> str:
+        lines = self._text().splitlines()[-LAST_LINES:]
+        return "\n".join([message, *(f"  {line}" for line in lines)])
+
+
+class Program(Engine):
+    """A program of this machine.
 
     Args:
         waker: of this process.
@@ -98,65 +241,31 @@ class Engine:
     def __init__(
         self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
     ) -> None:
-        self._waker = waker
-        self._program = program
-        self._grace = grace
+        result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
+        super().__init__(waker, Watch(signum, simulate=simulate), result)
         self._simulate = simulate
-        self.result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
-        self._watch = Watch(signum, simulate=simulate)
-        self._heard = bytearray()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(waker.reader, selectors.EVENT_READ)
-        self._output, writer = os.pipe()
-        os.set_blocking(self._output, False)
-        self._selector.register(self._output, selectors.EVENT_READ)
-        try:
-            self._starter = self._launch(writer)
-        finally:
-            os.close(writer)
 
-    def __enter__(self) -> Self:
-        return self
+    def _start(self, wish: Wish) -> None:
+        if wish.tcp is not None and _ready.listens(wish.tcp):
+            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
+        self._known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
+        self._starter = self._launch()
+        self._await_start(time.monotonic() + wish.timeout)
 
-    def __exit__(self, *exc: object) -> None:
-        """Nobody of the program is left after this, whatever happened."""
-        while not self._watch.over:
-            self._watch.kill_everybody()
-            try:
-                self._turn(TURN)
-            except Interrupted:
-                pass  # we are at it
-        self._selector.close()
-        os.close(self._output)
-
-    def run(self, wish: Wish) -> Rehearsal:
-        """Do it all. What is to be said about it is left to others.
-
-        Raises:
-            CannotRehearse: there was nothing to stop.
-            Interrupted: we were told to stop ourselves.
-        """
-        self._await_ready(wish)
-        self.result.readied = self._watch.clock
-        self._watch.look()
-        self._check_that_it_lives()
-        self._heard.clear()
-        self._watch.stop()
+    def _stop(self) -> None:
         self._watch.send()
-        self._await_end(self._grace)
+        self._await_end(self.result.grace)
         if not self._watch.over:
             self._watch.kill()
             self._await_end(None)
-        return self._finish()
 
-    # -- parts of it ------------------------------------------------------------------------------------------
-
-    def _launch(self, writer: int) -> Starter:
+    def _launch(self) -> Starter:
+        program = self.result.program
         try:
-            file = find(self._program[0], os.environ.get("PATH"))
+            file = find(program[0], os.environ.get("PATH"))
         except CannotStart as error:
             raise CannotRehearse(str(error)) from None
-        starter = Starter(file, self._program, writer, alone=not self._simulate)
+        starter = Starter(file, program, self._writer, alone=not self._simulate)
         try:
             self._watch.begin(starter.pid, ours=True)
         except OSError as error:
@@ -166,9 +275,13 @@ class Engine:
                 f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
                 "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
             ) from None
-        self._selector.register(starter.news, selectors.EVENT_READ)
+        self._selector.register(starter.news, selectors.EVENT_READ, self._read_news)
         starter.go()
         return starter
+
+    def _read_news(self) -> None:
+        if self._starter.read_news():
+            self._selector.unregister(self._starter.news)
 
     def _await_start(self, deadline: float) -> None:
         while self._starter.news in self._selector.get_map():
@@ -190,82 +303,6 @@ class Engine:
             )
         elif "user" in told:
             self.result.remark = "it ran in a user namespace, where no other user than you exists"
-
-    def _await_ready(self, wish: Wish) -> None:
-        if wish.tcp is not None and _ready.listens(wish.tcp):
-            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
-        known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
-        began = time.monotonic()
-        self._await_start(began + wish.timeout)
-        first = self._watch.first
-        assert first is not None
-        quiet = _ready.Quiet()
-        while True:
-            self._turn(TURN)
-            self._check_that_it_lives()
-            seconds = self._watch.clock
-            if wish.anything:
-                missing = wish.missing(seconds, bytes(self._heard), first, known)
-            else:
-                settled = quiet.look(self._watch.living) or seconds > _ready.SETTLED
-                missing = "" if settled else "did not settle"
-            if not missing:
-                return
-            if time.monotonic() - began > wish.timeout:
-                raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
-
-    def _check_that_it_lives(self) -> None:
-        status = self._watch.status
-        if status is not None:
-            raise CannotRehearse(
-                self._with_output(f"the program ended, with status {status}, before it could be stopped")
-            )
-
-    def _await_end(self, limit: float | None) -> None:
-        while not self._watch.over:
-            left = None if limit is None else limit - self._watch.clock
-            if left is not None and left <= 0:
-                return
-            self._turn(left)
-
-    def _turn(self, seconds: float | None) -> None:
-        """Wait for something to happen, and take note of it."""
-        for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
-            if key.fd == self._waker.reader:
-                self._waker.drain()
-            elif key.fd == self._output:
-                self._read()
-            elif self._starter.read_news():
-                self._selector.unregister(key.fd)
-        self._watch.look()
-
-    def _read(self) -> None:
-        """Take what has been printed. An end of it is not waited for: somebody else may have got hold of the pipe."""
-        try:
-            while data := os.read(self._output, 65536):
-                self._heard += data
-                del self._heard[:-KEPT]
-        except BlockingIOError:
-            return
-        if self._output in self._selector.get_map():
-            self._selector.unregister(self._output)
-
-    def _finish(self) -> Rehearsal:
-        result = self.result
-        self._read()
-        result.output = self._text()
-        result.processes = _in_order(self._watch.processes)
-        result.seconds = max(seen.ended for seen in result.processes)
-        assert self._watch.status is not None
-        result.status = self._watch.status
-        return result
-
-    def _text(self) -> str:
-        return self._heard.decode("utf-8", "replace")
-
-    def _with_output(self, message: str) -> str:
-        lines = self._text().splitlines()[-LAST_LINES:]
-        return "\n".join([message, *(f"  {line}" for line in lines)])
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:
@@ -293,8 +330,8 @@ def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: 
     become_subreaper()
     keep_fds_to_ourselves()
     try:
-        with Engine(waker, program, signum, grace) as engine:
+        with Program(waker, program, signum, grace) as engine:
             return engine.run(wish)
     except Unfit:
-        with Engine(waker, program, signum, grace, simulate=True) as engine:
+        with Program(waker, program, signum, grace, simulate=True) as engine:
             return engine.run(wish)
