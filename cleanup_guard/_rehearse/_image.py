@@ -1,8 +1,8 @@
 """Rehearses the stop of a container image, through docker or podman, with the engine's own `stop`.
 
-The engine is asked by its command line only, and starts and stops as it always does. From outside we trace the container's PID 1
-and all that descend from it, as we trace a program of our own. Where that is not possible, because the engine is on another machine
-or we are not root, there is less to see, and the result says so.
+The engine is asked by its command line only, and starts and stops as it always does. From outside we trace the container's
+PID 1 and all that descend from it, as we trace a program of our own. Where that is not possible, because the engine is on another
+machine or we are not root, there is less to see, and the result says so.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ LABEL = "cleanup-guard-check"
 
 EARLY = 0.25
 """Seconds by which the SIGKILL of an engine may seem to be early, for clocks are looked at one after the other."""
+
+HINTS = ("Run '", "See '", "time=")
+PREFIXES = ("docker: ", "Error: ", "Error response from daemon: ")
+"""What engines print around their complaints."""
 
 LINGER = 5.0
 """Seconds that a command of the engine, or who has outlived the container, is given to end by itself."""
@@ -82,7 +86,9 @@ def find_engine() -> list[str]:
         else:
             found.append(words)
     if not found:
-        raise CannotRehearse(f"there is no container engine: install docker or podman, or name one in {VARIABLE}")
+        raise CannotRehearse(
+            f"there is no container engine: install docker or podman, or name one in {VARIABLE}"
+        )
     if len(found) > 1:  # docker's client is often there without its daemon
         found.sort(key=lambda words: not _answers(words))
     return found[0]
@@ -109,7 +115,7 @@ class Command:
     """
 
     def __init__(self, words: list[str], output: int | None = None) -> None:
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._out, self._err = (tempfile.SpooledTemporaryFile() for _ in "oe")
         with open(os.devnull, "rb") as nothing:
             out = self._out.fileno() if output is None else output
             err = self._err.fileno() if output is None else output
@@ -124,9 +130,12 @@ class Command:
 
     @property
     def complaint(self) -> str:
-        """The last that it has printed on stderr."""
-        lines = _text(self._err).strip().splitlines()
-        return lines[-1].removeprefix("Error: ") if lines else "it did not say why"
+        """The last that it has printed on stderr, what is printed around every complaint aside."""
+        lines = [line for line in _text(self._err).splitlines() if line and not line.startswith(HINTS)]
+        said = lines[-1] if lines else "it did not say why"
+        for prefix in PREFIXES:
+            said = said.removeprefix(prefix)
+        return said
 
     def close(self) -> None:
         """Forget what it has printed."""
@@ -206,7 +215,7 @@ class Container(Engine):
         except Refused as error:
             raise CannotRehearse(f"{engine} could not start {name}: {error}") from None
         self._logs = self._begin("logs", "--follow", self._name, output=self._writer)
-        self.result.program = [found["Path"], *found["Args"]]
+        self.result.program = command_of(found)
         # podman says a number, docker a name, or nothing if it is TERM.
         self._watch.signum = number_of(str(found["Config"].get("StopSignal") or "TERM"))
         self.result.signal = name_of(self._watch.signum)
@@ -236,7 +245,9 @@ class Container(Engine):
     def _be_content(self, pid: int | None, why: str, wish: Wish) -> None:
         lacking = "--ready-file" if wish.file is not None else "--ready-tcp" if wish.tcp is not None else None
         if lacking is not None and (pid is None or lacking == "--ready-file"):
-            raise CannotRehearse(f"{lacking} cannot be seen from here, for its processes may not be watched ({why})")
+            raise CannotRehearse(
+                f"{lacking} cannot be seen from here, for its processes may not be watched ({why})"
+            )
         self._end = self._begin("wait", self._name)
         self.result.remark = (
             f"its processes may not be watched ({why}), so what became of all but the first is unknown: "
@@ -313,9 +324,11 @@ class Container(Engine):
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _clear_away(self) -> None:
-        """Remove the container, whatever happened. `run` may still be at it: who interrupts it does not know what it has done."""
+        """Remove the container, whatever happened: an interrupted `run` may have made it or not."""
         self._patiently(self._commands[0], LINGER)
-        self._patiently(self._begin("kill", "--signal", "KILL", self._name), LONG)  # `rm` of podman would be a stop
+        self._patiently(
+            self._begin("kill", "--signal", "KILL", self._name), LONG
+        )  # `rm` of podman would be a stop
         removing = self._begin("rm", "--force", "--volumes", self._name)
         self._patiently(removing, LONG)
         if self._watch.others[removing.pid]:
@@ -334,6 +347,15 @@ class Container(Engine):
                 self._finish_command(command, limit)
             except Interrupted:
                 pass  # we are at it
+
+
+def command_of(found: dict[str, Any]) -> list[str]:
+    """What the container executes, from what `inspect` says."""
+    path, arguments, config = found["Path"], found["Args"], found["Config"]
+    entry = config.get("Entrypoint") or ""  # podman 4 has it as one text
+    told = [*([entry] if isinstance(entry, str) else entry), *(config.get("Cmd") or [])]
+    # podman 4 repeats a command that is a single word.
+    return [path] if arguments == [path] and "".join(told) == path else [path, *arguments]
 
 
 def _belongs(pid: int, container: str) -> bool:

@@ -106,7 +106,9 @@ def listens(port: int, pid: int | str = "self") -> bool:
                 rows = [line.split() for line in file]
         except OSError:
             continue
-        if any(len(row) > LISTENING[0] and row[1].endswith(wanted) and row[3] == LISTENING[1] for row in rows):
+        if any(
+            len(row) > LISTENING[0] and row[1].endswith(wanted) and row[3] == LISTENING[1] for row in rows
+        ):
             return True
     return False
 

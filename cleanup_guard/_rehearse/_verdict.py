@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -38,7 +39,10 @@ def _verdict(rehearsal: Rehearsal) -> str:
     everybody = len(rehearsal.processes)
     killed = [seen for seen in rehearsal.processes if seen.was_killed]
     if rehearsal.clean:
-        who = "it" if everybody == 1 else f"all {everybody} processes"
+        if any(seen.how == "unknown" for seen in rehearsal.processes):
+            who = f"{short(rehearsal.processes[0])}, and whoever is seen no more,"
+        else:
+            who = "it" if everybody == 1 else f"all {everybody} processes"
         return f"clean: {who} ended within {rehearsal.seconds:.2g} s of {rehearsal.grace:g} s; exit status {rehearsal.status}"
     if killed:
         were = "was" if len(killed) == 1 else "were"
@@ -50,7 +54,9 @@ def _verdict(rehearsal: Rehearsal) -> str:
 
 
 def _advise(rehearsal: Rehearsal) -> list[Advice]:
-    found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal)]
+    found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal), *_about_the_unseen(rehearsal)]
+    if rehearsal.out_of_memory:
+        found.insert(0, _out_of_memory())
     for seen in rehearsal.processes:
         found += _about_one(rehearsal, seen)
     found += _about_the_status(rehearsal)
@@ -79,7 +85,8 @@ def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
             continue  # its parent's matter
         if seen.handling == "catches" and any(_was_told(each, rehearsal) for each in left):
             continue  # it waits for those, and they are the matter
-        found.append(_why_not(rehearsal, seen, left))
+        unknown = seen.handling == "unknown"
+        found.append(_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left))
     return found or [_nobody_was_told(rehearsal, killed)] * bool(killed)
 
 
@@ -113,7 +120,7 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
             f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited "
             f"({'trap with an empty command, nohup' if how == 'ignored' else 'a signal mask'}), which an exec "
             f"keeps: start it with a clean slate.",
-            f"cleanup-guard exec -- {shlex.join(seen.argv)}",
+            _line(rehearsal, ["cleanup-guard", "exec", "--", *seen.argv]),
             fault=True,
         )
     if shell and left:
@@ -137,6 +144,27 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
         "too-slow",
         f"{short(seen)} caught {stop} but was not done after {rehearsal.grace:g} s: {needs}. Give it more time, or less to do.",
         _longer(rehearsal.needed or 2 * rehearsal.grace),
+        fault=True,
+    )
+
+
+def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Advice:
+    """Why this one was still there, whose handling of the signal and whose children's end could not be seen."""
+    stop = rehearsal.signal
+    left = [each for each in rehearsal.processes if each.parent == seen.pid and each is not seen]
+    if _name(seen) in SHELLS and left:
+        return Advice(
+            "shell-does-not-forward",
+            f"{short(seen)} was still there after {rehearsal.grace:g} s: a shell does not forward {stop} to what it waits for, "
+            f"{_names(left)}: let the shell become the program{_in_script(seen)}.",
+            _instead_of_shell(rehearsal, left),
+            fault=True,
+        )
+    return Advice(
+        "still-there",
+        f"{short(seen)} was still there after {rehearsal.grace:g} s, and whether it catches {stop} could not be seen: if not, "
+        f"{'have main() guarded' if _is_python(seen) else 'give it a parent that is PID 1'}; if so, give it more time.",
+        _guard(rehearsal) if _is_python(seen) else _under_run(rehearsal),
         fault=True,
     )
 
@@ -168,7 +196,10 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
         how = f"{were} never told to stop"
     line = _under_run(rehearsal)
     if _name(first) in SHELLS and len(torn) == 1:
-        line = "trap 'kill -TERM \"$child\"; wait \"$child\"' TERM   # after: " + f"{shlex.join(torn[0].argv)} & child=$!"
+        line = (
+            'trap \'kill -TERM "$child"; wait "$child"\' TERM   # after: '
+            + f"{shlex.join(torn[0].argv)} & child=$!"
+        )
     return [
         Advice(
             "init-leaves-early" if _name(first) in INITS else "children-killed",
@@ -178,6 +209,30 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
             fault=True,
         )
     ]
+
+
+def _about_the_unseen(rehearsal: Rehearsal) -> list[Advice]:
+    unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
+    if not unseen or rehearsal.processes[0].was_killed:
+        return []
+    return [
+        Advice(
+            "not-seen",
+            f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: rehearse "
+            "it as root, on the machine of the engine.",
+            "",
+            fault=False,
+        )
+    ]
+
+
+def _out_of_memory() -> Advice:
+    return Advice(
+        "out-of-memory",
+        "The container had used up its memory, and the kernel killed for it: give it more, or less to do.",
+        "docker run --memory ...   # Kubernetes: resources: limits: memory",
+        fault=True,
+    )
 
 
 # -- how each ended ----------------------------------------------------------------------------------------------
@@ -196,7 +251,9 @@ def _about_one(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
                 fault=False,
             )
         )
-    stops = [heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None]
+    stops = [
+        heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None
+    ]
     if len(stops) > 1:
         found.append(
             Advice(
@@ -227,7 +284,9 @@ def _about_a_signal(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
                 "killed-by-its-own",
                 f"{short(seen)} was killed by SIGKILL after {seen.ended:.1f} s, not by the platform but by one of its own (or "
                 "for lack of memory): a supervisor's limit must be longer than the cleanup takes.",
-                f"cleanup-guard run --grace {rehearsal.grace:g} -- {shlex.join(seen.argv)}",
+                _line(
+                    rehearsal, ["cleanup-guard", "run", "--grace", f"{rehearsal.grace:g}", "--", *seen.argv]
+                ),
                 fault=True,
             )
         ]
@@ -308,16 +367,25 @@ def _in_script(shell: Seen) -> str:
 
 
 def _instead_of_shell(rehearsal: Rehearsal, left: list[Seen]) -> str:
-    return f"exec {shlex.join(left[0].argv)}" if len(left) == 1 else _under_run(rehearsal)
+    if len(left) > 1:
+        return _under_run(rehearsal)
+    if rehearsal.image is not None and not _in_script(rehearsal.processes[0]):  # sh -c: no file to change
+        return _line(rehearsal, left[0].argv)
+    return f"exec {shlex.join(left[0].argv)}"
 
 
 def _under_run(rehearsal: Rehearsal, options: str = "") -> str:
-    if rehearsal.image is not None:
-        return f'ENTRYPOINT ["cleanup-guard", "run", {"".join(f"{word!r}, " for word in options.split())}"--", ...]'
     words = rehearsal.program
     if os.path.basename(words[0]) == "cleanup-guard" and words[1:2] == ["run"]:
-        return f"cleanup-guard run {options}{shlex.join(words[2:])}"
-    return f"cleanup-guard run {options}-- {shlex.join(words)}"
+        return _line(rehearsal, ["cleanup-guard", "run", *options.split(), *words[2:]])
+    return _line(rehearsal, ["cleanup-guard", "run", *options.split(), "--", *words])
+
+
+def _line(rehearsal: Rehearsal, words: list[str]) -> str:
+    """A command as it stands where the program is named: in a Dockerfile, for an image."""
+    if rehearsal.image is not None:
+        return f"ENTRYPOINT {json.dumps(words, ensure_ascii=False)}"
+    return shlex.join(words)
 
 
 def _guard(rehearsal: Rehearsal) -> str:

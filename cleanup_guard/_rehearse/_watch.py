@@ -128,7 +128,7 @@ class Watch:
         self._began = time.monotonic()
 
     def stop(self) -> None:
-        """The stop is sent now: note who is there, and what they do with it. What was taken for the stop before is forgotten."""
+        """The stop is sent now: note who is there, and what they do with it. A stop that was noted before was none."""
         readied = self.clock
         self._stopped = time.monotonic()
         for seen in self.processes:
@@ -218,7 +218,9 @@ class Watch:
         if pid == self.first and self.kills_after is not None:
             # The others are killed next, by the kernel, and are reported before this one.
             killed = os.WTERMSIG(_ptrace.message(tid)) == signal.SIGKILL
-            self._killing = self._killing or (killed and self._stopped is not None and self.clock >= self.kills_after)
+            self._killing = self._killing or (
+                killed and self._stopped is not None and self.clock >= self.kills_after
+            )
         if follow.tasks <= follow.leaving:
             if follow.seen.born > 0:
                 self._describe(pid)
@@ -226,8 +228,8 @@ class Watch:
                 self._first_left = True
 
     def _ends(self, tid: int, status: int) -> None:
-        pid = self._owner.pop(tid, None)
-        follow = self._living.get(-1 if pid is None else pid)
+        pid = self._owner.pop(tid, 0)
+        follow = self._living.get(pid)
         if follow is None:
             self.others[tid] = os.waitstatus_to_exitcode(status)
             return
@@ -280,14 +282,14 @@ class Watch:
     def _describe(self, pid: int) -> None:
         seen = self._living[pid].seen
         seen.argv = _argv(pid) or seen.argv
-        found = [_attitude(pid, tid, self.signum) for tid in _tasks(pid)]
+        found: list[Handling] = [_attitude(pid, tid, self.signum) for tid in _tasks(pid)]
         # A signal to a process goes to any thread that does not block it.
         open_to = [each for each in found if each != "blocks"]
         seen.handling = open_to[0] if open_to else (found[0] if found else seen.handling)
 
 
 LOOKS_IN_VAIN = 2
-"""Looks at all processes without a new one after which nobody is missing: one of them may have missed who just lost his parent."""
+"""Looks at all processes without a new one after which nobody is missing: one may have missed who just lost his parent."""
 
 
 def descendants(pid: int) -> list[int]:
@@ -306,8 +308,10 @@ def glimpse(pid: int, signum: int) -> Seen:
     """What can be seen of a process without tracing it."""
     status = _status(pid)
     seen = Seen(int(status.get("NSpid", str(pid)).split()[-1]), int(status.get("PPid", 0)), _argv(pid))
-    found = _handling(status, signum)
-    seen.handling = found
+    seen.handling = _handling(status, signum)
+    # Whether it waits for a signal that it blocks, or does not catch, is for those to see who may trace it.
+    if seen.handling not in {"catches", "ignores"}:
+        seen.handling = "unknown"
     return seen
 
 
