@@ -1,8 +1,8 @@
 """Rehearses the stop of a container image, through docker or podman, with the engine's own `stop`.
 
 The engine is asked by its command line only, and starts and stops as it always does. From outside we trace the container's
-PID 1 and all that descend from it, as we trace a program of our own. Where that is not possible, because the engine is on another
-machine or we are not root, there is less to see, and the result says so.
+PID 1 and all that descend from it, as we trace a program of our own. Where that is not possible, because the engine is on
+another machine or we are not root, there is less to see, and the result says so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -115,10 +114,10 @@ class Command:
     """
 
     def __init__(self, words: list[str], output: int | None = None) -> None:
-        self._out, self._err = (tempfile.SpooledTemporaryFile() for _ in "oe")
+        self._out, self._err = os.memfd_create("stdout"), os.memfd_create("stderr")
         with open(os.devnull, "rb") as nothing:
-            out = self._out.fileno() if output is None else output
-            err = self._err.fileno() if output is None else output
+            out = self._out if output is None else output
+            err = self._err if output is None else output
             dup = [(nothing.fileno(), 0), (out, 1), (err, 2)]
             # A process group of its own: a Ctrl-C is for us, and we tell the engine what to do then.
             self.pid = spawn(find(words[0], os.environ.get("PATH")), words, os.environ, dup=dup)
@@ -139,14 +138,12 @@ class Command:
 
     def close(self) -> None:
         """Forget what it has printed."""
-        self._out.close()
-        self._err.close()
+        os.close(self._out)
+        os.close(self._err)
 
 
-def _text(file: Any) -> str:
-    file.seek(0)
-    data: bytes = file.read()
-    return data.decode("utf-8", "replace")
+def _text(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "replace")
 
 
 class Container(Engine):
@@ -174,7 +171,10 @@ class Container(Engine):
     # -- the engine -------------------------------------------------------------------------------------------
 
     def _begin(self, *words: str, output: int | None = None) -> Command:
-        command = Command([*self._image.engine, *words], output)
+        try:
+            command = Command([*self._image.engine, *words], output)
+        except CannotStart as error:
+            raise CannotRehearse(str(error)) from None
         self._commands.append(command)
         return command
 
@@ -325,7 +325,8 @@ class Container(Engine):
 
     def _clear_away(self) -> None:
         """Remove the container, whatever happened: an interrupted `run` may have made it or not."""
-        self._patiently(self._commands[0], LINGER)
+        for command in self._commands[:1]:  # `run`; there is none if nothing could be started
+            self._patiently(command, LINGER)
         self._patiently(
             self._begin("kill", "--signal", "KILL", self._name), LONG
         )  # `rm` of podman would be a stop
@@ -352,14 +353,13 @@ class Container(Engine):
 def command_of(found: dict[str, Any]) -> list[str]:
     """What the container executes, from what `inspect` says."""
     path, arguments, config = found["Path"], found["Args"], found["Config"]
-    entry = config.get("Entrypoint") or ""  # podman 4 has it as one text
-    told = [*([entry] if isinstance(entry, str) else entry), *(config.get("Cmd") or [])]
-    # podman 4 repeats a command that is a single word.
-    return [path] if arguments == [path] and "".join(told) == path else [path, *arguments]
+    # podman 4 has the entrypoint as one text, and repeats a command that is a single word.
+    told = "".join(["".join(config.get("Entrypoint") or ""), *(config.get("Cmd") or [])])
+    return [path] if arguments == [path] and told == path else [path, *arguments]
 
 
 def _belongs(pid: int, container: str) -> bool:
-    """Whether this process is of that container, and not a namesake: the engine may be on another machine, or in a virtual one."""
+    """Whether this process is of that container: the pid may be one of another machine, or of a virtual one."""
     for name in ("cgroup", "mountinfo"):
         try:
             with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:

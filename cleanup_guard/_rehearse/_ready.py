@@ -35,7 +35,7 @@ class Wish:
     @property
     def anything(self) -> bool:
         """Whether there is something to wait for."""
-        return not self.text is self.tcp is self.file is self.after is None
+        return any(each is not None for each in (self.text, self.tcp, self.file, self.after))
 
     def missing(self, seconds: float, output: bytes, pid: int, known: Stamp) -> str:
         """What is not yet so, for a message; empty if the program is ready."""

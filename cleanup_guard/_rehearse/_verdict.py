@@ -43,7 +43,8 @@ def _verdict(rehearsal: Rehearsal) -> str:
             who = f"{short(rehearsal.processes[0])}, and whoever is seen no more,"
         else:
             who = "it" if everybody == 1 else f"all {everybody} processes"
-        return f"clean: {who} ended within {rehearsal.seconds:.2g} s of {rehearsal.grace:g} s; exit status {rehearsal.status}"
+        within = f"{rehearsal.seconds:.2g} s of {rehearsal.grace:g} s"
+        return f"clean: {who} ended within {within}; exit status {rehearsal.status}"
     if killed:
         were = "was" if len(killed) == 1 else "were"
         return (
@@ -198,7 +199,7 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
     if _name(first) in SHELLS and len(torn) == 1:
         line = (
             'trap \'kill -TERM "$child"; wait "$child"\' TERM   # after: '
-            + f"{shlex.join(torn[0].argv)} & child=$!"
+             f"{shlex.join(torn[0].argv)} & child=$!"
         )
     return [
         Advice(
@@ -218,8 +219,8 @@ def _about_the_unseen(rehearsal: Rehearsal) -> list[Advice]:
     return [
         Advice(
             "not-seen",
-            f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: rehearse "
-            "it as root, on the machine of the engine.",
+            f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: "
+            "rehearse it as root, on the machine of the engine.",
             "",
             fault=False,
         )

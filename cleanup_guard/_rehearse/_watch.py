@@ -284,7 +284,7 @@ class Watch:
         seen.argv = _argv(pid) or seen.argv
         found: list[Handling] = [_attitude(pid, tid, self.signum) for tid in _tasks(pid)]
         # A signal to a process goes to any thread that does not block it.
-        open_to = [each for each in found if each != "blocks"]
+        open_to: list[Handling] = [each for each in found if each != "blocks"]
         seen.handling = open_to[0] if open_to else (found[0] if found else seen.handling)
 
 
