@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAIN = {"main_process.py": EXAMPLES / "02_main_process.py"}
 READY = ("--ready", "!!!Set up!!!")
+QUICK = ("--env=CLEANUP=1",)
 COMMAND = [sys.executable, "-m", "cleanup_guard", "check"]
 
 
@@ -89,7 +90,7 @@ def codes(rehearsal: Rehearsal) -> list[str]:
 def test_an_unfixed_entry_script_is_not_clean(check: Check, image_of: ImageOf) -> None:
     """The shell keeps the stop to itself, both are killed in the end, and the advice is the line to change."""
     image = image_of("entry_sh_plain", MAIN)
-    found = check.rehearse(*READY, "--grace", "2", "--image", image, status=1)
+    found = check.rehearse(*READY, "--grace", "1", "--image", image, status=1)
     assert (found.image, found.isolation, found.program) == (image, "container", ["/entry.sh"])
     shell, program = found.processes
     assert (shell.pid, shell.argv, shell.handling, shell.how) == (
@@ -109,7 +110,7 @@ def test_an_unfixed_entry_script_is_not_clean(check: Check, image_of: ImageOf) -
 def test_a_fixed_one_is_clean(check: Check, image_of: ImageOf, name: str) -> None:
     """With `exec`, or with `cleanup-guard run` before the unchanged script, everybody ends by themselves."""
     image = image_of(name, MAIN if name == "entry_sh_exec" else {})
-    found = check.rehearse(*READY, "--grace", "20", "--image", image, status=0)
+    found = check.rehearse(*READY, "--grace", "20", "--image", image, extra=QUICK, status=0)
     assert "!!!Clean up!!!" in found.output
     assert "!!!Set up!!!" not in found.output
     assert found.status == 143
@@ -165,8 +166,8 @@ def test_readiness_is_looked_for_inside(check: Check, base_image: str) -> None:
 
 def test_several_stops_at_random_moments(check: Check, base_image: str) -> None:
     """--repeat is for images, too."""
-    words = ("--repeat", "3", "--ready", "up", "--json", "--image", base_image)
-    script = "trap 'exit 0' TERM; sleep 1 & wait; echo up; sleep 3600 & wait $!"
+    words = ("--grace", "2", "--repeat", "3", "--ready", "up", "--json", "--image", base_image)
+    script = "trap 'exit 0' TERM; echo up; sleep 3600 & wait $!"
     status, out, err = check(*words, "sh", "-c", script)
     assert status == 1, out + err
     assert len(json.loads(out)["rehearsals"]) == 3
@@ -205,11 +206,11 @@ def test_interrupted_it_leaves_no_container(check: Check, base_image: str, signu
 
 def test_interrupted_in_the_middle_of_the_stop(check: Check, base_image: str, tmp_path: Path) -> None:
     """The engine's own stop is not waited for either."""
-    script = "trap 'touch /told/it' TERM; while :; do sleep 0.1; done"
+    script = "trap 'touch /told/it' TERM; echo up; while :; do sleep 0.1; done"
     volume = (f"--volume={tmp_path}:/told",)
-    words = ("--grace", "3600", "--image", base_image, "sh", "-c", script)
+    words = ("--ready", "up", "--grace", "3600", "--image", base_image, "sh", "-c", script)
     process = check.start(*words, extra=volume)
-    wait_until(lambda: (tmp_path / "it").exists(), "the stop")
+    wait_until((tmp_path / "it").exists, "the stop")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
@@ -237,13 +238,14 @@ def far(check: Check, tmp_path: Path) -> Check:
 
 def test_an_engine_on_another_machine(far: Check, image_of: ImageOf) -> None:
     """What is known is how PID 1 ended; the rest is said to be unknown, and why."""
-    found = far.rehearse(*READY, "--grace", "2", "--image", image_of("entry_sh_plain", MAIN), status=1)
+    found = far.rehearse(*READY, "--grace", "1", "--image", image_of("entry_sh_plain", MAIN), status=1)
     shell, program = found.processes
     assert (shell.pid, shell.handling, shell.how) == (1, "unknown", "killed")
     assert (program.parent, program.argv, program.how) == (1, ["python3", "/main_process.py"], "unknown")
     assert codes(found) == ["shell-does-not-forward"]
     assert "not among those of this machine" in found.remark
-    found = far.rehearse(*READY, "--grace", "20", "--image", image_of("run_entry_sh"), status=0)
+    fixed = (*READY, "--grace", "20", "--image", image_of("run_entry_sh"))
+    found = far.rehearse(*fixed, extra=QUICK, status=0)
     assert (found.processes[0].how, found.processes[0].status, found.status) == ("exited", 143, 143)
     assert "not-seen" in codes(found)
 
@@ -261,7 +263,7 @@ def test_without_the_privilege_to_trace(check: Check, image_of: ImageOf) -> None
     """Another user's processes may not be traced, but they may be looked at."""
     words = (*READY, "--grace", "20", "--image", image_of("run_entry_sh"))
     under = ("setpriv", "--bounding-set=-sys_ptrace")
-    found = check.rehearse(*words, extra=("--user=1234",), under=under, status=0)
+    found = check.rehearse(*words, extra=("--user=1234", *QUICK), under=under, status=0)
     assert [seen.parent for seen in found.processes][:2] == [0, 1]
     assert [seen.handling for seen in found.processes] == ["unknown", "unknown", "catches"]
     assert "Operation not permitted" in found.remark
