@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 CLEAN, UNCLEAN, USAGE, NOT_RUN = 0, 1, 2, 3
 
 DESCRIPTION = """\
-Rehearses `docker stop`: starts the program as PID 1 of a PID namespace, sends it the stop signal as a platform would, watches every
-process, sends SIGKILL at the end of the grace period, and says who cleaned up, who was killed, and what to do about it."""
+Rehearses `docker stop`: starts the program as PID 1 of a PID namespace, sends it the stop signal as a
+platform would, watches every process, sends SIGKILL at the end of the grace period, and says who cleaned
+up, who was killed, and what to do about it."""
 
 EPILOG = """\
-Without any of --ready..., the stop comes when no process has worked for half a second. With several, all must be true.
-Exit status: 0 clean, 1 not clean, 2 wrong usage, 3 there was no stop to rehearse (it did not start, ended before, was not ready);
-128+n when signal n ended the rehearsal itself, with all that it had started."""
+Without any of --ready, --ready-tcp, --ready-file and --after, the stop comes when no process has worked for
+half a second. With several, all must be true.
+Exit status: 0 clean, 1 not clean, 2 wrong usage, 3 there was no stop to rehearse (the program did not start,
+ended before, or was not ready in time); 128+n when signal n ended the rehearsal, with all that it had started."""
 
 JSON_VERSION = 1
 
@@ -35,7 +37,7 @@ JSON_VERSION = 1
 class Parser(argparse.ArgumentParser):
     """One sentence for what is wrong."""
 
-    def error(self, message: str) -> NoReturn:  # noqa: D102 - argparse's
+    def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(USAGE)
 
@@ -112,8 +114,20 @@ def parse(argv: list[str]) -> Options:
     add("--ready-tcp", type=_port, metavar="PORT", help="stop when somebody listens on this port")
     add("--ready-file", metavar="PATH", help="stop when this file is written")
     add("--after", type=_seconds, metavar="SECONDS", help="stop after this long")
-    add("--timeout", type=_positive, default=60.0, metavar="SECONDS", help="how long to wait until it is ready: 60")
-    add("--repeat", type=_count, default=1, metavar="N", help="rehearse N stops, all but the first at random moments")
+    add(
+        "--timeout",
+        type=_positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait until it is ready: 60",
+    )
+    add(
+        "--repeat",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="rehearse N stops, all but the first at random moments",
+    )
     add("--seed", type=int, metavar="NUMBER", help="for the same random moments again")
     add("--image", metavar="NAME", help="rehearse a container image, with docker or podman")
     add(
@@ -216,15 +230,23 @@ def rehearse(waker: Waker, options: Options) -> list[Rehearsal]:
 
 
 def _once(waker: Waker, options: Options, wish: Wish) -> Rehearsal:
+    from cleanup_guard._rehearse._engine import CannotRehearse
     from cleanup_guard._rehearse._verdict import judge
 
     found = _run(waker, options, wish, options.grace)
     judge(found)
     if any(each.code == "too-slow" for each in found.advice):
-        again = _run(waker, options, wish, max(options.grace, options.wish.timeout))
+        tried = max(options.grace, options.wish.timeout)
+        try:
+            again = _run(waker, options, wish, tried)
+        except CannotRehearse:
+            return (
+                found  # a second start failed: then it is not known, which is no reason to forget the first
+            )
+        found.tried = tried
         if not any(seen.was_killed for seen in again.processes):
             found.needed = again.seconds
-            judge(found)
+        judge(found)
     return found
 
 
@@ -252,7 +274,11 @@ def _report(options: Options, rehearsals: list[Rehearsal]) -> None:
             file.write(svg(shown))
     if options.json:
         clean = all(each.clean for each in rehearsals)
-        data = {"version": JSON_VERSION, "clean": clean, "rehearsals": [each.as_json() for each in rehearsals]}
+        data = {
+            "version": JSON_VERSION,
+            "clean": clean,
+            "rehearsals": [each.as_json() for each in rehearsals],
+        }
         print(json.dumps(data, indent=2))
         return
     from cleanup_guard._rehearse._timeline import timeline
@@ -269,7 +295,9 @@ def _report(options: Options, rehearsals: list[Rehearsal]) -> None:
 
 def _summarize(options: Options, rehearsals: list[Rehearsal]) -> None:
     clean = sum(each.clean for each in rehearsals)
-    print(f"\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):")
+    print(
+        f"\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):"
+    )
     for each in sorted(rehearsals, key=lambda rehearsal: rehearsal.readied):
         faults = ", ".join(advice.code for advice in each.advice if advice.fault)
         print(f"  {each.readied:8.3f} s after the start: {'clean' if each.clean else f'not clean: {faults}'}")

@@ -1,1 +1,1 @@
-"""The rehearsal of a stop: start a program as a container would, stop it, watch everybody, say who cleaned up and who was killed."""
+"""The rehearsal of a stop: start a program, stop it as a platform would, and say who cleaned up and who was killed."""

@@ -33,6 +33,9 @@ TURN = 0.05
 KEPT = 1 << 20
 """Bytes of output that are kept."""
 
+READS = 16
+"""Times that we read before we look at anything else; what is read then is not more than what is kept."""
+
 LAST_LINES = 20
 
 
@@ -132,6 +135,7 @@ class Engine:
         self.result.readied = self._watch.clock
         self._watch.look()
         self._check_that_it_lives()
+        self._read()
         self._heard.clear()
         self._watch.stop()
         self._stop()
@@ -161,7 +165,7 @@ class Engine:
         try:
             self._turn(TURN)
         except Interrupted:
-            pass  # we are at it
+            self._watch.look()  # we are at it
 
     def _await_ready(self, wish: Wish) -> None:
         quiet = _ready.Quiet()
@@ -206,8 +210,8 @@ class Engine:
     def _read(self) -> None:
         """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
         try:
-            while data := os.read(self._output, 65536):
-                self._heard += data
+            for _ in range(READS):  # it may print faster than we read, and there are other things to see to
+                self._heard += os.read(self._output, 65536)
                 del self._heard[:-KEPT]
         except BlockingIOError:
             pass
@@ -296,6 +300,8 @@ class Program(Engine):
             raise Unfit(told["unfit"])
         if "failed" in told:
             raise CannotRehearse(told["failed"])
+        if "first" not in told:
+            raise CannotRehearse("something killed the process that was to become the program before it did")
         self._watch.is_first(int(told["first"]))
         if self._starter.pid == self._watch.first:
             self._watch.simulate = True
@@ -309,9 +315,9 @@ class Program(Engine):
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:
-    """Parents before their children, brothers by age."""
+    """The first process first, parents before their children, brothers by pid: who is noticed first is chance."""
     children: dict[int, list[Seen]] = {}
-    for seen in processes:
+    for seen in [processes[0], *sorted(processes[1:], key=lambda each: each.pid)]:
         children.setdefault(seen.parent if seen is not processes[0] else -1, []).append(seen)
     pids = {seen.pid for seen in processes}
     stack = [seen for parent, seen_of in children.items() if parent not in pids for seen in seen_of][::-1]

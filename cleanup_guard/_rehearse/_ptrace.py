@@ -1,7 +1,8 @@
 """The few calls of ptrace(2), unshare(2) and mount(2) that a rehearsal needs, through ctypes.
 
-Looking at /proc from time to time does not tell how a grandchild ended: its zombie is gone before anybody looks. A tracer is told of
-each fork, exec, signal and end, of every descendant, in order, without privileges; and with PTRACE_O_EXITKILL nobody outlives it.
+Looking at /proc from time to time does not tell how a grandchild ended: its zombie is gone before anybody looks. A tracer is
+told of each fork, exec, signal and end, of every descendant, in order, without privileges; and with PTRACE_O_EXITKILL nobody
+outlives it.
 """
 
 from __future__ import annotations

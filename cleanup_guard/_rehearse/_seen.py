@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -22,7 +23,7 @@ class Heard:
     """A signal that reached a process, whatever the process did with it.
 
     Attributes:
-        at: seconds after the stop; negative before it.
+        at: seconds after the stop; for one that still waited at the end of the grace period, blocked for example, that moment.
         name: SIGTERM, for example.
         sender: the pid of who sent it; None for the platform or the kernel.
     """
@@ -46,6 +47,7 @@ class Seen:
         how: how it ended.
         status: its exit status, if it exited; else the number of the signal that ended it.
         heard: the signals that reached it after the stop, SIGCHLD and the like aside.
+        stopped: whether it was stopped, as SIGSTOP does it, at the end of the grace period.
     """
 
     pid: int
@@ -57,6 +59,7 @@ class Seen:
     how: How = "exited"
     status: int = 0
     heard: list[Heard] = field(default_factory=list[Heard])
+    stopped: bool = False
 
     @property
     def was_killed(self) -> bool:
@@ -94,7 +97,8 @@ class Rehearsal:
         remark: what differs from a real container, in one sentence; may be empty.
         readied: seconds from the start to the stop.
         seconds: from the stop until the last process was gone.
-        needed: how long the same stop took when there was no limit, if that was measured.
+        needed: how long the same stop took with a longer grace period, if that was measured and was enough.
+        tried: that longer grace period; None if it was not measured.
         status: what the platform shows as the exit status: 128 + n for signal n.
         processes: who was there, parents before children; the first is the one that the stop went to.
         output: what was printed after the stop.
@@ -113,6 +117,7 @@ class Rehearsal:
     readied: float = 0.0
     seconds: float = 0.0
     needed: float | None = None
+    tried: float | None = None
     status: int = 0
     processes: list[Seen] = field(default_factory=list[Seen])
     output: str = ""
@@ -123,24 +128,17 @@ class Rehearsal:
 
     def as_json(self) -> dict[str, Any]:
         """The fields above, for json.dumps; seconds are rounded to a millisecond."""
-        data = _rounded(asdict(self))
-        assert isinstance(data, dict)
+        data: dict[str, Any] = json.loads(
+            json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3)
+        )
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `as_json`, up to the rounding."""
-        processes = [
-            Seen(**{**each, "heard": [Heard(**heard) for heard in each["heard"]]}) for each in data["processes"]
-        ]
-        return cls(**{**data, "processes": processes, "advice": [Advice(**each) for each in data["advice"]]})
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return value
+        found = cls(**data)
+        found.processes = [Seen(**each) for each in data["processes"]]
+        for seen, each in zip(found.processes, data["processes"], strict=True):
+            seen.heard = [Heard(**heard) for heard in each["heard"]]
+        found.advice = [Advice(**each) for each in data["advice"]]
+        return found

@@ -1,13 +1,15 @@
-"""Starts the program as PID 1 of a PID namespace of its own, where that is allowed, and traced from its first instruction on."""
+"""Starts the program as PID 1 of a PID namespace of its own, where that is allowed, and traced from its first instruction."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cleanup_guard._rehearse import _ptrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAMESPACES = _ptrace.CLONE_NEWPID | _ptrace.CLONE_NEWNS
 
@@ -29,6 +31,10 @@ class Starter:
         self._text = b""
         self.pid = os.fork()
         if self.pid == 0:
+            os.close(
+                self._go
+            )  # so that our own copy does not keep us waiting if whoever started us is killed
+            os.close(self.news)
             _start(file, argv, output, go, news, alone=alone)
         os.close(go)
         os.close(news)
@@ -59,7 +65,8 @@ def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone
 
     try:
         os.setsid()  # as runc does; and no Ctrl-C of ours is for it
-        os.read(go, 1)
+        if not os.read(go, 1):
+            os._exit(127)  # nobody watches
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -77,6 +84,8 @@ def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone
         os.execv(file, argv)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
         tell(f"failed {file!r} could not be executed: {error.strerror}")
+    except BaseException as error:
+        tell(f"failed {file!r} could not be executed: {error!r}")
     finally:
         os._exit(127)
 
@@ -100,14 +109,23 @@ def _unshare(tell: Callable[[str], None]) -> bool:
     user, group = os.geteuid(), os.getegid()
     try:
         _ptrace.unshare(NAMESPACES | _ptrace.CLONE_NEWUSER)
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{user} {user} 1"),
-            ("gid_map", f"{group} {group} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
     except OSError:
         return False
+    _prepare(tell, lambda: _stay(user, group), "the user could not be kept in a user namespace")
     tell("user namespace")
     return True
+
+
+def _stay(user: int, group: int) -> None:
+    """Be the same user in this user namespace as outside.
+
+    Raises:
+        OSError: it is not allowed here.
+    """
+    for name, text in (
+        ("setgroups", b"deny"),
+        ("uid_map", b"%d %d 1" % (user, user)),
+        ("gid_map", b"%d %d 1" % (group, group)),
+    ):
+        with open(f"/proc/self/{name}", "wb", buffering=0) as file:  # nor is a codec to be had from here on
+            file.write(text)

@@ -11,7 +11,7 @@ import signal
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
 from cleanup_guard._supervise._names import name_of, number_of
 
-SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "mksh", "zsh"}
+SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}
 INITS = {"catatonit", "docker-init", "dumb-init", "tini", "tini-static"}
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 """Signals that programs tell each other to stop with."""
@@ -39,27 +39,27 @@ def _verdict(rehearsal: Rehearsal) -> str:
     everybody = len(rehearsal.processes)
     killed = [seen for seen in rehearsal.processes if seen.was_killed]
     if rehearsal.clean:
+        who = {1: "it", 2: "both processes"}.get(everybody, f"all {everybody} processes")
         if any(seen.how == "unknown" for seen in rehearsal.processes):
-            who = f"{short(rehearsal.processes[0])}, and whoever is seen no more,"
-        else:
-            who = "it" if everybody == 1 else f"all {everybody} processes"
-        within = f"{rehearsal.seconds:.2g} s of {rehearsal.grace:g} s"
-        return f"clean: {who} ended within {within}; exit status {rehearsal.status}"
+            who = f"as far as is known, for {short(rehearsal.processes[0])}"
+        return (
+            f"clean: {who} ended within {_in_seconds(rehearsal.seconds)} of {rehearsal.grace:g} s; "
+            f"exit status {rehearsal.status}"
+        )
+    if killed and everybody == 1:
+        return f"not clean: it was killed; exit status {rehearsal.status}"
     if killed:
         were = "was" if len(killed) == 1 else "were"
         return (
-            f"not clean: {len(killed)} of {everybody} process{'es' if everybody > 1 else ''} {were} killed; "
-            f"exit status {rehearsal.status}"
+            f"not clean: {len(killed)} of {everybody} processes {were} killed; exit status {rehearsal.status}"
         )
     return f"not clean: nobody was killed by the platform, but see below; exit status {rehearsal.status}"
 
 
 def _advise(rehearsal: Rehearsal) -> list[Advice]:
-    found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal), *_about_the_unseen(rehearsal)]
-    if rehearsal.out_of_memory:
-        found.insert(0, _out_of_memory())
-    for seen in rehearsal.processes:
-        found += _about_one(rehearsal, seen)
+    found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal)]
+    found += [*_about_the_ends(rehearsal), *_about_being_told_twice(rehearsal)]
+    found += _about_a_container(rehearsal)
     found += _about_the_status(rehearsal)
     if not any(each.fault for each in found) and rehearsal.seconds > CLOSE * rehearsal.grace:
         found.append(
@@ -82,13 +82,15 @@ def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
     for seen in killed:
         is_first = seen is rehearsal.processes[0]
         left = [each for each in killed if each.parent == seen.pid and each is not seen]
-        if not is_first and not _was_told(seen, rehearsal):
+        if not is_first and not _was_told(seen, rehearsal) and not seen.stopped:
             continue  # its parent's matter
-        if seen.handling == "catches" and any(_was_told(each, rehearsal) for each in left):
+        if seen.handling == "catches" and any(_was_told(each, rehearsal) or each.stopped for each in left):
             continue  # it waits for those, and they are the matter
         unknown = seen.handling == "unknown"
         found.append(_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left))
-    return found or [_nobody_was_told(rehearsal, killed)] * bool(killed)
+    if killed and not found:
+        found.append(_nobody_was_told(rehearsal, killed))
+    return found
 
 
 def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
@@ -98,12 +100,21 @@ def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
 def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
     """Why this one, who was told to stop, was still there."""
     stop, shell = rehearsal.signal, _name(seen) in SHELLS
+    if seen.stopped:
+        return Advice(
+            "stopped",
+            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when it is continued: send SIGCONT "
+            "after it.",
+            _under_run(rehearsal),
+            fault=True,
+        )
     if seen.handling == "default" and shell and left:
+        what, line = _instead_of_shell(rehearsal, seen, left)
         return Advice(
             "shell-does-not-forward",
             f"{short(seen)} does not catch {stop}, so the kernel keeps it from PID 1, and does not forward it to "
-            f"{_names(left)}: let the shell become the program{_in_script(seen)}.",
-            _instead_of_shell(rehearsal, left),
+            f"{_names(left)}: {what}.",
+            line,
             fault=True,
         )
     if seen.handling == "default":
@@ -124,47 +135,69 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Advice:
             _line(rehearsal, ["cleanup-guard", "exec", "--", *seen.argv]),
             fault=True,
         )
+    were = "was" if len(left) == 1 else "were"
     if shell and left:
+        what, line = _instead_of_shell(rehearsal, seen, left)
         return Advice(
             "shell-waits",
             f"{short(seen)} catches {stop}, but a shell runs its trap only when the foreground command has ended, and "
-            f"{_names(left)} was never told: let the shell become the program{_in_script(seen)}.",
-            _instead_of_shell(rehearsal, left),
+            f"{_names(left)} {were} never told: {what}.",
+            line,
             fault=True,
         )
     if left:
         return Advice(
             "does-not-forward",
-            f"{short(seen)} catches {stop}, but {_names(left)} was never told, and was waited for to the end: "
+            f"{short(seen)} catches {stop}, but {_names(left)} {were} never told, and {were} there to the end: "
             "tell everybody.",
             _under_run(rehearsal),
             fault=True,
         )
-    needs = f"it would need {rehearsal.needed:.1f} s" if rehearsal.needed else "its cleanup takes longer"
+    return _too_slow(rehearsal, seen)
+
+
+def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Advice:
+    caught = f"{short(seen)} caught {rehearsal.signal} but was not done after {rehearsal.grace:g} s"
+    if rehearsal.tried is not None and rehearsal.needed is None:
+        python = _is_python(seen)
+        how = (
+            "have main() guarded, which shows where it hangs, and ends it in time"
+            if python
+            else "look at where it hangs"
+        )
+        return Advice(
+            "never-ends",
+            f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to: {how}.",
+            _guard(rehearsal) if python else f"gdb --batch -ex 'thread apply all backtrace' -p {seen.pid}",
+            fault=True,
+        )
+    needs = (
+        "its cleanup takes longer" if rehearsal.needed is None else f"it would need {rehearsal.needed:.1f} s"
+    )
     return Advice(
         "too-slow",
-        f"{short(seen)} caught {stop} but was not done after {rehearsal.grace:g} s: {needs}. Give it more time, or less to do.",
+        f"{caught}: {needs}. Give it more time, or less to do.",
         _longer(rehearsal.needed or 2 * rehearsal.grace),
         fault=True,
     )
 
 
 def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Advice:
-    """Why this one was still there, whose handling of the signal and whose children's end could not be seen."""
-    stop = rehearsal.signal
+    """Why this one was still there, when neither what it does with the signal nor its children's end could be seen."""
+    stop, was_there = rehearsal.signal, f"{short(seen)} was still there after {rehearsal.grace:g} s"
     left = [each for each in rehearsal.processes if each.parent == seen.pid and each is not seen]
     if _name(seen) in SHELLS and left:
+        what, line = _instead_of_shell(rehearsal, seen, left)
         return Advice(
             "shell-does-not-forward",
-            f"{short(seen)} was still there after {rehearsal.grace:g} s: a shell does not forward {stop} to what it waits for, "
-            f"{_names(left)}: let the shell become the program{_in_script(seen)}.",
-            _instead_of_shell(rehearsal, left),
+            f"{was_there}, for a shell does not forward {stop} to what it waits for, {_names(left)}: {what}.",
+            line,
             fault=True,
         )
+    how = "have main() guarded" if _is_python(seen) else "give it a parent that is PID 1"
     return Advice(
         "still-there",
-        f"{short(seen)} was still there after {rehearsal.grace:g} s, and whether it catches {stop} could not be seen: if not, "
-        f"{'have main() guarded' if _is_python(seen) else 'give it a parent that is PID 1'}; if so, give it more time.",
+        f"{was_there}, and whether it catches {stop} could not be seen: if not, {how}; if so, give it more time.",
         _guard(rehearsal) if _is_python(seen) else _under_run(rehearsal),
         fault=True,
     )
@@ -196,15 +229,20 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
     else:
         how = f"{were} never told to stop"
     line = _under_run(rehearsal)
-    if _name(first) in SHELLS and len(torn) == 1:
+    if (
+        _name(first) in SHELLS
+        and len(torn) == 1
+        and torn[0].parent == first.pid
+        and torn[0].argv != first.argv
+    ):
         line = (
             'trap \'kill -TERM "$child"; wait "$child"\' TERM   # after: '
-             f"{shlex.join(torn[0].argv)} & child=$!"
+            f"{shlex.join(torn[0].argv)} & child=$!"
         )
     return [
         Advice(
             "init-leaves-early" if _name(first) in INITS else "children-killed",
-            f"{short(first)} left after {first.ended:.2g} s, and the kernel then killed {_names(torn)}, which {how}: wait for "
+            f"{short(first)} left after {_in_seconds(first.ended)}, and the kernel then killed {_names(torn)}, which {how}: wait for "
             "every descendant.",
             line,
             fault=True,
@@ -212,99 +250,138 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
     ]
 
 
-def _about_the_unseen(rehearsal: Rehearsal) -> list[Advice]:
-    unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
-    if not unseen or rehearsal.processes[0].was_killed:
-        return []
-    return [
-        Advice(
-            "not-seen",
-            f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: "
-            "rehearse it as root, on the machine of the engine.",
-            "",
-            fault=False,
-        )
-    ]
+# -- of a container ----------------------------------------------------------------------------------------------
 
 
-def _out_of_memory() -> Advice:
-    return Advice(
-        "out-of-memory",
-        "The container had used up its memory, and the kernel killed for it: give it more, or less to do.",
-        "docker run --memory ...   # Kubernetes: resources: limits: memory",
-        fault=True,
-    )
-
-
-# -- how each ended ----------------------------------------------------------------------------------------------
-
-
-def _about_one(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
+def _about_a_container(rehearsal: Rehearsal) -> list[Advice]:
     found: list[Advice] = []
-    if seen.how == "signal":
-        found += _about_a_signal(rehearsal, seen)
-    elif seen.how == "exited" and seen.status not in _fine(rehearsal) and seen is not rehearsal.processes[0]:
+    if rehearsal.out_of_memory:
         found.append(
             Advice(
-                "child-failed",
-                f"{short(seen)} exited with status {seen.status}: its output may say why.",
-                "cleanup-guard check --show-output ...",
-                fault=False,
+                "out-of-memory",
+                "The container had used up its memory, and the kernel killed for it: give it more, or less to do.",
+                "docker run --memory 1g ...   # Kubernetes: resources: limits: memory",
+                fault=True,
             )
         )
-    stops = [
-        heard.name for heard in seen.heard if number_of(heard.name) in STOPS and heard.sender is not None
-    ]
-    if len(stops) > 1:
+    unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
+    if unseen and not rehearsal.processes[0].was_killed:
         found.append(
             Advice(
-                "told-twice",
-                f"{short(seen)} was told to stop {len(stops)} times ({', '.join(stops[:4])}), which makes many programs "
-                "give up their cleanup: tell each process once.",
-                _under_run(rehearsal),
+                "not-seen",
+                f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: "
+                "rehearse it as root, on the machine of the engine.",
+                "",
                 fault=False,
             )
         )
     return found
 
 
-def _about_a_signal(rehearsal: Rehearsal, seen: Seen) -> list[Advice]:
-    name = name_of(seen.status)
-    if seen.status == signal.SIGPIPE:
+# -- how each ended ----------------------------------------------------------------------------------------------
+
+
+def _about_the_ends(rehearsal: Rehearsal) -> list[Advice]:
+    """About those who were not killed by the platform; about all that ended alike in one sentence."""
+    alike: dict[int, list[Seen]] = {}
+    for seen in rehearsal.processes:
+        if seen.how == "signal":
+            alike.setdefault(seen.status, []).append(seen)
+    found = [each for signum, some in alike.items() for each in _about_a_signal(rehearsal, signum, some)]
+    failed = [
+        seen
+        for seen in rehearsal.processes[1:]
+        if seen.how == "exited" and seen.status not in _fine(rehearsal)
+    ]
+    if failed:
+        with_status = (
+            f"status {failed[0].status}"
+            if len({seen.status for seen in failed}) == 1
+            else "a status other than 0"
+        )
+        found.append(
+            Advice(
+                "child-failed",
+                f"{_names(failed)} exited with {with_status}: the output may say why.",
+                "cleanup-guard check --show-output ...",
+                fault=False,
+            )
+        )
+    return found
+
+
+def _about_being_told_twice(rehearsal: Rehearsal) -> list[Advice]:
+    stops = {
+        short(seen): names
+        for seen in rehearsal.processes
+        if len(names := [heard.name for heard in seen.heard if number_of(heard.name) in STOPS]) > 1
+    }
+    if not stops:
+        return []
+    name, told = max(stops.items(), key=lambda item: len(item[1]))
+    others = (
+        f", and so {'was 1 other' if len(stops) == 2 else f'were {len(stops) - 1} others'}"
+        if len(stops) > 1
+        else ""
+    )
+    return [
+        Advice(
+            "told-twice",
+            f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){others}, which makes many programs give up their "
+            "cleanup: tell each process once.",
+            _under_run(rehearsal),
+            fault=False,
+        )
+    ]
+
+
+def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen]) -> list[Advice]:
+    name = name_of(signum)
+    were = "was" if len(some) == 1 else "were"
+    if signum == signal.SIGPIPE:
         return [
             Advice(
                 "sigpipe",
-                f"{short(seen)} was killed by SIGPIPE: whoever read its output had gone first. Let the reader outlive the writer.",
-                f"{shlex.join(seen.argv)} 2>&1 | (trap '' TERM INT; exec tee log)",
+                f"{_names(some)} {were} killed by SIGPIPE: whoever read the output had gone first. Let the reader outlive "
+                "the writer.",
+                f"{_writer(rehearsal, some[0])} 2>&1 | (trap '' TERM INT; exec tee log)",
                 fault=True,
             )
         ]
-    if seen.status == signal.SIGKILL:
+    late = _in_seconds(max(seen.ended for seen in some))
+    if signum == signal.SIGKILL:
         return [
             Advice(
                 "killed-by-its-own",
-                f"{short(seen)} was killed by SIGKILL after {seen.ended:.1f} s, not by the platform but by one of its own (or "
-                "for lack of memory): a supervisor's limit must be longer than the cleanup takes.",
-                _line(
-                    rehearsal, ["cleanup-guard", "run", "--grace", f"{rehearsal.grace:g}", "--", *seen.argv]
-                ),
+                f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for lack of "
+                "memory): who stops others must give them the time that their cleanup takes.",
+                "child.terminate(); child.wait()   # in place of child.kill()"
+                if _is_python(rehearsal.processes[0])
+                else "",
                 fault=True,
             )
         ]
-    if seen.status in STOPS or name == rehearsal.signal:
-        if not _is_python(seen):
-            return []
+    if signum in STOPS or name == rehearsal.signal:
+        some = [seen for seen in some if _is_python(seen)]
+        if not some or signum == signal.SIGINT:
+            return []  # who is no Python program may catch it when it owes something; and KeyboardInterrupt unwinds
+        catch = "does not catch it" if len(some) == 1 else "do not catch it"
         return [
             Advice(
                 "no-cleanup",
-                f"{short(seen)} ended by {name} without running `finally` or atexit, for it does not catch it: have main() "
-                "guarded, if it owes a cleanup.",
+                f"{_names(some)} ended by {name} without running `finally` or atexit, for it {catch}: have main() guarded, "
+                "if it owes a cleanup.",
                 _guard(rehearsal),
                 fault=False,
             )
         ]
     return [
-        Advice("crashed", f"{short(seen)} was ended by {name} after {seen.ended:.2g} s.", "", fault=True),
+        Advice(
+            "crashed",
+            f"{_names(some)} {were} ended by {name} {late} after the stop: the output may say why.",
+            "cleanup-guard check --show-output ...",
+            fault=True,
+        ),
     ]
 
 
@@ -318,8 +395,8 @@ def _about_the_status(rehearsal: Rehearsal) -> list[Advice]:
         return []
     if first.status in _fine(rehearsal):
         line = _under_run(rehearsal, f"--map-exit {first.status}:0 ")
-        if _is_python(first) and "cleanup-guard" not in " ".join(first.argv):
-            line = "@guard(exit_status=0)"
+        if _is_python(first) and not _is_ours(first):
+            line = _guard(rehearsal, "exit_status=0, ")
         return [
             Advice(
                 f"exited-{first.status}",
@@ -342,41 +419,66 @@ def _about_the_status(rehearsal: Rehearsal) -> list[Advice]:
 # -- words -------------------------------------------------------------------------------------------------------
 
 
+def _in_seconds(seconds: float) -> str:
+    """At least so many: nobody reads more than hundredths."""
+    return f"{math.ceil(seconds * 100) / 100:.3g} s"
+
+
 def _name(seen: Seen) -> str:
     if not seen.argv:
         return "?"
     name = os.path.basename(seen.argv[0]).removeprefix("-") or "?"
-    script = next((word for word in seen.argv[1:] if not word.startswith("-")), "")
-    if name.startswith("python") and len(seen.argv) > 1 and script == seen.argv[1]:
-        return os.path.basename(script)
-    return name
+    script = _script(seen) if name.startswith("python") else ""
+    return os.path.basename(script) or name
+
+
+def _script(seen: Seen) -> str:
+    """The file that an interpreter reads its program from; empty if it does not."""
+    words = seen.argv[2:] if os.path.basename(seen.argv[0]) == "busybox" else seen.argv[1:]
+    while words:
+        word, *words = words
+        if not word.startswith(("-", "+")):
+            return word
+        if word[-1] in "cm" and not word.startswith("--"):
+            return ""  # the program itself follows, or the name of a module
+        if word in {"-X", "-W", "-o"}:
+            words = words[1:]
+    return ""
 
 
 def _is_python(seen: Seen) -> bool:
     return bool(seen.argv) and os.path.basename(seen.argv[0]).startswith("python")
 
 
+def _is_ours(seen: Seen) -> bool:
+    return _is_python(seen) and ("cleanup_guard" in seen.argv or _name(seen) == "cleanup-guard")
+
+
 def _names(some: list[Seen]) -> str:
-    named = ", ".join(short(seen) for seen in some[:NAMED])
-    return named if len(some) <= NAMED else f"{named} and {len(some) - NAMED} more"
+    *but_last, last = [short(seen) for seen in some[:NAMED]]
+    if len(some) > NAMED:
+        but_last, last = [*but_last, last], f"{len(some) - NAMED} more"
+    return f"{', '.join(but_last)} and {last}" if but_last else last
 
 
-def _in_script(shell: Seen) -> str:
-    script = next((word for word in shell.argv[1:] if not word.startswith("-")), "")
-    is_file = script and not {" ", ";", "\n"} & set(script)
-    return f", in {os.path.basename(script)}" if is_file else ""
+def _instead_of_shell(rehearsal: Rehearsal, shell: Seen, left: list[Seen]) -> tuple[str, str]:
+    """What to do with a shell that these were left behind of, and the line that does it."""
+    if len(left) > 1 or left[0].argv == shell.argv:  # which is a subshell, and no program to execute
+        return "let a supervisor tell everybody, and wait for them", _under_run(rehearsal)
+    script = _script(shell)
+    if rehearsal.image is not None and not script:  # a SHELL form, of which there is no file to change
+        return "let the program be the entrypoint", _line(rehearsal, left[0].argv)
+    where = f", in {os.path.basename(script)}" if script else ""
+    return f"let the shell become the program{where}", f"exec {shlex.join(left[0].argv)}"
 
 
-def _instead_of_shell(rehearsal: Rehearsal, left: list[Seen]) -> str:
-    if len(left) > 1:
-        return _under_run(rehearsal)
-    if rehearsal.image is not None and not _in_script(rehearsal.processes[0]):  # sh -c: no file to change
-        return _line(rehearsal, left[0].argv)
-    return f"exec {shlex.join(left[0].argv)}"
+def _writer(rehearsal: Rehearsal, seen: Seen) -> str:
+    parents = [each.argv for each in rehearsal.processes if each.pid == seen.parent]
+    return "..." if seen.argv in parents else shlex.join(seen.argv)  # a subshell has its parent's
 
 
 def _under_run(rehearsal: Rehearsal, options: str = "") -> str:
-    words = rehearsal.program
+    words = _without_init(rehearsal.program)
     if os.path.basename(words[0]) == "cleanup-guard" and words[1:2] == ["run"]:
         return _line(rehearsal, ["cleanup-guard", "run", *options.split(), *words[2:]])
     return _line(rehearsal, ["cleanup-guard", "run", *options.split(), "--", *words])
@@ -389,8 +491,17 @@ def _line(rehearsal: Rehearsal, words: list[str]) -> str:
     return shlex.join(words)
 
 
-def _guard(rehearsal: Rehearsal) -> str:
-    return f"@guard(grace={rehearsal.grace:g})   # above def main(); from cleanup_guard import guard"
+def _without_init(words: list[str]) -> list[str]:
+    """What another init was to start: that one is not needed any more."""
+    if os.path.basename(words[0]) not in INITS:
+        return words
+    if "--" in words:
+        return words[words.index("--") + 1 :] or words
+    return next((words[at:] for at, word in enumerate(words) if at and not word.startswith("-")), words)
+
+
+def _guard(rehearsal: Rehearsal, options: str = "") -> str:
+    return f"@guard({options}grace={rehearsal.grace:g})   # above def main(); from cleanup_guard import guard"
 
 
 def _longer(seconds: float) -> str:

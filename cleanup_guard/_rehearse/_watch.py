@@ -27,6 +27,8 @@ class Follow:
     seen: Seen
     tasks: set[int] = field(default_factory=set[int])
     leaving: set[int] = field(default_factory=set[int])
+    halted: bool = False
+    fault: int = 0
 
 
 class Watch:
@@ -147,6 +149,8 @@ class Watch:
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
         self._killing = True
+        for pid, follow in self._living.items():
+            self._note_what_waits(pid, follow)
         for pid in self._living if self.simulate or self.first not in self._living else [self.first]:
             _send(pid, signal.SIGKILL)
 
@@ -178,9 +182,12 @@ class Watch:
         if event == 0:
             _ptrace.resume(tid, self._hear(tid, signum))
             return
-        if event == _ptrace.EVENT_STOP and signum in STOPPING:
-            _ptrace.listen(tid)
-            return
+        if event == _ptrace.EVENT_STOP:
+            follow = self._living[self._owner[tid]]
+            follow.halted = signum in STOPPING
+            if follow.halted:
+                _ptrace.listen(tid)
+                return
         if event == _ptrace.EVENT_EXEC:
             self._executes(tid)
         elif event == _ptrace.EVENT_EXIT:
@@ -239,7 +246,7 @@ class Watch:
         del self._living[pid]
         seen = follow.seen
         seen.ended = self.clock
-        code = os.waitstatus_to_exitcode(status)
+        code = -follow.fault or os.waitstatus_to_exitcode(status)
         seen.status = abs(code)
         seen.how = "exited" if code >= 0 else "signal"
         if code == -signal.SIGKILL:
@@ -257,13 +264,12 @@ class Watch:
         """A signal is about to reach a thread. Returns the one that it gets: 0 for none."""
         follow = self._living[self._owner[tid]]
         info = _ptrace.siginfo(tid)
-        by_somebody = info is not None and info.code in {
-            _ptrace.SI_USER,
-            _ptrace.SI_QUEUE,
-            _ptrace.SI_TKILL,
-        }
-        inside = {seen.pid for seen in self.processes}
-        sender = info.pid if info is not None and by_somebody and info.pid in inside else None
+        inside = {
+            seen.pid for seen in self.processes
+        }  # who is outside of its namespace has no pid there, or is nobody's matter
+        sender = None
+        if info is not None and info.code in {_ptrace.SI_USER, _ptrace.SI_QUEUE, _ptrace.SI_TKILL}:
+            sender = info.pid if info.pid in inside else None
         if self.awaits_stop and self._owner[tid] == self.first and signum == self.signum and sender is None:
             self.awaits_stop = False
             self.stop()
@@ -274,10 +280,34 @@ class Watch:
             and len(follow.seen.heard) < LONGEST_STORY
         ):
             follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
-        if self.simulate and self._owner[tid] == self.first and (by_somebody or signum not in SYNCHRONOUS):
-            # As for PID 1, who gets no signal that it has no handler for (pid_namespaces(7)).
-            return signum if _handling(_status(tid), signum) == "catches" else 0
+        if info is None or _handling(_status(tid), signum) == "catches":
+            return signum
+        if follow.seen.pid == 1:
+            return self._as_for_pid_1(tid, signum, info)
+        if self.simulate and self._owner[tid] == self.first:
+            return signum if signum in SYNCHRONOUS and info.code > 0 else 0
         return signum
+
+    def _as_for_pid_1(self, tid: int, signum: int, info: _ptrace.Siginfo) -> int:
+        """What PID 1 of a namespace gets of what it does not catch: nothing (pid_namespaces(7)), but the kernel sees to that.
+
+        With two exceptions, for a PID 1 that is traced: it can stop itself by SIGSTOP, and a fault, which else ends even PID 1, is repeated
+        for ever (force_sig_info_to_task in kernel/signal.c: "users won't expect debugging to leave init killable"). So we end
+        it, and remember what for.
+        """
+        if signum in SYNCHRONOUS and info.code > 0:
+            pid = self._owner[tid]
+            self._living[pid].fault = signum
+            _send(pid, signal.SIGKILL)
+        return 0 if signum == signal.SIGSTOP and info.pid else signum
+
+    def _note_what_waits(self, pid: int, follow: Follow) -> None:
+        """A process that is stopped, and signals that have reached it but that it does not take: blocked, or stopped."""
+        follow.seen.stopped = follow.halted
+        status = _status(pid)
+        waiting = int(status.get("SigPnd", "0"), 16) | int(status.get("ShdPnd", "0"), 16)
+        if waiting >> (self.signum - 1) & 1:
+            follow.seen.heard.append(Heard(self.clock, name_of(self.signum), None))
 
     def _describe(self, pid: int) -> None:
         seen = self._living[pid].seen
