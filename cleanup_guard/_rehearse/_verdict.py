@@ -33,7 +33,7 @@ def judge(rehearsal: Rehearsal) -> None:
 def blame_the_start(rehearsal: Rehearsal) -> None:
     """The same program stops well when it is ready: where a handler was missing here, it was missing only yet."""
     for number, each in enumerate(rehearsal.advice):
-        if each.code == "never-caught":
+        if each.code in {"never-caught", "shell-does-not-forward"}:
             rehearsal.advice[number] = Advice(
                 "start-up-race",
                 f"The stop came {rehearsal.readied:.2f} s after the start, before {short(rehearsal.processes[0])} caught "
