@@ -32,12 +32,12 @@ def judge(rehearsal: Rehearsal) -> None:
 def blame_the_start(rehearsal: Rehearsal) -> None:
     """The same program stops well when it is ready: where a handler was missing here, it was missing only yet."""
     for number, each in enumerate(rehearsal.advice):
-        if each.code == "never-caught":
+        if each.code in {"never-caught", "shell-does-not-forward"}:
             rehearsal.advice[number] = Advice(
                 "start-up-race",
                 f"The stop came {rehearsal.readied:.2f} s after the start, before {short(rehearsal.processes[0])} caught "
                 f"{rehearsal.signal}, and PID 1 does not get what it does not catch: have a parent as PID 1 that keeps it.",
-                "env --block-signal=TERM " + _under_run(rehearsal),
+                f"env --block-signal={rehearsal.signal.removeprefix('SIG')} {_under_run(rehearsal)}",
                 fault=True,
             )
 
