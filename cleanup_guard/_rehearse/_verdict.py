@@ -38,7 +38,7 @@ def blame_the_start(rehearsal: Rehearsal) -> None:
                 "start-up-race",
                 f"The stop came {rehearsal.readied:.2f} s after the start, before {short(rehearsal.processes[0])} caught "
                 f"{rehearsal.signal}, and PID 1 does not get what it does not catch: have a parent as PID 1 that keeps it.",
-                "env --block-signal=TERM " + _under_run(rehearsal),
+                f"env --block-signal={rehearsal.signal.removeprefix('SIG')} {_under_run(rehearsal)}",
                 fault=True,
             )
 
