@@ -13,10 +13,14 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._rehearse._engine import TURN, CannotRehearse, Engine, Interrupted
 from cleanup_guard._rehearse._seen import Rehearsal, Seen

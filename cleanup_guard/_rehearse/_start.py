@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, NoReturn
+
+if sys.platform != "linux":
+    raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._rehearse import _ptrace
 

@@ -53,10 +53,11 @@ def _verdict(rehearsal: Rehearsal) -> str:
     killed = [seen for seen in rehearsal.processes if seen.was_killed]
     if rehearsal.clean:
         who = {1: "it", 2: "both processes"}.get(everybody, f"all {everybody} processes")
+        clean = "clean"
         if any(seen.how == "unknown" for seen in rehearsal.processes):
-            who = f"as far as is known, for {short(rehearsal.processes[0])}"
+            clean, who = "clean, as far as is known", short(rehearsal.processes[0])
         return (
-            f"clean: {who} ended within {_in_seconds(rehearsal.seconds)} of {rehearsal.grace:g} s; "
+            f"{clean}: {who} ended within {_in_seconds(rehearsal.seconds)} of {rehearsal.grace:g} s; "
             f"exit status {rehearsal.status}"
         )
     if killed and everybody == 1:

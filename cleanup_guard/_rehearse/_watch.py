@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
+
+if sys.platform != "linux":
+    raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._rehearse import _ptrace
 from cleanup_guard._rehearse._seen import Handling, Heard, Seen
