@@ -139,7 +139,7 @@ class Command:
             info = _signal.sigtimedwait(self._awaited & self.options.stop_signals, 0)
             if info is None:
                 return False
-            self._take(info)
+            self._take(info.si_signo, info.si_code)
         return True
 
     def _spawn(self, child: Child, file: str) -> int:
@@ -192,13 +192,13 @@ class Command:
             _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
         )
         if info is not None:
-            self._take(info)
+            self._take(info.si_signo, info.si_code)
 
-    def _take(self, info: _signal.struct_siginfo) -> None:
-        if info.si_signo == _signal.SIGCHLD:
+    def _take(self, signum: int, code: int) -> None:
+        if signum == _signal.SIGCHLD:
             self._reap()
-        elif not self._hushed(info.si_signo, info.si_code):
-            self._signalled(info.si_signo)
+        elif not self._hushed(signum, code):
+            self._signalled(signum)
 
     def _hushed(self, signum: int, code: int) -> bool:
         """Whether it was ignored when we started, which is somebody's wish: `nohup`, or `&` in a script and then Ctrl-C.

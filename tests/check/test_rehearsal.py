@@ -517,7 +517,10 @@ def test_nothing_is_inherited_from_the_rehearsal() -> None:
     sentence, *lines = told.err.splitlines()
     assert sentence.endswith("the program ended, with status 1, before it could be stopped")
     assert lines[0].strip() == "4"
-    assert [int(line.split()[1], 16) for line in lines[1:3]] == [0, 0]
+    settable = sum(
+        1 << (signum - 1) for signum in signal.valid_signals()
+    )  # 32 and 33 are the C library's own
+    assert [int(line.split()[1], 16) & settable for line in lines[1:3]] == [0, 0]
 
 
 def test_a_program_that_closes_its_output_is_watched_on() -> None:
