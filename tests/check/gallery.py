@@ -141,9 +141,9 @@ SHELLS = [
         "sh traps, forwards and waits",
         ["./entry.sh"],
         script(
+            "trap 'kill -TERM $child' TERM",
             f"{PYTHON} &",
             "child=$!",
-            "trap 'kill -TERM $child' TERM",
             "wait $child",
             "trap - TERM",
             "wait $child",
