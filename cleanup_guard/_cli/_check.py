@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -78,6 +79,7 @@ class Options:
 
     program: list[str]
     image: str | None
+    run_options: list[str]
     signum: int | None
     grace: float
     wish: Wish
@@ -128,6 +130,13 @@ def parse(argv: list[str]) -> Options:
     )
     add("--seed", type=int, metavar="NUMBER", help="for the same random moments again")
     add("--image", metavar="NAME", help="rehearse a container image, with docker or podman")
+    add(
+        "--run-options",
+        type=_words,
+        default=[],
+        metavar="OPTIONS",
+        help="for docker run, with --image: '--env A=B --memory 1g'",
+    )
     add("--json", action="store_true", help="print what was seen as JSON")
     add("--svg", metavar="FILE", help="draw the timeline into this file")
     add("--show-output", action="store_true", help="show what was printed after the stop")
@@ -141,6 +150,7 @@ def parse(argv: list[str]) -> Options:
     return Options(
         program=program,
         image=found.image,
+        run_options=found.run_options,
         signum=found.signal,
         grace=found.grace,
         wish=Wish(found.ready, found.ready_tcp, found.ready_file, found.after, found.timeout),
@@ -157,6 +167,13 @@ def _signal(word: str) -> int:
         return number_of(word)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be split into words: {error}") from None
 
 
 def _seconds(word: str) -> float:
@@ -240,6 +257,11 @@ def _once(waker: Waker, options: Options, wish: Wish) -> Rehearsal:
 def _run(waker: Waker, options: Options, wish: Wish, grace: float) -> Rehearsal:
     from cleanup_guard._rehearse import _engine
 
+    if options.image is not None:
+        from cleanup_guard._rehearse import _image
+
+        image = _image.Image(_image.find_engine(), options.image, options.program, options.run_options)
+        return _image.rehearse(waker, image, options.signum, grace, wish)
     signum = number_of("TERM") if options.signum is None else options.signum
     return _engine.rehearse(waker, options.program, signum, grace, wish)
 

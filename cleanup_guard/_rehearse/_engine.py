@@ -10,6 +10,7 @@ import selectors
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 if sys.platform != "linux":
@@ -82,8 +83,9 @@ class Waker:
             os.read(self.reader, 4096)
         except BlockingIOError:
             pass
-        if self._interrupt is not None:
-            raise Interrupted(self._interrupt)
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise Interrupted(interrupt)
 
 
 def _ignore(_signum: int, _frame: FrameType | None) -> None:
@@ -91,56 +93,36 @@ def _ignore(_signum: int, _frame: FrameType | None) -> None:
 
 
 class Engine:
-    """Rehearses one stop of one program.
+    """Rehearses one stop of something; what it is, how it starts and how it is stopped is told by a subclass.
 
     Args:
         waker: of this process.
-        program: what to start.
-        signum: the stop signal.
-        grace: seconds between the stop and SIGKILL.
-        simulate: do without a PID namespace.
+        watch: nobody is watched yet.
+        result: what is known before the start.
     """
 
-    def __init__(
-        self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
-    ) -> None:
-        self._waker = waker
-        self._program = program
-        self._grace = grace
-        self._simulate = simulate
-        self.result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
-        self._watch = Watch(signum, simulate=simulate)
+    def __init__(self, waker: Waker, watch: Watch, result: Rehearsal) -> None:
+        self.result = result
+        self._watch = watch
         self._heard = bytearray()
+        self._known: _ready.Stamp = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(waker.reader, selectors.EVENT_READ)
-        self._output, writer = os.pipe()
+        self._output, self._writer = os.pipe()
         os.set_blocking(self._output, False)
-        self._selector.register(self._output, selectors.EVENT_READ)
-        try:
-            self._starter = self._launch(writer)
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            os.close(writer)
+        self._selector.register(waker.reader, selectors.EVENT_READ, waker.drain)
+        self._selector.register(self._output, selectors.EVENT_READ, self._read)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Nobody of the program is left after this, whatever happened."""
-        while not self._watch.over:
-            self._watch.kill_everybody()
-            try:
-                self._turn(TURN)
-            except Interrupted:
-                self._watch.look()  # we are at it
-        self._starter.close()
-        self._close()
-
-    def _close(self) -> None:
-        self._selector.close()
-        os.close(self._output)
+        try:
+            self._clear_away()
+        finally:
+            self._selector.close()
+            os.close(self._output)
+            os.close(self._writer)
 
     def run(self, wish: Wish) -> Rehearsal:
         """Do it all. What is to be said about it is left to others.
@@ -149,6 +131,7 @@ class Engine:
             CannotRehearse: there was nothing to stop.
             Interrupted: we were told to stop ourselves.
         """
+        self._start(wish)
         self._await_ready(wish)
         self.result.readied = self._watch.clock
         self._watch.look()
@@ -156,79 +139,54 @@ class Engine:
         self._read()
         self._heard.clear()
         self._watch.stop()
-        self._watch.send()
-        self._await_end(self._grace)
-        if not self._watch.over:
-            self._watch.kill()
-            self._await_end(None)
+        self._stop()
         return self._finish()
 
     # -- parts of it ------------------------------------------------------------------------------------------
 
-    def _launch(self, writer: int) -> Starter:
-        try:
-            file = find(self._program[0], os.environ.get("PATH"))
-        except CannotStart as error:
-            raise CannotRehearse(str(error)) from None
-        starter = Starter(file, self._program, writer, alone=not self._simulate)
-        try:
-            self._watch.begin(starter.pid, ours=True)
-        except OSError as error:
-            starter.close()  # which it does not survive
-            os.waitpid(starter.pid, 0)
-            raise CannotRehearse(
-                f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
-                "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
-            ) from None
-        self._selector.register(starter.news, selectors.EVENT_READ)
-        starter.go()
-        return starter
+    def _start(self, wish: Wish) -> None:
+        """Start it, and have the first process watched.
 
-    def _await_start(self, deadline: float) -> None:
-        while self._starter.news in self._selector.get_map():
-            self._turn(deadline - time.monotonic())
-            if time.monotonic() > deadline:
-                raise CannotRehearse("the program did not start in time (--timeout)")
-        told = self._starter.told
-        if "unfit" in told:
-            raise Unfit(told["unfit"])
-        if "failed" in told:
-            raise CannotRehearse(told["failed"])
-        if "first" not in told:
-            raise CannotRehearse("something killed the process that was to become the program before it did")
-        self._watch.is_first(int(told["first"]))
-        if self._starter.pid == self._watch.first:
-            self._watch.simulate = True
-            self.result.isolation = "simulated"
-            self.result.remark = (
-                "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
-                "signals that it does not catch, and kills everybody when it leaves, was simulated"
-            )
-        elif "user" in told:
-            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+        Raises:
+            CannotRehearse: that cannot be done, or not before the time that it may take to be ready is over.
+        """
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Stop it as a platform does, and return when nobody is left."""
+        raise NotImplementedError
+
+    def _clear_away(self) -> None:
+        """Have nobody left, whatever happened."""
+        while not self._watch.over:
+            self._watch.kill_everybody()
+            self._turn_regardless()
+
+    def _turn_regardless(self) -> None:
+        try:
+            self._turn(TURN)
+        except Interrupted:
+            self._watch.look()  # we are at it
 
     def _await_ready(self, wish: Wish) -> None:
-        if wish.tcp is not None and _ready.listens(wish.tcp):
-            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
-        known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
-        began = time.monotonic()
-        self._await_start(began + wish.timeout)
-        first = self._watch.first
-        assert first is not None
         quiet = _ready.Quiet()
         while True:
             self._turn(TURN)
             self._check_that_it_lives()
             seconds = self._watch.clock
             if wish.anything:
-                missing = wish.missing(seconds, bytes(self._heard), first, known)
+                # 0: it is not to be seen from here, and nothing was wished for that would need it.
+                missing = wish.missing(seconds, bytes(self._heard), self._watch.first or 0, self._known)
             else:
-                settled = quiet.look(self._watch.living) or seconds > _ready.SETTLED
+                settled = quiet.look(self._living()) or seconds > _ready.SETTLED
                 missing = "" if settled else "did not settle"
             if not missing:
                 return
-            if time.monotonic() - began > wish.timeout:
+            if seconds > wish.timeout:
                 raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
+
+    def _living(self) -> list[int]:
+        return self._watch.living
 
     def _check_that_it_lives(self) -> None:
         status = self._watch.status
@@ -247,29 +205,17 @@ class Engine:
     def _turn(self, seconds: float | None) -> None:
         """Wait for something to happen, and take note of it."""
         for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
-            if key.fd == self._waker.reader:
-                self._waker.drain()
-            elif key.fd == self._output:
-                self._read()
-            elif self._starter.read_news():
-                self._selector.unregister(key.fd)
+            key.data()
         self._watch.look()
 
     def _read(self) -> None:
-        """Take what has been printed. An end of it is not waited for: somebody else may have got hold of the pipe."""
+        """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
         try:
-            for _ in range(READS):
-                data = os.read(self._output, 65536)
-                if not data:
-                    break
-                self._heard += data
+            for _ in range(READS):  # it may print faster than we read, and there are other things to see to
+                self._heard += os.read(self._output, 65536)
                 del self._heard[:-KEPT]
-            else:
-                return  # it prints faster than we read: there are other things to see to
         except BlockingIOError:
-            return
-        if self._output in self._selector.get_map():
-            self._selector.unregister(self._output)
+            pass
 
     def _finish(self) -> Rehearsal:
         result = self.result
@@ -287,6 +233,92 @@ class Engine:
     def _with_output(self, message: str) -> str:
         lines = self._text().splitlines()[-LAST_LINES:]
         return "\n".join([message, *(f"  {line}" for line in lines)])
+
+
+class Program(Engine):
+    """A program of this machine.
+
+    Args:
+        waker: of this process.
+        program: what to start.
+        signum: the stop signal.
+        grace: seconds between the stop and SIGKILL.
+        simulate: do without a PID namespace.
+    """
+
+    def __init__(
+        self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
+    ) -> None:
+        result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
+        super().__init__(waker, Watch(signum, simulate=simulate), result)
+        self._simulate = simulate
+        self._starter: Starter | None = None
+
+    def _clear_away(self) -> None:
+        super()._clear_away()
+        if self._starter is not None:
+            self._starter.close()
+
+    def _start(self, wish: Wish) -> None:
+        if wish.tcp is not None and _ready.listens(wish.tcp):
+            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
+        self._known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
+        starter = self._starter = self._launch()
+        self._await_start(starter, time.monotonic() + wish.timeout)
+
+    def _stop(self) -> None:
+        self._watch.send()
+        self._await_end(self.result.grace)
+        if not self._watch.over:
+            self._watch.kill()
+            self._await_end(None)
+
+    def _launch(self) -> Starter:
+        program = self.result.program
+        try:
+            file = find(program[0], os.environ.get("PATH"))
+        except CannotStart as error:
+            raise CannotRehearse(str(error)) from None
+        starter = Starter(file, program, self._writer, alone=not self._simulate)
+        try:
+            self._watch.begin(starter.pid, ours=True)
+        except OSError as error:
+            starter.close()  # which it does not survive
+            os.waitpid(starter.pid, 0)
+            raise CannotRehearse(
+                f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
+                "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
+            ) from None
+        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
+        starter.go()
+        return starter
+
+    def _read_news(self, starter: Starter) -> None:
+        if starter.read_news():
+            self._selector.unregister(starter.news)
+
+    def _await_start(self, starter: Starter, deadline: float) -> None:
+        while starter.news in self._selector.get_map():
+            self._turn(deadline - time.monotonic())
+            if time.monotonic() > deadline:
+                raise CannotRehearse("the program did not start in time (--timeout)")
+        told = starter.told
+        if "unfit" in told:
+            raise Unfit(told["unfit"])
+        if "failed" in told:
+            raise CannotRehearse(told["failed"])
+        if "first" not in told:
+            raise CannotRehearse("something killed the process that was to become the program before it did")
+        self._watch.is_first(int(told["first"]))
+        if starter.pid == self._watch.first:
+            self._watch.simulate = True
+            self.result.isolation = "simulated"
+            self.result.remark = (
+                "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
+                "signals that it does not catch, and kills everybody when it leaves, was simulated"
+            )
+        elif "user" in told:
+            self.result.remark = "it ran in a user namespace, where no other user than you exists"
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:
@@ -314,8 +346,8 @@ def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: 
     become_subreaper()
     keep_fds_to_ourselves()
     try:
-        with Engine(waker, program, signum, grace) as engine:
+        with Program(waker, program, signum, grace) as engine:
             return engine.run(wish)
     except Unfit:
-        with Engine(waker, program, signum, grace, simulate=True) as engine:
+        with Program(waker, program, signum, grace, simulate=True) as engine:
             return engine.run(wish)

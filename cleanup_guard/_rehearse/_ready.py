@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass, field
@@ -56,13 +57,44 @@ Stamp = tuple[int, int] | None
 def stamp(path: str, pid: int) -> Stamp:
     """Of a file as a process sees it; None if it is not there."""
     try:
-        found = os.stat(f"/proc/{pid}/root{os.path.abspath(path)}")
+        found = os.stat(_inside(f"/proc/{pid}/root", os.path.abspath(path)))
     except OSError:
         try:
             found = os.stat(path)
         except OSError:
             return None
     return (found.st_ino, found.st_mtime_ns)
+
+
+def _inside(root: str, path: str) -> str:
+    """Where a path of another root leads, seen from ours: its links are those of that root, /var/run -> /run for example.
+
+    Raises:
+        OSError: a part of it is not there, or its links lead in circles.
+    """
+    os.stat(root)
+    found, parts = root, path.split("/")[::-1]
+    links = 0
+    while parts:
+        part = parts.pop()
+        if part in {"", "."}:
+            continue
+        if part == "..":
+            found = os.path.dirname(found) if found != root else root
+        elif os.path.islink(step := f"{found}/{part}"):
+            links += 1
+            if links > LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(step)
+            found = root if target.startswith("/") else found
+            parts += target.split("/")[::-1]
+        else:
+            found = step
+    return found
+
+
+LINKS = 40
+"""Symbolic links that the kernel follows in one path (path_resolution(7))."""
 
 
 def listens(port: int, pid: int | str = "self") -> bool:
@@ -95,7 +127,7 @@ class Quiet:
     def look(self, pids: list[int]) -> bool:
         """Whether the same processes have been there for a while, and none of them has used the processor."""
         now = {pid: _ticks(pid) for pid in pids}
-        if now != self._before:
+        if not now or now != self._before:
             self._before, self._since = now, time.monotonic()
         return time.monotonic() - self._since >= QUIET
 

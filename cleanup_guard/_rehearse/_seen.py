@@ -6,12 +6,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-Handling = Literal["catches", "ignores", "blocks", "default"]
-"""What a process does with the stop signal; one that waits for it with sigwait(3) or by a signalfd(2) catches it."""
+Handling = Literal["catches", "ignores", "blocks", "default", "unknown"]
+"""What a process does with the stop signal; one that waits for it with sigwait(3) or by a signalfd(2) catches it. Unknown:
+the processes of the container may not be looked at."""
 
-How = Literal["exited", "signal", "killed", "torn-down"]
+How = Literal["exited", "signal", "killed", "torn-down", "unknown"]
 """How a process ended: by itself; by a signal from one of its own; by SIGKILL at the end of the grace period; by SIGKILL from
-the kernel, because PID 1 of its namespace had left (pid_namespaces(7))."""
+the kernel, because PID 1 of its namespace had left (pid_namespaces(7)). Unknown: it was not there any more when PID 1 had
+left a container whose processes may not be watched."""
 
 Isolation = Literal["pid-namespace", "simulated", "container"]
 
@@ -100,6 +102,7 @@ class Rehearsal:
         status: what the platform shows as the exit status: 128 + n for signal n.
         processes: who was there, parents before children; the first is the one that the stop went to.
         output: what was printed after the stop.
+        out_of_memory: whether a container had a process killed because its memory was full.
         clean: whether everybody ended by themselves in time, and well.
         verdict: the same, in one sentence.
         advice: what to do, most important first.
@@ -118,6 +121,7 @@ class Rehearsal:
     status: int = 0
     processes: list[Seen] = field(default_factory=list[Seen])
     output: str = ""
+    out_of_memory: bool = False
     clean: bool = False
     verdict: str = ""
     advice: list[Advice] = field(default_factory=list[Advice])

@@ -15,7 +15,7 @@ from cleanup_guard._rehearse import _words
 from cleanup_guard._rehearse._words import cells, cut
 
 if TYPE_CHECKING:
-    from cleanup_guard._rehearse._seen import Heard, How, Rehearsal
+    from cleanup_guard._rehearse._seen import Handling, Heard, How, Rehearsal
     from cleanup_guard._rehearse._words import Row
 
 WIDTH, MARGIN = 840, 28
@@ -32,10 +32,12 @@ MONO = 0.62
 LIGHT = {
     "card": "#ffffff", "edge": "#d0d7de", "ink": "#1f2328", "soft": "#59636e", "line": "#d8dee4", "code": "#f3f5f7",
     "exited": "#1a7f37", "signal": "#9a6700", "killed": "#cf222e", "torn-down": "#8250df",
+    "unknown": "#59636e",
 }  # fmt: skip
 DARK = {
     "card": "#0d1117", "edge": "#3d444d", "ink": "#f0f6fc", "soft": "#9198a1", "line": "#2a313a", "code": "#1c222b",
     "exited": "#3fb950", "signal": "#d29922", "killed": "#f85149", "torn-down": "#bc8cff",
+    "unknown": "#9198a1",
 }  # fmt: skip
 
 STYLE = """\
@@ -56,8 +58,15 @@ HOWS: dict[How, str] = {
     "signal": "ended by a signal",
     "killed": "killed at the end of the grace period",
     "torn-down": "killed by the kernel, as PID 1 had left",
+    "unknown": "ended unseen",
 }
-HANDLINGS = {"catches": "catches", "ignores": "ignores", "blocks": "blocks", "default": "does not catch"}
+HANDLINGS: dict[Handling, str] = {
+    "catches": "catches",
+    "ignores": "ignores",
+    "blocks": "blocks",
+    "default": "does not catch",
+    "unknown": "nobody knows if it catches",
+}
 
 
 def svg(rehearsal: Rehearsal) -> str:

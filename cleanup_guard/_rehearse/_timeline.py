@@ -28,7 +28,13 @@ TICK = 4
 """Cells from one tick to the next, at least."""
 
 BOLD, DIM, RED, GREEN, YELLOW, MAGENTA = "1", "2", "31", "32", "33", "35"
-COLOURS: dict[How, str] = {"exited": GREEN, "signal": YELLOW, "killed": RED, "torn-down": MAGENTA}
+COLOURS: dict[How, str] = {
+    "exited": GREEN,
+    "signal": YELLOW,
+    "killed": RED,
+    "torn-down": MAGENTA,
+    "unknown": YELLOW,
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -52,6 +53,8 @@ def _verdict(rehearsal: Rehearsal) -> str:
     killed = [seen for seen in rehearsal.processes if seen.was_killed]
     if rehearsal.clean:
         who = {1: "it", 2: "both processes"}.get(everybody, f"all {everybody} processes")
+        if any(seen.how == "unknown" for seen in rehearsal.processes):
+            who = f"as far as is known, for {short(rehearsal.processes[0])}"
         return (
             f"clean: {who} ended within {_in_seconds(rehearsal.seconds)} of {rehearsal.grace:g} s; "
             f"exit status {rehearsal.status}"
@@ -69,6 +72,7 @@ def _verdict(rehearsal: Rehearsal) -> str:
 def _advise(rehearsal: Rehearsal) -> list[Advice]:
     found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal)]
     found += [*_about_the_ends(rehearsal), *_about_being_told_twice(rehearsal)]
+    found += _about_a_container(rehearsal)
     found += _about_the_status(rehearsal)
     if not any(each.fault for each in found) and rehearsal.seconds > CLOSE * rehearsal.grace:
         found.append(
@@ -95,7 +99,8 @@ def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
             continue  # its parent's matter
         if seen.handling == "catches" and any(_was_told(each, rehearsal) or each.stopped for each in left):
             continue  # it waits for those, and they are the matter
-        found.append(_why_not(rehearsal, seen, left))
+        unknown = seen.handling == "unknown"
+        found.append(_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left))
     if killed and not found:
         found.append(_nobody_was_told(rehearsal, killed))
     return found
@@ -142,7 +147,7 @@ def _why_not(  # noqa: PLR0911 - a table, in the order of the questions
             f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited "
             f"({'trap with an empty command, nohup' if how == 'ignored' else 'a signal mask'}), which an exec "
             f"keeps: start it with a clean slate.",
-            f"cleanup-guard exec -- {shlex.join(seen.argv)}",
+            _line(rehearsal, ["cleanup-guard", "exec", "--", *seen.argv]),
             fault=True,
         )
     were = "was" if len(left) == 1 else "were"
@@ -192,6 +197,27 @@ def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Advice:
     )
 
 
+def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Advice:
+    """Why this one was still there, when neither what it does with the signal nor its children's end could be seen."""
+    stop, was_there = rehearsal.signal, f"{short(seen)} was still there after {rehearsal.grace:g} s"
+    left = [each for each in rehearsal.processes if each.parent == seen.pid and each is not seen]
+    if _name(seen) in SHELLS and left:
+        what, line = _instead_of_shell(rehearsal, seen, left)
+        return Advice(
+            "shell-does-not-forward",
+            f"{was_there}, for a shell does not forward {stop} to what it waits for, {_names(left)}: {what}.",
+            line,
+            fault=True,
+        )
+    how = "have main() guarded" if _is_python(seen) else "give it a parent that is PID 1"
+    return Advice(
+        "still-there",
+        f"{was_there}, and whether it catches {stop} could not be seen: if not, {how}; if so, give it more time.",
+        _guard(rehearsal) if _is_python(seen) else _under_run(rehearsal),
+        fault=True,
+    )
+
+
 def _nobody_was_told(rehearsal: Rehearsal, killed: list[Seen]) -> Advice:
     return Advice(
         "never-told",
@@ -237,6 +263,34 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
             fault=True,
         )
     ]
+
+
+# -- of a container ----------------------------------------------------------------------------------------------
+
+
+def _about_a_container(rehearsal: Rehearsal) -> list[Advice]:
+    found: list[Advice] = []
+    if rehearsal.out_of_memory:
+        found.append(
+            Advice(
+                "out-of-memory",
+                "The container had used up its memory, and the kernel killed for it: give it more, or less to do.",
+                "docker run --memory 1g ...   # Kubernetes: resources: limits: memory",
+                fault=True,
+            )
+        )
+    unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
+    if unseen and not rehearsal.processes[0].was_killed:
+        found.append(
+            Advice(
+                "not-seen",
+                f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: "
+                "rehearse it as root, on the machine of the engine.",
+                "",
+                fault=False,
+            )
+        )
+    return found
 
 
 # -- how each ended ----------------------------------------------------------------------------------------------
@@ -424,6 +478,8 @@ def _instead_of_shell(rehearsal: Rehearsal, shell: Seen, left: list[Seen]) -> tu
     if len(left) > 1 or left[0].argv == shell.argv:  # which is a subshell, and no program to execute
         return "let a supervisor tell everybody, and wait for them", _under_run(rehearsal)
     script = _script(shell)
+    if rehearsal.image is not None and not script:  # a SHELL form, of which there is no file to change
+        return "let the program be the entrypoint", _line(rehearsal, left[0].argv)
     where = f", in {os.path.basename(script)}" if script else ""
     return f"let the shell become the program{where}", f"exec {shlex.join(left[0].argv)}"
 
@@ -434,12 +490,17 @@ def _writer(rehearsal: Rehearsal, seen: Seen) -> str:
 
 
 def _under_run(rehearsal: Rehearsal, options: str = "") -> str:
-    if rehearsal.image is not None:
-        return f'ENTRYPOINT ["cleanup-guard", "run", {"".join(f"{word!r}, " for word in options.split())}"--", ...]'
     words = _without_init(rehearsal.program)
     if os.path.basename(words[0]) == "cleanup-guard" and words[1:2] == ["run"]:
-        return f"cleanup-guard run {options}{shlex.join(words[2:])}"
-    return f"cleanup-guard run {options}-- {shlex.join(words)}"
+        return _line(rehearsal, ["cleanup-guard", "run", *options.split(), *words[2:]])
+    return _line(rehearsal, ["cleanup-guard", "run", *options.split(), "--", *words])
+
+
+def _line(rehearsal: Rehearsal, words: list[str]) -> str:
+    """A command as it stands where the program is named: in a Dockerfile, for an image."""
+    if rehearsal.image is not None:
+        return f"ENTRYPOINT {json.dumps(words, ensure_ascii=False)}"
+    return shlex.join(words)
 
 
 def _without_init(words: list[str]) -> list[str]:

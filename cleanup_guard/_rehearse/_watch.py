@@ -32,18 +32,27 @@ class Follow:
 
 
 class Watch:
-    """The tracer. All its methods belong to the thread that made it, and its process may have no other children.
+    """The tracer. All its methods belong to the thread that made it, and all children of its process are its to reap.
 
     Args:
         signum: the stop signal.
         simulate: the first process is to be treated as the kernel treats PID 1, for it is none.
+
+    Attributes:
+        processes: who was there since the stop; before it, since the start.
+        others: how our other children ended, by pid, as os.waitstatus_to_exitcode has it.
+        kills_after: seconds after the stop from which on a SIGKILL to the first process is the platform's; None: we do that.
+        awaits_stop: somebody else sends the stop: the next one from outside that reaches the first process is it.
     """
 
     def __init__(self, signum: int, *, simulate: bool) -> None:
         self.processes: list[Seen] = []
         self.first: int | None = None
         self.status: int | None = None
-        self._signum = signum
+        self.others: dict[int, int] = {}
+        self.kills_after: float | None = None
+        self.awaits_stop = False
+        self.signum = signum
         self.simulate = simulate
         self._living: dict[int, Follow] = {}
         self._owner: dict[int, int] = {}
@@ -78,29 +87,56 @@ class Watch:
         Raises:
             OSError: it may not be traced.
         """
-        for tid in [pid, *(each for each in _tasks(pid) if each != pid)]:
-            try:
-                _ptrace.seize(tid, kill_with_us=ours)
-            except ProcessLookupError:
-                if tid == pid:
-                    raise
-            else:
+        _ptrace.seize(pid, kill_with_us=ours)
+        self._meet(pid)
+        # Who starts a thread or a process before we have got hold of him gives us no notice of it: look until all are known.
+        while new := [tid for tid in _tasks(pid) if tid not in self._owner and not _is_ours(tid)]:
+            for tid in new:
+                try:
+                    _ptrace.seize(tid, kill_with_us=ours)
+                except ProcessLookupError:
+                    continue
                 self._meet(tid)
+            self.look()
+
+    def adopt(self) -> list[int]:
+        """Trace all descendants of the first process that are there already. Returns the pids that may not be traced."""
+        assert self.first is not None
+        foreign: list[int] = []
+        looks_in_vain = 0
+        while looks_in_vain < LOOKS_IN_VAIN:
+            self.look()
+            looks_in_vain += 1
+            for pid in descendants(self.first):
+                if pid in self._living or pid in foreign or _is_ours(pid):
+                    continue
+                looks_in_vain = 0
+                try:
+                    self.begin(pid, ours=False)
+                except ProcessLookupError:
+                    pass
+                except PermissionError:
+                    foreign.append(pid)
+        return foreign
 
     def is_first(self, pid: int) -> None:
         """This is the process that the stop will go to."""
         self.first = pid
         if pid in self._living:  # it has not ended at once
             self._living[pid].seen.parent = 0
+        started = self.clock
+        for seen in self.processes:
+            seen.born -= started
         self._began = time.monotonic()
 
     def stop(self) -> None:
-        """The stop is sent now: note who is there, and what they do with it."""
+        """The stop is sent now: note who is there, and what they do with it. A stop that was noted before was none."""
         readied = self.clock
         self._stopped = time.monotonic()
         for seen in self.processes:
             seen.born -= readied
             seen.ended -= readied
+            seen.heard.clear()
         self.processes = [follow.seen for follow in self._living.values()]
         for pid in self._living:
             self._describe(pid)
@@ -108,7 +144,7 @@ class Watch:
     def send(self) -> None:
         """Send the stop signal to the first process, as a platform does."""
         if self.first in self._living:
-            os.kill(self.first, self._signum)
+            os.kill(self.first, self.signum)
 
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
@@ -186,6 +222,12 @@ class Watch:
         pid = self._owner[tid]
         follow = self._living[pid]
         follow.leaving.add(tid)
+        if pid == self.first and self.kills_after is not None:
+            # The others are killed next, by the kernel, and are reported before this one.
+            killed = os.WTERMSIG(_ptrace.message(tid)) == signal.SIGKILL
+            self._killing = self._killing or (
+                killed and self._stopped is not None and self.clock >= self.kills_after
+            )
         if follow.tasks <= follow.leaving:
             if follow.seen.born > 0:
                 self._describe(pid)
@@ -196,6 +238,7 @@ class Watch:
         pid = self._owner.pop(tid, 0)
         follow = self._living.get(pid)
         if follow is None:
+            self.others[tid] = os.waitstatus_to_exitcode(status)
             return
         follow.tasks.discard(tid)
         if tid != pid:
@@ -221,10 +264,15 @@ class Watch:
         """A signal is about to reach a thread. Returns the one that it gets: 0 for none."""
         follow = self._living[self._owner[tid]]
         info = _ptrace.siginfo(tid)
+        inside = {
+            seen.pid for seen in self.processes
+        }  # who is outside of its namespace has no pid there, or is nobody's matter
         sender = None
         if info is not None and info.code in {_ptrace.SI_USER, _ptrace.SI_QUEUE, _ptrace.SI_TKILL}:
-            us = os.getpid() if self.simulate else 0  # who is outside of its namespace has no pid there
-            sender = info.pid if info.pid not in {0, us} else None
+            sender = info.pid if info.pid in inside else None
+        if self.awaits_stop and self._owner[tid] == self.first and signum == self.signum and sender is None:
+            self.awaits_stop = False
+            self.stop()
         if (
             self._stopped is not None
             and signum not in DULL
@@ -258,16 +306,48 @@ class Watch:
         follow.seen.stopped = follow.halted
         status = _status(pid)
         waiting = int(status.get("SigPnd", "0"), 16) | int(status.get("ShdPnd", "0"), 16)
-        if waiting >> (self._signum - 1) & 1:
-            follow.seen.heard.append(Heard(self.clock, name_of(self._signum), None))
+        if waiting >> (self.signum - 1) & 1:
+            follow.seen.heard.append(Heard(self.clock, name_of(self.signum), None))
 
     def _describe(self, pid: int) -> None:
         seen = self._living[pid].seen
         seen.argv = _argv(pid) or seen.argv
-        found: list[Handling] = [_attitude(pid, tid, self._signum) for tid in _tasks(pid)]
+        found: list[Handling] = [_attitude(pid, tid, self.signum) for tid in _tasks(pid)]
         # A signal to a process goes to any thread that does not block it.
         found.sort(key=lambda each: each == "blocks")
         seen.handling = found[0] if found else seen.handling
+
+
+LOOKS_IN_VAIN = 2
+"""Looks at all processes without a new one after which nobody is missing: one may have missed who just lost his parent."""
+
+
+def descendants(pid: int) -> list[int]:
+    """The pids of all that descend from a process, parents before their children."""
+    children: dict[int, list[int]] = {}
+    for name in _listed("/proc"):
+        if name.isdecimal():
+            children.setdefault(int(_status(int(name)).get("PPid", 0)), []).append(int(name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found[1:]
+
+
+def glimpse(pid: int, signum: int) -> Seen:
+    """What can be seen of a process without tracing it."""
+    status = _status(pid)
+    seen = Seen(int(status.get("NSpid", str(pid)).split()[-1]), int(status.get("PPid", 0)), _argv(pid))
+    seen.handling = _handling(status, signum)
+    # Whether it waits for a signal that it blocks, or does not catch, is for those to see who may trace it.
+    if seen.handling not in {"catches", "ignores"}:
+        seen.handling = "unknown"
+    return seen
+
+
+def _is_ours(tid: int) -> bool:
+    """Whether we trace it: as a child of one whom we trace it may not have been reported yet."""
+    return _status(tid).get("TracerPid") == str(os.getpid())
 
 
 def _send(pid: int, signum: int) -> None:

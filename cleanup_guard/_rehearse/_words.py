@@ -144,7 +144,12 @@ def ending(seen: Seen) -> str:
     """How a process ended."""
     if seen.how == "exited":
         return f"exited {seen.status}"
-    return {"signal": name_of(seen.status), "killed": "KILLED", "torn-down": "torn down"}[seen.how]
+    return {
+        "signal": name_of(seen.status),
+        "killed": "KILLED",
+        "torn-down": "torn down",
+        "unknown": "unknown",
+    }[seen.how]
 
 
 TORN_DOWN = "torn down: killed by the kernel, because PID 1 had left"
@@ -153,7 +158,7 @@ TORN_DOWN = "torn down: killed by the kernel, because PID 1 had left"
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
-WORST: tuple[How, ...] = ("killed", "torn-down", "signal", "exited")
+WORST: tuple[How, ...] = ("killed", "torn-down", "unknown", "signal", "exited")
 
 
 @dataclass(frozen=True)
