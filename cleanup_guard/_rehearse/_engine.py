@@ -191,9 +191,12 @@ class Engine:
     def _check_that_it_lives(self) -> None:
         status = self._watch.status
         if status is not None:
-            raise CannotRehearse(
-                self._with_output(f"the program ended, with status {status}, before it could be stopped")
-            )
+            raise self._ended_before(status)
+
+    def _ended_before(self, status: int) -> CannotRehearse:
+        return CannotRehearse(
+            self._with_output(f"the program ended, with status {status}, before it could be stopped")
+        )
 
     def _await_end(self, limit: float | None) -> None:
         while not self._watch.over:
@@ -231,6 +234,7 @@ class Engine:
         return self._heard.decode("utf-8", "replace")
 
     def _with_output(self, message: str) -> str:
+        self._read()
         lines = self._text().splitlines()[-LAST_LINES:]
         return "\n".join([message, *(f"  {line}" for line in lines)])
 
@@ -272,6 +276,13 @@ class Program(Engine):
         if not self._watch.over:
             self._watch.kill()
             self._await_end(None)
+
+    def _finish(self) -> Rehearsal:
+        result = super()._finish()
+        first = result.processes[0]
+        if first.how == "exited" and first.handling == "default" and not first.heard:
+            raise self._ended_before(first.status)  # on its way out already, it never got the stop
+        return result
 
     def _launch(self) -> Starter:
         program = self.result.program

@@ -60,6 +60,7 @@ class Watch:
         self.simulate = simulate
         self._living: dict[int, Follow] = {}
         self._owner: dict[int, int] = {}
+        self._early: dict[int, int] = {}
         self._began = time.monotonic()
         self._stopped: float | None = None
         self._killing = False
@@ -126,8 +127,10 @@ class Watch:
     def is_first(self, pid: int) -> None:
         """This is the process that the stop will go to."""
         self.first = pid
-        if pid in self._living:  # it has not ended at once
+        if pid in self._living:
             self._living[pid].seen.parent = 0
+        else:  # it ended before we learned that it is the first
+            self.status = self._early.get(pid)
         started = self.clock
         for seen in self.processes:
             seen.born -= started
@@ -258,8 +261,11 @@ class Watch:
                 seen.how = "killed"
             elif self._first_left and pid != self.first:
                 seen.how = "torn-down"
+        shown = 128 - code if code < 0 else code
+        if self.first is None:
+            self._early[pid] = shown
         if pid == self.first:
-            self.status = 128 - code if code < 0 else code
+            self.status = shown
             self._first_left = True
             if self.simulate:
                 self.kill_everybody()
