@@ -278,7 +278,9 @@ class Process:
             return
         else:
             self._call_previous(signum, frame)
-            self.claim_signal(signum)
+            if not self.claim_signal(signum) and self.stop is not None and self.stop.signum == signum:
+                # Whoever took the signal from us has put us back and raised it again, as uvicorn does.
+                self.handed_over = False
             watcher = self.watcher
             if watcher is not None:
                 watcher.pipe.wake()
