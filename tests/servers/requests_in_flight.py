@@ -153,4 +153,6 @@ def is_refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # closed while we were connecting
     return False
