@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from support import PATIENCE, PREAMBLE, Ended, child, wait_until
 
 STAGE = (
@@ -82,6 +83,26 @@ def make_app():
     return app
 """
 
+ANYIO = """
+import anyio
+
+async def handle(stream):
+    async with stream:
+        await stream.receive()
+        with anyio.CancelScope(shield=True):  # who has asked is answered
+            say("entered")
+            while not os.path.exists(ANSWER):
+                await anyio.sleep(0.01)
+            say("answering")
+            await stream.send(b"HTTP/1.0 200 OK\\r\\n\\r\\nthe whole answer")
+
+async def serve(requests):
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        say("port", listener.extra(anyio.abc.SocketAttribute.local_port))
+        ready()
+        await listener.serve(handle, requests)
+"""
+
 
 @dataclass(frozen=True)
 class Stopped:
@@ -125,7 +146,9 @@ def stop(
         try:
             server.wait_for_line("entered")
             server.signal(signum)
-            wait_until(lambda: is_refused(port), "a refused connection")
+            wait_until(lambda: not listens(port), "the end of new connections")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             server.signal(*[signal.SIGTERM] * again)
             assert answers == [], f"was not in flight any more:\n{server.out}\n{server.err}"
         finally:
@@ -147,12 +170,7 @@ def ask(port: int) -> tuple[int, bytes]:
         connection.close()
 
 
-def is_refused(port: int) -> bool:
-    """Whether the server takes no new connections."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        pass  # closed while we were connecting
-    return False
+def listens(port: int) -> bool:
+    """Whether anybody listens there. A connection made to find out would be one more that the server has to deal with."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in rows)

@@ -1,4 +1,4 @@
-"""Servers inside a guarded `async def main`: what is in flight is answered, then the callbacks run, then the process ends as told.
+"""Servers inside a guarded `async def main`: what is in flight is answered, then the callbacks run, then the process ends.
 
 uvicorn handles the signals itself, and raises them again when it is done; aiohttp's runner and anyio leave them to the guard.
 """
@@ -9,8 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from servers.requests_in_flight import AIOHTTP, ANSWERED, STAGE, UVICORN, Stopped, stop
+from servers.requests_in_flight import AIOHTTP, ANSWERED, ANYIO, STAGE, UVICORN, Stopped, stop
 from support import run
+
+from cleanup_guard import Guard
+
+pytestmark = pytest.mark.skipif(not hasattr(Guard, "__aenter__"), reason="guards are not async yet")
 
 FAREWELL = """
 async def farewell():
@@ -97,37 +101,19 @@ def test_the_request_in_flight_is_answered_before_the_callbacks_run(
     check(stopped, [OVER[program], *FAREWELLS], status)
 
 
-ANYIO = (
-    FAREWELL
-    + """
-import anyio
-
+ANYIO_IN_MAIN = """
 async def farewell():
     await anyio.sleep(0.01)
     say("async callback")
-
-async def handle(stream):
-    async with stream:
-        await stream.receive()
-        with anyio.CancelScope(shield=True):  # who has asked is answered
-            say("entered")
-            while not os.path.exists(ANSWER):
-                await anyio.sleep(0.01)
-            say("answering")
-            await stream.send(b"HTTP/1.0 200 OK\\r\\n\\r\\nthe whole answer")
 
 async def main():
     async with guard() as g:
         g.callback(last_words)
         g.push_async_callback(farewell)
         async with anyio.create_task_group() as requests:
-            async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-                say("port", listener.extra(anyio.abc.SocketAttribute.local_port))
-                ready()
-                await listener.serve(handle, requests)
+            await serve(requests)
     say("not stopped")
 """
-)
 BACKENDS = {
     "asyncio": "anyio.run(main)",
     "uvloop": "anyio.run(main, backend_options={'use_uvloop': True})",
@@ -141,7 +127,7 @@ def test_an_anyio_program_finishes_what_it_shields(
     backend: str, signum: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     """The stop cancels the listener, not the request that anyio's shield holds; the same on each backend."""
-    stopped = stop(ANYIO + BACKENDS[backend], tmp_path, signum, again=3)
+    stopped = stop(ANYIO + FAREWELL + ANYIO_IN_MAIN + BACKENDS[backend], tmp_path, signum, again=3)
     check(stopped, FAREWELLS, status)
 
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from servers.requests_in_flight import AIOHTTP, ANSWERED, UVICORN, stop
+from servers.requests_in_flight import AIOHTTP, ANSWERED, ANYIO, UVICORN, stop
 
 UVICORN_RUNS = (
     UVICORN
@@ -109,5 +109,38 @@ def test_aiohttp_that_is_told_by_the_guard_answers_before_the_callbacks_run(
     stopped = stop(AIOHTTP_IS_TOLD.format(loop=loop), tmp_path, signum, again=3)
     assert stopped.answers == ANSWERED
     assert stopped.out == ["entered", "answering", "application over", OURS]
+    assert stopped.ended.status == status
+    assert "Traceback" not in stopped.ended.err
+
+
+ANYIO_IS_TOLD = (
+    ANYIO
+    + """
+async def program(g):
+    async with anyio.create_task_group() as requests:
+        g.on_stop(anyio.from_thread.run_sync, requests.cancel_scope.cancel, token=anyio.lowlevel.current_token())
+        await serve(requests)
+
+def main():
+    with guard(interrupt=False) as g:
+        g.callback(lambda: say("callback", *handlers()))
+        anyio.run(program, g, backend={backend!r}, backend_options={options})
+
+main()
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"), [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})]
+)
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_an_anyio_program_is_told_by_the_guard(
+    signum: signal.Signals, status: int, backend: str, options: dict[str, bool], tmp_path: Path
+) -> None:
+    """An on_stop callback cancels the program's scope: what it shields is finished, on every backend."""
+    stopped = stop(ANYIO_IS_TOLD.format(backend=backend, options=options), tmp_path, signum, again=3)
+    assert stopped.answers == ANSWERED
+    assert stopped.out == ["entered", "answering", OURS]
     assert stopped.ended.status == status
     assert "Traceback" not in stopped.ended.err
