@@ -1,4 +1,4 @@
-"""What `make demo` shows: the same program stopped three times, once without a guard, and what became of its cleanup."""
+"""What `make demo` shows: a program stopped without a guard, then with one, and `docker stop` rehearsed on entry scripts."""
 
 import os
 import signal
@@ -43,6 +43,16 @@ def show(title: str, command: list[str], signum: int, **env: str) -> None:
     print(f"  {ended}, after {time.monotonic() - began:.1f} s", flush=True)
 
 
+def rehearse(script: str) -> None:
+    print(f"\n$ cleanup-guard check --grace 3 --ready '!!!Set up!!!' -- examples/check/{script}", flush=True)
+    words = ["--grace", "3", "--ready", "!!!Set up!!!", "--", str(HERE / "check" / script)]
+    subprocess.run(
+        [sys.executable, "-m", "cleanup_guard", "check", *words],
+        env={**os.environ, "PYTHON": sys.executable},
+        check=False,  # that one of them is not clean is what is shown
+    )
+
+
 def main() -> None:
     guarded = [sys.executable, str(HERE / "02_main_process.py")]
     show(
@@ -57,6 +67,9 @@ def main() -> None:
         CLEANUP_SECONDS="60",
         CLEANUP_GUARD_GRACE="2",
     )
+    if sys.platform == "linux":
+        rehearse("entry.sh")
+        rehearse("entry_fixed.sh")
 
 
 if __name__ == "__main__":

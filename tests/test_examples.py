@@ -60,7 +60,7 @@ def test_the_example_with_threads_lets_all_of_them_leave() -> None:
 
 
 def test_the_demo_shows_the_main_job() -> None:
-    """`make demo` shows a lost cleanup, a cleanup on SIGTERM, one on Ctrl-C, and one that hangs."""
+    """`make demo` shows a lost cleanup, one on SIGTERM, one on Ctrl-C, one that hangs; a bad entry script, and a good one."""
     demo = [sys.executable, str(EXAMPLES / "demo.py")]
     environ = {key: value for key, value in os.environ.items() if key != "CLEANUP_GUARD_GRACE"}
     shown = subprocess.run(demo, capture_output=True, text=True, timeout=60, check=True, env=environ)
@@ -72,6 +72,9 @@ def test_the_demo_shows_the_main_job() -> None:
     assert "!!!Clean up!!!" in parts[3]
     assert "killed by SIGINT" in parts[3]
     assert "callback clean_up interrupted" in parts[4]
+    assert "not clean" in parts[5]
+    assert "in entry.sh" in parts[5]
+    assert "clean: it ended" in parts[6]
 
 
 def test_every_example_is_tested() -> None:

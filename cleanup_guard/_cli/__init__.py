@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
+
 PURPOSES = {
+    "check": "rehearse `docker stop`: who cleans up, who is killed, and why",
     "exec": "prepare config files and the environment, then become the program",
     "run": "start programs, forward signals to them, and wait until their last descendant is gone",
 }
@@ -30,8 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     if sys.platform == "win32":
         print(f"cleanup-guard {words[0]}: needs a POSIX system, which Windows is not", file=sys.stderr)
         return 1
+    _end_at_once_by_ctrl_c()
     status: int = __import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:])
     return status
+
+
+def _end_at_once_by_ctrl_c() -> None:
+    """Until a subcommand takes signals itself there is nothing to clean up, and imports may swallow a KeyboardInterrupt."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
 def _usage() -> str:

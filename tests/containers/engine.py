@@ -182,6 +182,16 @@ class Engine:
         """The engine's name, for pytest's reports."""
         return f"<Engine {self._dialect.program}>"
 
+    @property
+    def command_line(self) -> list[str]:
+        """What to call it by on this machine."""
+        return [self._dialect.program, *self._dialect.options]
+
+    @property
+    def run_options(self) -> list[str]:
+        """What every `run` needs on this machine, without a network."""
+        return ["--network=none", "--pull=never", *self._dialect.run]
+
     def answers(self) -> bool:
         """Whether it works at all: docker's client is often installed where its daemon is not."""
         try:
@@ -216,14 +226,7 @@ class Engine:
         """
         container = Container(self, f"{LABEL}-{uuid.uuid4().hex[:12]}")
         self._containers.append(container)
-        options = [
-            "--detach",
-            f"--name={container.name}",
-            f"--label={LABEL}",
-            "--network=none",
-            "--pull=never",
-        ]
-        options += self._dialect.run
+        options = ["--detach", f"--name={container.name}", f"--label={LABEL}", *self.run_options]
         options += [f"--env={key}={value}" for key, value in (env or {}).items()]
         options += [f"--volume={folder}:{place}" for folder, place in (volumes or {}).items()]
         self.call("run", *options, *extra, image, *args)
@@ -259,7 +262,7 @@ class Engine:
         Raises:
             EngineError: it failed, or did not answer in `timeout` seconds.
         """
-        command = [self._dialect.program, *self._dialect.options, *args]
+        command = [*self.command_line, *args]
         try:
             done = subprocess.run(
                 command,

@@ -1,0 +1,353 @@
+"""One rehearsal: start, wait until it is ready, stop, watch, kill who is left, and tell.
+
+Belongs to a process of its own, whose signals and children are all ours: `cleanup-guard check`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+if sys.platform != "linux":
+    raise NotImplementedError("rehearsing a stop needs Linux")
+
+from cleanup_guard._rehearse import _ready
+from cleanup_guard._rehearse._seen import Rehearsal, Seen
+from cleanup_guard._rehearse._start import Starter
+from cleanup_guard._rehearse._watch import Watch
+from cleanup_guard._supervise._names import name_of
+from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find, keep_fds_to_ourselves
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from cleanup_guard._rehearse._ready import Wish
+
+TURN = 0.05
+"""Seconds between two looks at what nobody wakes us for: a port, a file, the processor time."""
+
+KEPT = 1 << 20
+"""Bytes of output that are kept."""
+
+READS = 16
+"""Times that we read before we look at anything else; what is read then is not more than what is kept."""
+
+LAST_LINES = 20
+
+
+class CannotRehearse(Exception):
+    """There was no stop to rehearse; the message says why."""
+
+
+class Unfit(Exception):
+    """A PID namespace is to be had here, but not a whole one; the message says why."""
+
+
+class Interrupted(Exception):
+    """We were told to stop ourselves."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(name_of(signum))
+        self.signum = signum
+
+
+class Waker:
+    """Signals to this process as something to wait for together with descriptors."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        for fd in (self.reader, self._writer):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._interrupt: int | None = None
+        signal.signal(signal.SIGCHLD, _ignore)  # not SIG_IGN: nothing would wake us
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self._interrupt = signum
+
+    def drain(self) -> None:
+        """Forget that there was a signal.
+
+        Raises:
+            Interrupted: it was for us.
+        """
+        try:
+            os.read(self.reader, 4096)
+        except BlockingIOError:
+            pass
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise Interrupted(interrupt)
+
+
+def _ignore(_signum: int, _frame: FrameType | None) -> None:
+    pass
+
+
+class Engine:
+    """Rehearses one stop of something; what it is, how it starts and how it is stopped is told by a subclass.
+
+    Args:
+        waker: of this process.
+        watch: nobody is watched yet.
+        result: what is known before the start.
+    """
+
+    def __init__(self, waker: Waker, watch: Watch, result: Rehearsal) -> None:
+        self.result = result
+        self._watch = watch
+        self._heard = bytearray()
+        self._known: _ready.Stamp = None
+        self._selector = selectors.DefaultSelector()
+        self._output, self._writer = os.pipe()
+        os.set_blocking(self._output, False)
+        self._selector.register(waker.reader, selectors.EVENT_READ, waker.drain)
+        self._selector.register(self._output, selectors.EVENT_READ, self._read)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nobody of the program is left after this, whatever happened."""
+        try:
+            self._clear_away()
+        finally:
+            self._selector.close()
+            os.close(self._output)
+            os.close(self._writer)
+
+    def run(self, wish: Wish) -> Rehearsal:
+        """Do it all. What is to be said about it is left to others.
+
+        Raises:
+            CannotRehearse: there was nothing to stop.
+            Interrupted: we were told to stop ourselves.
+        """
+        self._start(wish)
+        self._await_ready(wish)
+        self.result.readied = self._watch.clock
+        self._watch.look()
+        self._check_that_it_lives()
+        self._read()
+        self._heard.clear()
+        self._watch.stop()
+        self._stop()
+        return self._finish()
+
+    # -- parts of it ------------------------------------------------------------------------------------------
+
+    def _start(self, wish: Wish) -> None:
+        """Start it, and have the first process watched.
+
+        Raises:
+            CannotRehearse: that cannot be done, or not before the time that it may take to be ready is over.
+        """
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Stop it as a platform does, and return when nobody is left."""
+        raise NotImplementedError
+
+    def _clear_away(self) -> None:
+        """Have nobody left, whatever happened."""
+        while not self._watch.over:
+            self._watch.kill_everybody()
+            self._turn_regardless()
+
+    def _turn_regardless(self) -> None:
+        try:
+            self._turn(TURN)
+        except Interrupted:
+            self._watch.look()  # we are at it
+
+    def _await_ready(self, wish: Wish) -> None:
+        quiet = _ready.Quiet()
+        while True:
+            self._turn(TURN)
+            self._check_that_it_lives()
+            seconds = self._watch.clock
+            if wish.anything:
+                # 0: it is not to be seen from here, and nothing was wished for that would need it.
+                missing = wish.missing(seconds, bytes(self._heard), self._watch.first or 0, self._known)
+            else:
+                settled = quiet.look(self._living()) or seconds > _ready.SETTLED
+                missing = "" if settled else "did not settle"
+            if not missing:
+                return
+            if seconds > wish.timeout:
+                raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
+
+    def _living(self) -> list[int]:
+        return self._watch.living
+
+    def _check_that_it_lives(self) -> None:
+        status = self._watch.status
+        if status is not None:
+            raise CannotRehearse(
+                self._with_output(f"the program ended, with status {status}, before it could be stopped")
+            )
+
+    def _await_end(self, limit: float | None) -> None:
+        while not self._watch.over:
+            left = None if limit is None else limit - self._watch.clock
+            if left is not None and left <= 0:
+                return
+            self._turn(left)
+
+    def _turn(self, seconds: float | None) -> None:
+        """Wait for something to happen, and take note of it."""
+        for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
+            key.data()
+        self._watch.look()
+
+    def _read(self) -> None:
+        """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
+        try:
+            for _ in range(READS):  # it may print faster than we read, and there are other things to see to
+                self._heard += os.read(self._output, 65536)
+                del self._heard[:-KEPT]
+        except BlockingIOError:
+            pass
+
+    def _finish(self) -> Rehearsal:
+        result = self.result
+        self._read()
+        result.output = self._text()
+        result.processes = _in_order(self._watch.processes)
+        result.seconds = max(seen.ended for seen in result.processes)
+        assert self._watch.status is not None
+        result.status = self._watch.status
+        return result
+
+    def _text(self) -> str:
+        return self._heard.decode("utf-8", "replace")
+
+    def _with_output(self, message: str) -> str:
+        lines = self._text().splitlines()[-LAST_LINES:]
+        return "\n".join([message, *(f"  {line}" for line in lines)])
+
+
+class Program(Engine):
+    """A program of this machine.
+
+    Args:
+        waker: of this process.
+        program: what to start.
+        signum: the stop signal.
+        grace: seconds between the stop and SIGKILL.
+        simulate: do without a PID namespace.
+    """
+
+    def __init__(
+        self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
+    ) -> None:
+        result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
+        super().__init__(waker, Watch(signum, simulate=simulate), result)
+        self._simulate = simulate
+        self._starter: Starter | None = None
+
+    def _clear_away(self) -> None:
+        super()._clear_away()
+        if self._starter is not None:
+            self._starter.close()
+
+    def _start(self, wish: Wish) -> None:
+        if wish.tcp is not None and _ready.listens(wish.tcp):
+            raise CannotRehearse(f"somebody else listens on port {wish.tcp} already")
+        self._known = None if wish.file is None else _ready.stamp(wish.file, os.getpid())
+        starter = self._starter = self._launch()
+        self._await_start(starter, time.monotonic() + wish.timeout)
+
+    def _stop(self) -> None:
+        self._watch.send()
+        self._await_end(self.result.grace)
+        if not self._watch.over:
+            self._watch.kill()
+            self._await_end(None)
+
+    def _launch(self) -> Starter:
+        program = self.result.program
+        try:
+            file = find(program[0], os.environ.get("PATH"))
+        except CannotStart as error:
+            raise CannotRehearse(str(error)) from None
+        starter = Starter(file, program, self._writer, alone=not self._simulate)
+        try:
+            self._watch.begin(starter.pid, ours=True)
+        except OSError as error:
+            starter.close()  # which it does not survive
+            os.waitpid(starter.pid, 0)
+            raise CannotRehearse(
+                f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
+                "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
+            ) from None
+        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
+        starter.go()
+        return starter
+
+    def _read_news(self, starter: Starter) -> None:
+        if starter.read_news():
+            self._selector.unregister(starter.news)
+
+    def _await_start(self, starter: Starter, deadline: float) -> None:
+        while starter.news in self._selector.get_map():
+            self._turn(deadline - time.monotonic())
+            if time.monotonic() > deadline:
+                raise CannotRehearse("the program did not start in time (--timeout)")
+        told = starter.told
+        if "unfit" in told:
+            raise Unfit(told["unfit"])
+        if "failed" in told:
+            raise CannotRehearse(told["failed"])
+        if "first" not in told:
+            raise CannotRehearse("something killed the process that was to become the program before it did")
+        self._watch.is_first(int(told["first"]))
+        if starter.pid == self._watch.first:
+            self._watch.simulate = True
+            self.result.isolation = "simulated"
+            self.result.remark = (
+                "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
+                "signals that it does not catch, and kills everybody when it leaves, was simulated"
+            )
+        elif "user" in told:
+            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+
+def _in_order(processes: list[Seen]) -> list[Seen]:
+    """The first process first, parents before their children, brothers by pid: who is noticed first is chance."""
+    children: dict[int, list[Seen]] = {}
+    for seen in [processes[0], *sorted(processes[1:], key=lambda each: each.pid)]:
+        children.setdefault(seen.parent if seen is not processes[0] else -1, []).append(seen)
+    pids = {seen.pid for seen in processes}
+    stack = [seen for parent, seen_of in children.items() if parent not in pids for seen in seen_of][::-1]
+    found: list[Seen] = []
+    while stack:
+        seen = stack.pop()
+        found.append(seen)
+        stack += children.pop(seen.pid, [])[::-1]
+    return found
+
+
+def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: Wish) -> Rehearsal:
+    """Rehearse one stop of one program, in a PID namespace if there is one to be had.
+
+    Raises:
+        CannotRehearse: there was nothing to stop.
+        Interrupted: we were told to stop ourselves.
+    """
+    become_subreaper()
+    keep_fds_to_ourselves()
+    try:
+        with Program(waker, program, signum, grace) as engine:
+            return engine.run(wish)
+    except Unfit:
+        with Program(waker, program, signum, grace, simulate=True) as engine:
+            return engine.run(wish)

@@ -1,0 +1,150 @@
+"""What a rehearsal saw. As JSON it is documented and stable: fields are added, never changed or removed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+Handling = Literal["catches", "ignores", "blocks", "default", "unknown"]
+"""What a process does with the stop signal; one that waits for it with sigwait(3) or by a signalfd(2) catches it. Unknown:
+the processes of the container may not be looked at."""
+
+How = Literal["exited", "signal", "killed", "torn-down", "unknown"]
+"""How a process ended: by itself; by a signal from one of its own; by SIGKILL at the end of the grace period; by SIGKILL from
+the kernel, because PID 1 of its namespace had left (pid_namespaces(7)). Unknown: it was not there any more when PID 1 had
+left a container whose processes may not be watched."""
+
+Isolation = Literal["pid-namespace", "simulated", "container"]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A signal that reached a process, whatever the process did with it.
+
+    Attributes:
+        at: seconds after the stop; for one that still waited at the end of the grace period, blocked for example, that moment.
+        name: SIGTERM, for example.
+        sender: the pid of who sent it; None for the platform or the kernel.
+    """
+
+    at: float
+    name: str
+    sender: int | None
+
+
+@dataclass
+class Seen:
+    """A process that lived at the stop, or was started after it.
+
+    Attributes:
+        pid: as the program sees it: 1 for the first in a namespace of its own.
+        parent: the pid of its parent when it was first seen; 0 for the first process.
+        argv: its command line; of the last program that it executed.
+        handling: what it did with the stop signal when that was sent (when it ended, if it was born later).
+        born: seconds after the stop when it was started; negative before it.
+        ended: seconds after the stop when it ended.
+        how: how it ended.
+        status: its exit status, if it exited; else the number of the signal that ended it.
+        heard: the signals that reached it after the stop, SIGCHLD and the like aside.
+        stopped: whether it was stopped, as SIGSTOP does it, at the end of the grace period.
+    """
+
+    pid: int
+    parent: int
+    argv: list[str]
+    handling: Handling = "default"
+    born: float = 0.0
+    ended: float = 0.0
+    how: How = "exited"
+    status: int = 0
+    heard: list[Heard] = field(default_factory=list[Heard])
+    stopped: bool = False
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended by a SIGKILL, ours or the kernel's."""
+        return self.how in {"killed", "torn-down"}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about something that was seen.
+
+    Attributes:
+        code: a stable name for it, such as `shell-does-not-forward`.
+        text: one sentence: what was seen and what to do.
+        line: the line that fixes it, as it would stand in a file; may be empty.
+        fault: whether it makes the stop unclean; if not, it is a remark.
+    """
+
+    code: str
+    text: str
+    line: str
+    fault: bool
+
+
+@dataclass
+class Rehearsal:
+    """One rehearsed stop.
+
+    Attributes:
+        program: what was started.
+        image: the container image, if it was one.
+        signal: the stop signal's name.
+        grace: seconds between the stop and SIGKILL.
+        isolation: `pid-namespace`; `simulated`, where none was to be had; `container`.
+        remark: what differs from a real container, in one sentence; may be empty.
+        readied: seconds from the start to the stop.
+        seconds: from the stop until the last process was gone.
+        needed: how long the same stop took with a longer grace period, if that was measured and was enough.
+        tried: that longer grace period; None if it was not measured.
+        status: what the platform shows as the exit status: 128 + n for signal n.
+        processes: who was there, parents before children; the first is the one that the stop went to.
+        output: what was printed after the stop.
+        out_of_memory: whether a container had a process killed because its memory was full.
+        clean: whether everybody ended by themselves in time, and well.
+        verdict: the same, in one sentence.
+        advice: what to do, most important first.
+    """
+
+    program: list[str]
+    image: str | None
+    signal: str
+    grace: float
+    isolation: Isolation
+    remark: str = ""
+    readied: float = 0.0
+    seconds: float = 0.0
+    needed: float | None = None
+    tried: float | None = None
+    status: int = 0
+    processes: list[Seen] = field(default_factory=list[Seen])
+    output: str = ""
+    out_of_memory: bool = False
+    clean: bool = False
+    verdict: str = ""
+    advice: list[Advice] = field(default_factory=list[Advice])
+
+    def __str__(self) -> str:
+        """The timeline, the verdict and the advice as text, as the command prints them."""
+        from cleanup_guard._rehearse._timeline import timeline
+
+        return timeline(self, colour=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields above, for json.dumps; seconds are rounded to a millisecond."""
+        data: dict[str, Any] = json.loads(
+            json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3)
+        )
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `as_json`, up to the rounding."""
+        found = cls(**data)
+        found.processes = [Seen(**each) for each in data["processes"]]
+        for seen, each in zip(found.processes, data["processes"], strict=True):
+            seen.heard = [Heard(**heard) for heard in each["heard"]]
+        found.advice = [Advice(**each) for each in data["advice"]]
+        return found
