@@ -278,7 +278,9 @@ class Process:
             return
         else:
             self._call_previous(signum, frame)
-            self.claim_signal(signum)
+            if not self.claim_signal(signum) and self.stop is not None and self.stop.signum == signum:
+                # Whoever took the signal from us has put us back and raised it again, as uvicorn does.
+                self.handed_over = False
             watcher = self.watcher
             if watcher is not None:
                 watcher.pipe.wake()
@@ -318,8 +320,13 @@ class Process:
             elif self.watcher is not None and self.watcher.swallow_confirmed:
                 self.machine.fire(Move.SWALLOW)
                 self._look(frame)
-        elif state is State.DONE and self.watcher is not None and self.watcher.forget_confirmed:
+        elif state is State.DONE and self._survived(frame):
             forget(self)
+
+    def _survived(self, frame: FrameType | None) -> bool:
+        """Whether main runs on after its stop. Who is slow to leave the guard has yet to come to raising the stop anew."""
+        watcher = self.watcher
+        return watcher is not None and watcher.forget_confirmed and not _comes_from_us(frame)
 
     @property
     def _came_back(self) -> bool:
@@ -433,6 +440,13 @@ def _filename_below_pure(frame: FrameType) -> str:
     while outer is not None and outer.f_code.co_filename.startswith(PURE):
         outer = outer.f_back
     return "" if outer is None else outer.f_code.co_filename
+
+
+def _comes_from_us(frame: FrameType | None) -> bool:
+    """Whether main is in our code, or in code that ours has called."""
+    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_programs(frame: FrameType) -> bool:

@@ -247,3 +247,35 @@ print("not reached")
         signal.SIGTERM,
     )
     assert (ended.out, ended.status) == (["callback"], 143)
+
+
+def test_a_main_that_is_slow_to_leave_the_guard_still_ends() -> None:
+    """A swallowed stop is raised anew at the end of the guard, however long main takes to get there after its callbacks."""
+    ended = run(
+        """
+from cleanup_guard import _guard
+real = _guard.Guard._end_of_stop
+def slow(self, process, error):  # as on a machine that was suspended
+    limit = time.monotonic() + 30
+    while not process.watcher.forget_confirmed and time.monotonic() < limit:
+        time.sleep(0.01)
+    until = time.monotonic() + 0.2  # for the poke that would have it forgotten
+    while time.monotonic() < until:
+        pass
+    return real(self, process, error)
+_guard.Guard._end_of_stop = slow
+
+@guard(grace=60)
+def main():
+    on_exit(print, "callback")
+    ready()
+    try:
+        time.sleep(60)
+    except SystemExit:
+        pass
+main()
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["callback"], 143)
+    assert "IllegalMove" not in ended.err
