@@ -58,3 +58,7 @@ class CallbackInterrupted(KeyboardInterrupt):
     killing the child.
     It never leaves the guard: the failure that is reported is a `TimeoutError`.
     """
+
+
+class CallbackLeftBehind(CallbackInterrupted):
+    """A coroutine was cancelled and does not end: the others have their turn all the same."""

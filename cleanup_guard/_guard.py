@@ -21,7 +21,7 @@ from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
 from cleanup_guard._report import OUTBOX, Reporter, log_event
 from cleanup_guard._run import Run
-from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all
+from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all, take_steps
 from cleanup_guard._state import Move, State
 from cleanup_guard._watcher import Watcher
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
     from cleanup_guard._events import Hook
+    from cleanup_guard._stack import Steps
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -450,7 +451,7 @@ class Guard:
             if self._taken:
                 _watch(process)
         except BaseException:
-            self._leave(None)
+            take_steps(self._leave(None), self._block)
             raise
 
     def __exit__(
@@ -465,7 +466,7 @@ class Guard:
         process = self._process
         if process is None or process.foreign or self.left:
             return False
-        return self._leave(error)
+        return take_steps(self._leave(error), self._block)
 
     def close(self) -> None:
         """Run the callbacks now, as leaving the `with` block would. Closing again does nothing.
@@ -479,24 +480,24 @@ class Guard:
             self._process = process = Process()  # never entered: no signals, no stop
             process.guards.append(self)
             process.machine.fire(Move.ENTER)
-            self._leave(None)
+            take_steps(self._leave(None), self._block)
 
     def leave_at_exit(self) -> None:
         """For the exit nets: as `__exit__`, but failures are told, not raised, and decide the exit status."""
         process = self._process
         assert process is not None
-        outcome = self._clean_up(None)
+        outcome = take_steps(self._clean_up(None), self._block)
         if process.last_act is not None and self in process.guards:
             process.last_act.after_exit(outcome)
         self._detach(process)
         if process.stop is None and outcome.failures:
             LastWord(None, 1).say()
 
-    def _leave(self, error: BaseException | None) -> bool:
+    def _leave(self, error: BaseException | None) -> Steps[bool]:
         process = self._process
         assert process is not None
         raises_stop = self in process.guards and not self.popped
-        outcome = self._clean_up(error)
+        outcome = yield from self._clean_up(error)
         try:
             if isinstance(error, LastAct) and raises_stop:
                 error.after(outcome)
@@ -507,22 +508,25 @@ class Guard:
         _raise_failures(outcome, error)
         return outcome.suppressed
 
-    def _clean_up(self, error: BaseException | None) -> Outcome:
+    def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
         process = self._process
         assert process is not None
         if self in process.guards:
             if process.stop is not None and not self.popped:
                 self._leave_jumped_over(process)
             process.machine.fire(Move.LEAVE)
-            if process.watcher is not None:
-                process.watcher.wait_for_hooks()
+            if process.watcher is not None and not process.watcher.hooks_are_over():
+                yield process.watcher.hooks_are_over
         if process.stop is not None:
             process.announce()
-            _wait_a_moment_for(process)
+            limit = time.monotonic() + ANNOUNCEMENT
+            if not process.told:  # let the watcher say that a stop began before main says that it ended
+                yield lambda: process.told or time.monotonic() >= limit
         self.left = True
         self.wake_waiters()
-        self.run_callbacks(error)
-        self._cleaned.wait()
+        yield from self._run_callbacks(error)
+        if not self._cleaned.is_set():
+            yield self._cleaned.is_set
         outcome, self._outcome = (
             self._outcome,
             None,
@@ -536,7 +540,16 @@ class Guard:
             process.guards[-1].leave_at_exit()
 
     def run_callbacks(self, error: BaseException | None) -> None:
-        """Run what is left, unless somebody else has the turn. For the guard itself and for the take-over."""
+        """Run what is left, unless somebody else has the turn. For the take-over."""
+        take_steps(self._run_callbacks(error), self._block)
+
+    def _block(self, pending: Callback | Callable[[], bool]) -> None:
+        """Wait in this thread."""
+        assert not isinstance(pending, Callback)
+        while not pending():
+            time.sleep(0.001)
+
+    def _run_callbacks(self, error: BaseException | None) -> Steps[None]:
         process = self._process
         assert process is not None
         if not self._stack.take_turn():
@@ -548,7 +561,7 @@ class Guard:
         if limit is not None or (process.watcher is None and self._stack.has_timeouts):
             _watch(process)
         try:
-            self._outcome = run_all(self._stack, error, run)
+            self._outcome = yield from run_all(self._stack, error, run)
         finally:
             process.runs.remove(run)
             self._count(process, run)
@@ -686,13 +699,6 @@ def _copy(options: Options) -> Guard:
     guard = Guard()
     guard.use(options)
     return guard
-
-
-def _wait_a_moment_for(process: Process) -> None:
-    """Let the watcher say that a stop began before main says that it ended."""
-    limit = time.monotonic() + ANNOUNCEMENT
-    while not process.told and time.monotonic() < limit:
-        time.sleep(0.001)
 
 
 def _watch(process: Process) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from math import inf
 
-from cleanup_guard._errors import CallbackInterrupted
+from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._events import SLOW, CallbackDone, CallbackFailed, CallbackStarted, CallbackTimedOut, Event
 from cleanup_guard._process import Token
 from cleanup_guard._report import TOKEN
@@ -100,8 +100,9 @@ class Run:
         self.failures += 1
         during_stop = self.process.stop is not None
         if isinstance(error, CallbackInterrupted):
+            goes_on = ", and goes on all the same" if isinstance(error, CallbackLeftBehind) else ""
             failure: BaseException = TimeoutError(
-                f"callback {callback.name} was interrupted after {seconds:.1f} s: {self.why}"
+                f"callback {callback.name} was interrupted after {seconds:.1f} s{goes_on}: {self.why}"
             )
             failure.__cause__ = error
             event = CallbackTimedOut(

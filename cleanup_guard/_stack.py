@@ -15,8 +15,20 @@ from cleanup_guard._errors import CallbackInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Literal, Protocol
+    from collections.abc import Callable, Generator, Mapping
+    from typing import Any, Literal, Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    Steps = Generator["Callback | Callable[[], bool]", Any, "T"]
+    """What needs time, written once for threads and for event loops: it yields what is to be awaited, a callback that has been
+    called and whose `awaitable` is pending, or a condition that is to become true."""
+
+    class Flight(Protocol):
+        """A callback that an event loop awaits."""
+
+        def cancel(self) -> None: ...  # any thread
+        def holds_thread(self) -> bool: ...  # whether its code is running, rather than waiting
 
     class Observer(Protocol):
         """Hears of each callback from the thread that runs it."""
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 class Callback:
     """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
 
-    __slots__ = ("args", "function", "kind", "kwargs", "label", "timeout")
+    __slots__ = ("args", "awaitable", "awaits", "flight", "function", "kind", "kwargs", "label", "timeout")
 
     def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
         self,
@@ -38,6 +50,8 @@ class Callback:
         kind: Literal["callback", "exit"] = "callback",
         timeout: float | None = None,
         label: str | None = None,
+        *,
+        awaits: bool = False,
     ) -> None:
         self.function: Callable[..., Any] = function
         self.args: tuple[Any, ...] = args
@@ -45,6 +59,9 @@ class Callback:
         self.kind: Literal["callback", "exit"] = kind
         self.timeout: float | None = timeout
         self.label: str | None = label
+        self.awaits: bool = awaits
+        self.awaitable: Any = None  # what calling it gave, if that is to be awaited
+        self.flight: Flight | None = None  # while an event loop awaits it
 
     @property
     def name(self) -> str:
@@ -54,10 +71,21 @@ class Callback:
     def run(self, error: BaseException | None) -> bool:
         """Call it. Returns True when it is an exit callback that suppresses the error."""
         if self.kind == "exit":
-            details = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
-            return bool(self.function(*details))
+            return bool(self.function(*_details(error)))
         self.function(*self.args, **self.kwargs)
         return False
+
+    def start(self, error: BaseException | None) -> None:
+        """Call one that awaits; what it returned is still to be awaited."""
+        if self.kind == "exit":
+            self.awaitable = self.function(*_details(error))
+        else:
+            self.awaitable = self.function(*self.args, **self.kwargs)
+
+
+def _details(error: BaseException | None) -> tuple[Any, Any, Any]:
+    """What an `__exit__` is told."""
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 
 def describe(function: object) -> str:
@@ -125,6 +153,11 @@ class CallbackStack:
         return [each.name for each in reversed(self._callbacks[:])]
 
     @property
+    def awaited(self) -> str | None:
+        """The name of a callback that must be awaited, if there is one."""
+        return next((each.name for each in reversed(self._callbacks[:]) if each.awaits), None)
+
+    @property
     def has_timeouts(self) -> bool:
         """Whether any callback that is left has a timeout of its own."""
         return any(each.timeout is not None for each in self._callbacks[:])
@@ -138,7 +171,7 @@ class CallbackStack:
         return True
 
 
-def run_all(stack: CallbackStack, error: BaseException | None, observer: Observer) -> Outcome:
+def run_all(stack: CallbackStack, error: BaseException | None, observer: Observer) -> Steps[Outcome]:
     """Run every callback, last registered first, whatever each of them raises; then close the stack.
 
     The caller holds the turn. What a callback raises is told to the observer, which may put another exception in its place,
@@ -151,8 +184,10 @@ def run_all(stack: CallbackStack, error: BaseException | None, observer: Observe
             if stack.closed:
                 return outcome
             stack.closed = True  # then look once more: see CallbackStack.push
-            continue
-        _run_one(callback, outcome, observer)
+        elif callback.awaits:
+            yield from _await_one(callback, outcome, observer)
+        else:
+            _run_one(callback, outcome, observer)
 
 
 def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
@@ -171,6 +206,42 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
         failure = observer.ended(callback, failure or late)
     if failure is not None:
         outcome.fail(failure)
+
+
+def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None]:
+    failure: BaseException | None = None
+    observer.began(callback)
+    try:
+        callback.start(outcome.error)
+        suppresses = yield callback
+        if callback.kind == "exit" and suppresses:
+            outcome.suppress()
+    except BaseException as raised:
+        failure = raised
+    failure = observer.ended(callback, failure)
+    if failure is not None:
+        outcome.fail(failure)
+
+
+def take_steps(steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], object]) -> T:
+    """Take all steps in a thread that may block.
+
+    Args:
+        steps: what to do.
+        wait: blocks until what it is given has come about.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                value = wait(pending)
+            except BaseException as error:
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+    return result
 
 
 class Outcome:

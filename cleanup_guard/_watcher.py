@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from math import inf
 
 from cleanup_guard import _signals
@@ -189,6 +188,10 @@ class Watcher:
         callback = run.current
         if callback is None:
             return
+        if callback.flight is not None:
+            callback.flight.cancel()
+            if now - run.sent_at < IMPATIENT or not callback.flight.holds_thread():
+                return
         if run.in_main:
             self._poke()
         else:
@@ -240,13 +243,10 @@ class Watcher:
         self.process.announced = True
         self.pipe.wake()
 
-    def wait_for_hooks(self) -> None:
-        """Main has come back by itself: let the on_stop callbacks finish before the cleanup, as long as they are allowed."""
+    def hooks_are_over(self) -> bool:
+        """Whether the on_stop callbacks have ended, or used up the time that they are allowed."""
         process, stop = self.process, self.process.stop
-        while (
-            stop is not None and not process.announced and process.clock() < stop.budget.at(stop.budget.HOOKS)
-        ):
-            time.sleep(QUICK)
+        return stop is None or process.announced or process.clock() >= stop.budget.at(stop.budget.HOOKS)
 
     def _urge(self, now: float) -> float:
         """Main should raise the stop and has not: it is in C, or the signal went to another thread, or it was held back."""
