@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cleanup_guard._events import MainFailed as MainFailed
     from cleanup_guard._events import StopReceived as StopReceived
     from cleanup_guard._events import StopRedelivered as StopRedelivered
+    from cleanup_guard._events import TasksLeft as TasksLeft
     from cleanup_guard._events import TookOver as TookOver
     from cleanup_guard._exec import exec_into as exec_into
     from cleanup_guard._guard import Guard as Guard
@@ -53,6 +54,7 @@ __all__ = [
     "StopReceived",
     "StopRedelivered",
     "Supervisor",
+    "TasksLeft",
     "TookOver",
     "current_guard",
     "exec_into",

@@ -97,6 +97,18 @@ class StopRedelivered(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TasksLeft(Event):
+    """Tasks that were begun inside the guard outlive it: nobody awaited or cancelled them."""
+
+    names: tuple[str, ...]
+    level = WARNING
+    notable = True
+
+    def __str__(self) -> str:
+        return f"tasks outlive the guard, nobody has awaited them: {', '.join(self.names)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TookOver(Event):
     """Main did not come back to run the callbacks; the watcher thread runs them."""
 

@@ -9,6 +9,7 @@ import functools
 import os
 import threading
 import time
+from contextvars import ContextVar
 from enum import Enum
 
 from cleanup_guard import _signals
@@ -27,14 +28,15 @@ from cleanup_guard._watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
     from typing import Any, Literal, Self, TypeVar, overload
 
     from typing_extensions import ParamSpec
 
+    from cleanup_guard._async import AsyncioHost
     from cleanup_guard._events import Hook
     from cleanup_guard._stack import Steps
 
@@ -149,7 +151,9 @@ class Guard:
         self.use(Options(grace, signals, interrupt, exit_status, exit_timeout, hooks, name))
         self._stack = CallbackStack()
         self._process: Process | None = None
+        self.host: AsyncioHost | None = None  # the task it was entered in with `async with`
         self._waiters = threading.Event()
+        self._wakers: list[Callable[[], object]] = []
         self._cleaned = threading.Event()
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
@@ -173,16 +177,36 @@ class Guard:
         Once this has returned the callback is run exactly once, unless it is unregistered or moved. Usable as a decorator.
 
         Args:
-            function: what to call. Its arguments follow.
+            function: what to call. Its arguments follow. A coroutine function is awaited, for which the guard must be entered
+                with `async with`.
 
         Returns:
             The function.
 
         Raises:
-            TypeError: it is not callable, or a coroutine function.
+            TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self.register(Callback(_plain(function), args, kwargs))
+        self.register(Callback(function, args, kwargs, awaits=_awaits(function)))
+        return function
+
+    def push_async_callback(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[P, Awaitable[T]]:
+        """As `callback`, for anything that returns an awaitable. It is awaited in a task of its own.
+
+        Args:
+            function: what to call and await. Its arguments follow.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        _awaits(function)
+        self.register(Callback(function, args, kwargs, awaits=True))
         return function
 
     def push(self, exit: T) -> T:  # noqa: A002  # ExitStack's name for it
@@ -201,10 +225,61 @@ class Guard:
             RuntimeError: the guard is done.
         """
         method = getattr(type(exit), "__exit__", None)
-        function: Any = functools.partial(method, exit) if method is not None else _plain(exit)
+        function: Any = functools.partial(method, exit) if method is not None else exit
+        if _awaits(function):
+            raise TypeError(f"{_name(exit)!r} must be awaited: push it with push_async_exit")
         label = type(exit).__qualname__ + ".__exit__" if method is not None else None
         self.register(Callback(function, (), {}, "exit", label=label))
         return exit
+
+    def push_async_exit(self, exit: T) -> T:  # noqa: A002  # AsyncExitStack's name for it
+        """As `push`, for the `__aexit__` of an async context manager, or a function like it. It is awaited in the guarded task.
+
+        Args:
+            exit: an async context manager that is already entered, or a function of three arguments that returns an awaitable.
+
+        Returns:
+            What was passed.
+
+        Raises:
+            TypeError: it is neither, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        method = getattr(type(exit), "__aexit__", None)
+        function: Any = functools.partial(method, exit) if method is not None else exit
+        _awaits(function)
+        label = type(exit).__qualname__ + ".__aexit__" if method is not None else None
+        self.register(Callback(function, (), {}, "exit", label=label, awaits=True))
+        return exit
+
+    async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Enter an async context manager and register its exit, with no gap between the two.
+
+        A stop may cancel its `__aenter__`, which then has to undo what it has begun, as in any `async with`.
+
+        Args:
+            manager: the async context manager.
+
+        Returns:
+            What its `__aenter__` returned.
+
+        Raises:
+            TypeError: it is not an async context manager, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        kind = type(manager)
+        if not (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")):
+            raise TypeError(
+                f"{kind.__qualname__} object is not an async context manager: it has no __aenter__ and __aexit__"
+            )
+        self._refuse_if_done(f"{kind.__qualname__}.__aexit__")
+        value = await kind.__aenter__(manager)
+        try:
+            self.push_async_exit(manager)
+        except BaseException as error:  # the guard was left meanwhile
+            await kind.__aexit__(manager, type(error), error, error.__traceback__)
+            raise
+        return value
 
     def enter_context(self, manager: AbstractContextManager[T]) -> T:
         """Enter a context manager and register its exit, with no gap between the two: a stop waits until both are done.
@@ -260,7 +335,7 @@ class Guard:
             The new guard; this one is empty and still usable.
         """
         moved = _copy(self.settings)
-        moved._stack = self._stack.move()
+        moved._stack, moved.host = self._stack.move(), self.host
         process = self._process
         if process is not None and not self.left and not process.foreign:
             # Below the guards that are entered: it outlives them, holds on to their signals, and the exit net finds it there.
@@ -276,17 +351,19 @@ class Guard:
         they have returned, though not for longer than a fifth of the grace period. They do not run on a normal exit.
 
         Args:
-            function: what to call. Its arguments follow.
+            function: what to call. Its arguments follow. A coroutine function is run by the event loop.
 
         Returns:
             The function.
 
         Raises:
-            TypeError: it is not callable, or a coroutine function.
+            TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self._refuse_if_done(getattr(function, "__qualname__", repr(function)))
-        self.stop_hooks.append(Callback(_plain(function), args, kwargs))
+        self._refuse_if_done(_name(function))
+        hook = Callback(function, args, kwargs, awaits=_awaits(function))
+        self._refuse_awaiting(hook.name if hook.awaits else None)
+        self.stop_hooks.append(hook)
         return function
 
     def register(self, callback: Callback) -> None:
@@ -295,10 +372,19 @@ class Guard:
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
             )
+        if callback.awaits:
+            self._refuse_awaiting(callback.name)
         if not self._stack.push(callback):
             self._refuse(callback.name)
         if callback.timeout is not None and self._process is not None:
             _watch(self._process)
+
+    def _refuse_awaiting(self, name: str | None) -> None:
+        if name is not None and self._process is not None and self.host is None:
+            raise TypeError(
+                f"callback {name!r} is an async function, which a guard entered with `with` cannot await: "
+                "enter it with `async with`, or register a plain function"
+            )
 
     def _refuse_if_done(self, name: str) -> None:
         if self._stack.closed:
@@ -355,6 +441,29 @@ class Guard:
         """
         return not self.wait(duration)
 
+    async def stopped(self, timeout: float | timedelta | None = None) -> bool:  # noqa: ASYNC109  # as `wait` has it
+        """`wait` for coroutines: `while not await g.stopped(timeout=5): work()`. On any event loop, in any thread.
+
+        Args:
+            timeout: seconds; None waits without limit.
+
+        Returns:
+            Whether the stop, or the guard's cleanup, came.
+        """
+        from cleanup_guard._async import wait_for_stop
+
+        return await wait_for_stop(self, seconds(timeout, "timeout"))
+
+    def add_waker(self, waker: Callable[[], object]) -> None:
+        """Have a function called, from any thread, when `wait` would return."""
+        self._wakers.append(waker)
+        if self._waiters.is_set():
+            waker()
+
+    def remove_waker(self, waker: Callable[[], object]) -> None:
+        """Undo `add_waker`."""
+        self._wakers.remove(waker)
+
     def remaining(self) -> float | None:
         """Seconds left of the grace period for callbacks, the safety margin already taken off. Any thread.
 
@@ -403,8 +512,30 @@ class Guard:
 
         Raises:
             RuntimeError: it was used before, or signals cannot be taken because this is not the main thread.
+            TypeError: one of its callbacks must be awaited.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
+        awaited = self._stack.awaited or next((hook.name for hook in self.stop_hooks if hook.awaits), None)
+        if awaited is not None:
+            raise TypeError(
+                f"callback {awaited!r} is an async function: enter the guard with `async with`, not `with`"
+            )
+        self._enter(None)
+        return self
+
+    async def __aenter__(self) -> Self:
+        """As `__enter__`, in a task of asyncio or trio, which a stop then cancels.
+
+        Raises:
+            RuntimeError, ValueError: as `__enter__`.
+        """
+        from cleanup_guard._async import host_here
+
+        self._enter(host_here)
+        CONTEXT.set((*CONTEXT.get(), self))
+        return self
+
+    def _enter(self, find_host: Callable[[Process], AsyncioHost] | None) -> None:
         if self.popped:
             self._adopt()
         if self._process is not None or self._stack.closed:
@@ -422,13 +553,15 @@ class Guard:
             process = REGISTRY.get()
         NETS.stretch()
         FORK_HOOKS.register()
+        if find_host is not None:
+            self.host = find_host(process)
+            self.host.guards.append(self)
         if main:
             self._enter_in_main(process)
         else:
             self._process = process
             process.elsewhere.append(self)
             _THREADS.guards.append(self)
-        return self
 
     def _adopt(self) -> None:
         """What `pop_all` made is entered: from now on it is a guard like any other."""
@@ -468,12 +601,45 @@ class Guard:
             return False
         return take_steps(self._leave(error), self._block)
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Run the callbacks, last registered first, awaiting those that are async, and give the signals back.
+
+        A cancellation that comes from elsewhere meanwhile is raised when they are done.
+
+        Raises:
+            CleanupError: callbacks failed on a normal exit.
+            SignalExit, KeyboardInterrupt: a stop has arrived, and this task is the one for which the loop runs.
+            asyncio.CancelledError: a stop has arrived, and this is another task. The loop raises the stop itself.
+        """
+        process, host = self._process, self.host
+        if process is None or host is None or process.foreign or self.left:
+            return False
+        CONTEXT.set(tuple(each for each in CONTEXT.get() if each is not self))
+        suppressed = await host.take_steps(self._leave(error))
+        host.raise_missed(error, suppressed=suppressed)
+        return suppressed
+
+    async def aclose(self) -> None:
+        """`close` for a guard with async callbacks: leave it now. Closing again does nothing.
+
+        Raises:
+            CleanupError: callbacks failed.
+        """
+        if self._process is None and not self._stack.closed:
+            await self.__aenter__()
+        await self.__aexit__(None, None, None)
+
     def close(self) -> None:
         """Run the callbacks now, as leaving the `with` block would. Closing again does nothing.
 
         Raises:
             CleanupError: callbacks failed.
+            RuntimeError: the guard was entered with `async with`, or has callbacks that must be awaited.
         """
+        if (self.host is not None or self._stack.awaited) and not self.left:
+            raise RuntimeError(f"{self!r} has to be awaited: use `await guard.aclose()`")
         if self._process is not None:
             self.__exit__(None, None, None)
         elif not self._stack.closed:
@@ -505,6 +671,8 @@ class Guard:
             self._detach(process)
         if process.stop is not None and raises_stop:
             return self._end_of_stop(process, error)
+        if self.host is not None and self.host.cancels and not self.popped:
+            return self.host.go_on_in_thread(error)
         _raise_failures(outcome, error)
         return outcome.suppressed
 
@@ -532,6 +700,13 @@ class Guard:
             None,
         )  # it holds main's exception, whose death the watcher waits for
         assert outcome is not None
+        host = self.host
+        if host is not None and host.guards == [self]:
+            left = host.tasks_left()
+            if left is not None:
+                self.reporter.emit(left)
+            if process.stop is not None and host.is_root and not host.others_are_clean():
+                yield host.others_are_clean  # when the loop ends they are cut short
         return outcome
 
     def _leave_jumped_over(self, process: Process) -> None:
@@ -541,13 +716,18 @@ class Guard:
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the take-over."""
-        take_steps(self._run_callbacks(error), self._block)
+        host = self.host
+        if host is None or not host.run_in_loop(lambda: host.take_steps(self._run_callbacks(error))):
+            take_steps(self._run_callbacks(error), self._block)
 
-    def _block(self, pending: Callback | Callable[[], bool]) -> None:
+    def _block(self, pending: Callback | Callable[[], bool]) -> object:
         """Wait in this thread."""
-        assert not isinstance(pending, Callback)
+        if isinstance(pending, Callback):
+            assert self.host is not None
+            return self.host.run_without_loop(pending.awaitable)
         while not pending():
             time.sleep(0.001)
+        return None
 
     def _run_callbacks(self, error: BaseException | None) -> Steps[None]:
         process = self._process
@@ -578,6 +758,8 @@ class Guard:
 
     def _detach(self, process: Process) -> None:
         """Leave the registry. The last one gives everything back, or after a stop holds on until the process is gone."""
+        if self.host is not None and self in self.host.guards:
+            self.host.guards.remove(self)
         if self in process.elsewhere:
             process.elsewhere.remove(self)
             if self in _THREADS.guards:
@@ -607,8 +789,10 @@ class Guard:
 
     def _end_of_stop(self, process: Process, error: BaseException | None) -> bool:
         """A stop goes on upwards: as main's exception if that is how main ended, else as a new one."""
-        stop = process.stop
+        stop, host = process.stop, self.host
         assert stop is not None
+        if host is not None and not host.ends_loop:
+            return host.pass_on(error)
         status = process.exit_status if self.settings.exit_status is None else self.settings.exit_status
         if status == "signal" and stop.signum is not None and stop.signum != _signals.SIGINT:
             LastWord(stop.signum, stop.status).say()
@@ -616,10 +800,14 @@ class Guard:
             not isinstance(status, int) or (isinstance(error, SignalExit) and error.code == status)
         ):
             return False
-        if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+        leaves = isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit))
+        if error is not None and not leaves and not (host is not None and host.is_cancellation(error)):
             self.reporter.emit(MainFailed(error=error))
             OUTBOX.drain(0.3)
-        raise process.make_exception(status if isinstance(status, int) else None)
+        exception = process.make_exception(status if isinstance(status, int) else None)
+        if host is not None:
+            return host.go_on(exception, error)
+        raise exception
 
     @property
     def foreign(self) -> bool:
@@ -627,8 +815,10 @@ class Guard:
         return self._process is not None and self._process.foreign
 
     def wake_waiters(self) -> None:
-        """End every `wait` and `sleep`."""
+        """End every `wait`, `sleep` and `stopped`."""
         self._waiters.set()
+        for waker in self._wakers[:]:
+            waker()
 
     @property
     def pending(self) -> list[str]:
@@ -663,7 +853,19 @@ class Registrar:
 
     def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
         """As `Guard.callback`."""
-        self._guard.register(Callback(_plain(function), args, kwargs, "callback", self._timeout, self._name))
+        self._guard.register(
+            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=_awaits(function))
+        )
+        return function
+
+    def push_async_callback(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[P, Awaitable[T]]:
+        """As `Guard.push_async_callback`."""
+        _awaits(function)
+        self._guard.register(
+            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=True)
+        )
         return function
 
 
@@ -693,6 +895,9 @@ class Threads(threading.local):
 
 
 _THREADS = Threads()
+
+CONTEXT: ContextVar[tuple[Guard, ...]] = ContextVar("cleanup_guard", default=())
+"""The guards that were entered with `async with` around what runs, outermost first; child tasks inherit it."""
 
 
 def _copy(options: Options) -> Guard:
@@ -741,28 +946,58 @@ def _flags(function: object) -> int:
     return getattr(code, "co_flags", 0)
 
 
-def _plain(function: T) -> T:
-    """Refuse what would not run when called."""
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+def _awaits(function: object) -> bool:
+    """Whether what a function returns must be awaited. Refuses what can neither be called nor awaited."""
     code = getattr(function, "__code__", None)
-    if code is not None and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
-        return function  # what nearly everybody registers
-    _callable(function, "a callback")
-    if _flags(function) & (COROUTINE | ASYNC_GENERATOR):
-        name = getattr(function, "__qualname__", repr(function))
+    flags: int = _flags(function) if code is None else code.co_flags
+    if flags & ASYNC_GENERATOR:
         raise TypeError(
-            f"callback {name!r} is an async function, which a guard cannot await: register a plain function"
+            f"callback {_name(function)!r} is an async generator function, which does nothing when called"
         )
-    return function
+    if code is None:
+        _callable(function, "a callback")
+    return bool(flags & COROUTINE)
 
 
 def _decorate(function: Callable[..., Any], options: Options) -> Any:
     _callable(function, "what guard decorates")
     flags = _flags(function)
-    if flags & (COROUTINE | ITERABLE_COROUTINE | ASYNC_GENERATOR):
-        name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(
-            f"guard cannot decorate the async function {name!r}: guard a plain function that calls asyncio.run({name}())"
-        )
+    if flags & (COROUTINE | ITERABLE_COROUTINE):
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            async with _copy(options):
+                return await function(*args, **kwargs)
+
+        return coroutine
+
+    if flags & ASYNC_GENERATOR:
+
+        @functools.wraps(function)
+        async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            async with _copy(options):
+                body: AsyncGenerator[Any, Any] = function(*args, **kwargs)
+                try:
+                    each = await body.__anext__()
+                    while True:
+                        try:
+                            sent = yield each
+                        except GeneratorExit:
+                            await body.aclose()
+                            raise
+                        except BaseException as error:
+                            each = await body.athrow(error)
+                        else:
+                            each = await body.asend(sent)
+                except StopAsyncIteration:
+                    return
+
+        return async_generator
+
     if flags & GENERATOR:
 
         @functools.wraps(function)
@@ -826,10 +1061,12 @@ def current_guard() -> Guard | None:
         if not each.foreign:  # as those of a thread that has forked
             return each
     process = REGISTRY.process
-    for each in reversed(process.guards[:] if process is not None else []):
-        if not each.popped:
+    entered = [each for each in (process.guards[:] if process is not None else []) if not each.popped]
+    around = CONTEXT.get()
+    for each in reversed(entered):
+        if each.host is None or each in around:
             return each
-    return None
+    return entered[-1] if entered else None  # in a task or callback that knows of none
 
 
 def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
@@ -848,9 +1085,14 @@ def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> C
         TypeError: it is not callable, or a coroutine function.
         RuntimeError: there is no guard, and this is not the main thread.
     """
-    _plain(function)
+    awaits = _awaits(function)
     current = current_guard()
     if current is None:
+        if awaits:
+            raise TypeError(
+                f"callback {_name(function)!r} is an async function, and no guard is active that could await it: "
+                "register it inside `async with guard()`"
+            )
         if not in_main():
             raise RuntimeError(
                 f"on_exit was called in thread {threading.current_thread().name!r} while no guard is active, and only the main "

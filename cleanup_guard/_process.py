@@ -34,13 +34,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
-    from typing import Any
+    from typing import Any, Protocol
 
     from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
     from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
+
+    class Host(Protocol):
+        """A task of an event loop with guards in it: see `_async.py`."""
+
+        in_main: bool
+        answered: bool
+        asked_at: float
+        guards: list[Guard]
+
+        @property
+        def alive(self) -> bool: ...
+        def ask(self, now: float) -> None: ...
+        def insist(self) -> None: ...
+        def withdraw(self) -> None: ...
+        def look_for_swallowing(self, now: float, last_call: float) -> float: ...
 
     TraceFunction = Callable[[FrameType, str, Any], Any]
 
@@ -108,6 +123,9 @@ class Process:
         self.announced: bool = False  # on_stop hooks have had their turn
         self.forced: bool = False  # shields and cooperative guards no longer hold the stop back
         self.handed_over: bool = False  # the stop signal was somebody else's to handle
+        self.blocked: bool = (
+            False  # the event loop does not answer: the stop is raised in main as it is without a loop
+        )
         self.insisted: bool = False  # a person pressed Ctrl-C again
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting: bool = False  # the interpreter is on its way out
@@ -134,6 +152,17 @@ class Process:
             if guard.settings.has_grace:
                 return guard.settings.grace
         return DEFAULT_GRACE
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The tasks with guards in them, whatever thread their loops run in. Any thread."""
+        found = {guard.host: None for guard in (*self.guards, *self.elsewhere) if guard.host is not None}
+        return [host for host in found if host.alive]
+
+    @property
+    def is_tasks(self) -> bool:
+        """Whether main runs an event loop whose tasks are cancelled, rather than interrupted."""
+        return any(host.in_main for host in self.hosts)
 
     @property
     def exit_status(self) -> int | str | None:
@@ -293,6 +322,7 @@ class Process:
         if (
             not callable(previous)
             or previous is _signals.default_int_handler
+            or _is_loops(previous)
             or signum in self._called_previous
         ):
             return
@@ -309,12 +339,14 @@ class Process:
         state = self.machine.state
         if state in (State.LEAVING, State.CLEANING):
             self._interrupt_callback(frame)
-            if state is State.CLEANING and self._came_back and self._harmless(frame):
+            if state is State.CLEANING and self._came_back and not self.is_tasks and self._harmless(frame):
                 self._raise_stop()
         elif state is State.STOPPING:
-            if self.released and self._harmless(frame):
+            if self.released and (self.blocked or not self.is_tasks) and self._harmless(frame):
                 self._raise_stop()
         elif state is State.UNWINDING:
+            if self.is_tasks:
+                return
             if self.insisted and self.released and self._harmless(frame):
                 self._raise_stop()
             elif self.watcher is not None and self.watcher.swallow_confirmed:
@@ -400,6 +432,8 @@ class Process:
         self._seen_at = None
         self.insisted = False
         self.deliveries += 1
+        for host in self.hosts:
+            host.withdraw()
         if self.machine.state is not State.DONE:
             self.machine.fire(Move.RAISE)
         exception: BaseException
@@ -419,14 +453,27 @@ class Process:
 
     def deliver(self) -> None:
         """Raise a stop that our own code held back, now that it is about to return to its caller. Main thread only."""
+        if self.stop is not None and self.is_tasks:
+            if self.watcher is not None:
+                self.watcher.pipe.wake()
+            return
         if self.stop is not None and self.machine.state is State.STOPPING and self.released and in_main():
             self._raise_stop()
 
     def _interrupt_callback(self, frame: FrameType | None) -> None:
         for run in self.runs[:]:
+            flight = None if run.current is None else run.current.flight
+            if flight is not None and not flight.holds_thread():
+                continue  # it waits, and is cancelled by its loop
             if run.in_main and run.wants_interrupt and run.interruptible and self._harmless(frame):
                 self._seen_at = None
                 raise run.make_interrupt()
+
+
+def _is_loops(handler: object) -> bool:
+    """Whether a handler is an event loop's own way with Ctrl-C: to cancel the main task, which the guard does itself."""
+    handler = getattr(handler, "func", handler)  # asyncio's is a partial
+    return str(getattr(handler, "__module__", "")).startswith(("asyncio.", "trio."))
 
 
 def is_ours(error: BaseException | None) -> bool:

@@ -14,6 +14,7 @@ import threading
 from math import inf
 
 from cleanup_guard import _signals
+from cleanup_guard._clock import DEFAULT_GRACE
 from cleanup_guard._events import DeadlineReached, StopRedelivered, TookOver
 from cleanup_guard._state import Move, State
 
@@ -33,6 +34,9 @@ FORGET_AFTER = 0.5
 
 IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
+
+BLOCKED = 1.0
+"""Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""
 
 INSISTS = 2
 """The press of Ctrl-C that interrupts what is in progress; the next one ends the process."""
@@ -215,6 +219,9 @@ class Watcher:
             prepare_death(process, stop)
         process.forced = process.forced or now >= budget.at(budget.FORCE)
         due = min((at for at in map(budget.at, _INSTANTS) if at > now), default=inf)
+        if process.released:
+            for host in process.hosts:
+                host.ask(now)
         state = process.machine.state
         if state is State.STOPPING:
             return min(due, self._urge(now))
@@ -258,7 +265,18 @@ class Watcher:
             return inf
         if process.noticed and not process.released:
             return now + SLOW_POKE if process.announced else inf
+        if process.is_tasks:
+            return self._ask_tasks(stop, now)
         return self._poke_regularly(stop, now)
+
+    def _ask_tasks(self, stop: Stop, now: float) -> float:
+        """Have the loop cancel the guarded tasks; if it does not answer, interrupt what blocks it."""
+        process, budget = self.process, stop.budget
+        patience = BLOCKED if budget.grace is None else BLOCKED * budget.grace / DEFAULT_GRACE
+        for host in process.hosts:
+            if host.in_main and not host.answered and now - host.asked_at >= patience:
+                process.blocked = True
+        return self._poke_regularly(stop, now) if process.blocked else now + SLOW_POKE
 
     def _poke_regularly(self, stop: Stop, now: float) -> float:
         if now >= self._next_poke:
@@ -274,6 +292,8 @@ class Watcher:
         if now >= budget.at(budget.TAKE_OVER):
             self._take_over(stop, now)
             return inf
+        if process.is_tasks:
+            return self._look_at_tasks(stop, now)
         if process.insisted:
             return self._poke_regularly(stop, now)
         if not process.swallowed:
@@ -288,6 +308,23 @@ class Watcher:
             self.swallow_confirmed = True
             process.reporter().emit(StopRedelivered(times=process.deliveries + 1))
         return self._poke_regularly(stop, now)
+
+    def _look_at_tasks(self, stop: Stop, now: float) -> float:
+        """The same for tasks. What keeps a CancelledError alive may also be garbage, so at last it is repeated in any case."""
+        process = self.process
+        last_call = stop.budget.at(stop.budget.FORCE)
+        again = process.insisted
+        if process.blocked:
+            # The exception that was raised in main is on its way out of the loop, or somebody has swallowed it.
+            if not process.swallowed:
+                return now + DEAD_FOR
+            process.blocked, again = False, True
+            process.reporter().emit(StopRedelivered(times=process.deliveries + 1))
+        if again:
+            process.insisted = False
+            for host in process.hosts:
+                host.insist()
+        return min((host.look_for_swallowing(now, last_call) for host in process.hosts), default=inf)
 
     def _look_for_survival(self, now: float) -> float:
         """Cleanup is complete. If the exception is dead and the interpreter is not exiting, the program means to go on."""
