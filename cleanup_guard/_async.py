@@ -14,7 +14,6 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import weakref
 from math import inf
