@@ -23,24 +23,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cleanup_guard._events import DeadlineReached
+    from cleanup_guard._guard import Guard
     from cleanup_guard._stack import Callback
 
 DRAIN = 0.3
 """Seconds that an ending process gives to hooks, and to its own stdout and stderr, to come to rest."""
 
 
-def run_stop_hooks(process: Process, hooks: list[Callback]) -> None:
+def run_stop_hooks(process: Process, hooks: list[tuple[Callback, Guard]]) -> None:
     """Run on_stop callbacks in the order of their registration, in the watcher's helper thread."""
     from cleanup_guard._events import CallbackFailed
 
-    for hook in hooks:
+    for hook, guard in hooks:
         started = process.clock()
         try:
-            hook.run(None)
+            _run_stop_hook(hook, guard)
         except BaseException as error:
             seconds = process.clock() - started
             name = f"on_stop {hook.name}"
             process.reporter().emit(CallbackFailed(name=name, seconds=seconds, error=error, during_stop=True))
+
+
+def _run_stop_hook(hook: Callback, guard: Guard) -> None:
+    if guard.host is None:
+        hook.run(None)
+    elif not guard.host.run_in_loop(lambda: _await(hook)):
+        raise TimeoutError("the event loop is blocked, or has ended")
+
+
+async def _await(hook: Callback) -> None:
+    if not hook.awaits:
+        hook.run(None)
+        return
+    hook.start(None)
+    await hook.awaitable
 
 
 def run_everything(process: Process) -> None:

@@ -14,12 +14,13 @@ from enum import Enum
 
 from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
+from cleanup_guard._decorate import awaits, check_callable, decorate, decorate_main, name_of
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
 from cleanup_guard._exits import NETS, LastWord, close_watcher, release
 from cleanup_guard._forks import FORK_HOOKS
 from cleanup_guard._last_act import LastAct
-from cleanup_guard._process import CALLERS, REGISTRY, Process, forget, in_main, is_ours
+from cleanup_guard._process import REGISTRY, Process, forget, hush_traceback, in_main, is_ours
 from cleanup_guard._report import OUTBOX, Reporter, log_event
 from cleanup_guard._run import Run
 from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all, take_steps
@@ -28,7 +29,7 @@ from cleanup_guard._watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import timedelta
     from types import TracebackType
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from cleanup_guard._async import AsyncioHost
+    from cleanup_guard._async import Host
+    from cleanup_guard._decorate import RunsMain
     from cleanup_guard._events import Hook
+    from cleanup_guard._process import Stop
     from cleanup_guard._stack import Steps
 
     P = ParamSpec("P")
@@ -85,7 +88,7 @@ class Options:
         self.exit_status: int | str | None = _exit_status(exit_status)
         self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")
         self.hooks: tuple[Hook, ...] = (
-            (log_event,) if hooks is None else tuple(_callable(hook, "a hook") for hook in hooks)
+            (log_event,) if hooks is None else tuple(check_callable(hook, "a hook") for hook in hooks)
         )
         self.name: str | None = name
 
@@ -104,12 +107,6 @@ def _exit_status(status: int | str | None) -> int | str | None:
     if status is None or status == "signal" or (type(status) is int and 0 <= status <= HIGHEST_STATUS):
         return status
     raise ValueError(f"exit_status must be None, a number from 0 to 255, or 'signal', not {status!r}")
-
-
-def _callable(function: T, what: str) -> T:
-    if not callable(function):
-        raise TypeError(f"{what} must be callable, not {function!r}")
-    return function
 
 
 class Guard:
@@ -151,7 +148,7 @@ class Guard:
         self.use(Options(grace, signals, interrupt, exit_status, exit_timeout, hooks, name))
         self._stack = CallbackStack()
         self._process: Process | None = None
-        self.host: AsyncioHost | None = None  # the task it was entered in with `async with`
+        self.host: Host | None = None  # the task it was entered in with `async with`
         self._waiters = threading.Event()
         self._wakers: list[Callable[[], object]] = []
         self._cleaned = threading.Event()
@@ -187,7 +184,7 @@ class Guard:
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self.register(Callback(function, args, kwargs, awaits=_awaits(function)))
+        self.register(Callback(function, args, kwargs, awaits=awaits(function)))
         return function
 
     def push_async_callback(
@@ -205,7 +202,7 @@ class Guard:
             TypeError: it is not callable, or the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        _awaits(function)
+        awaits(function)
         self.register(Callback(function, args, kwargs, awaits=True))
         return function
 
@@ -226,8 +223,8 @@ class Guard:
         """
         method = getattr(type(exit), "__exit__", None)
         function: Any = functools.partial(method, exit) if method is not None else exit
-        if _awaits(function):
-            raise TypeError(f"{_name(exit)!r} must be awaited: push it with push_async_exit")
+        if awaits(function):
+            raise TypeError(f"{name_of(exit)!r} must be awaited: push it with push_async_exit")
         label = type(exit).__qualname__ + ".__exit__" if method is not None else None
         self.register(Callback(function, (), {}, "exit", label=label))
         return exit
@@ -247,7 +244,7 @@ class Guard:
         """
         method = getattr(type(exit), "__aexit__", None)
         function: Any = functools.partial(method, exit) if method is not None else exit
-        _awaits(function)
+        awaits(function)
         label = type(exit).__qualname__ + ".__aexit__" if method is not None else None
         self.register(Callback(function, (), {}, "exit", label=label, awaits=True))
         return exit
@@ -360,8 +357,8 @@ class Guard:
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self._refuse_if_done(_name(function))
-        hook = Callback(function, args, kwargs, awaits=_awaits(function))
+        self._refuse_if_done(name_of(function))
+        hook = Callback(function, args, kwargs, awaits=awaits(function))
         self._refuse_awaiting(hook.name if hook.awaits else None)
         self.stop_hooks.append(hook)
         return function
@@ -450,9 +447,9 @@ class Guard:
         Returns:
             Whether the stop, or the guard's cleanup, came.
         """
-        from cleanup_guard._async import wait_for_stop
+        from cleanup_guard._async import backend
 
-        return await wait_for_stop(self, seconds(timeout, "timeout"))
+        return await backend().wait_for_stop(self, seconds(timeout, "timeout"))
 
     def add_waker(self, waker: Callable[[], object]) -> None:
         """Have a function called, from any thread, when `wait` would return."""
@@ -498,10 +495,13 @@ class Guard:
         return True
 
     def shield(self) -> Shield:
-        """A critical section, for `with`: a stop that arrives inside is delivered when the outermost shield ends.
+        """A critical section, for `with` and `async with`: a stop that arrives inside is delivered when the outermost one ends.
 
         Only main is ever interrupted, so in another thread it does nothing. When seven tenths of the grace period have passed
         the stop is delivered all the same.
+
+        In a task use `async with`: once a stop has come, no task begins a section that would hold it back further, but
+        waits at the entry until it is cancelled.
         """
         return Shield(self._process)
 
@@ -529,13 +529,13 @@ class Guard:
         Raises:
             RuntimeError, ValueError: as `__enter__`.
         """
-        from cleanup_guard._async import host_here
+        from cleanup_guard._async import backend
 
-        self._enter(host_here)
+        self._enter(backend().host_here)
         CONTEXT.set((*CONTEXT.get(), self))
         return self
 
-    def _enter(self, find_host: Callable[[Process], AsyncioHost] | None) -> None:
+    def _enter(self, find_host: Callable[[Process], Host] | None) -> None:
         if self.popped:
             self._adopt()
         if self._process is not None or self._stack.closed:
@@ -617,9 +617,12 @@ class Guard:
         if process is None or host is None or process.foreign or self.left:
             return False
         CONTEXT.set(tuple(each for each in CONTEXT.get() if each is not self))
-        suppressed = await host.take_steps(self._leave(error))
-        host.raise_missed(error, suppressed=suppressed)
-        return suppressed
+        try:
+            suppressed = await host.take_steps(self._leave(error))
+        except BaseException:
+            host.left(error)
+            raise
+        return host.left(None if suppressed else error) or suppressed
 
     async def aclose(self) -> None:
         """`close` for a guard with async callbacks: leave it now. Closing again does nothing.
@@ -671,8 +674,9 @@ class Guard:
             self._detach(process)
         if process.stop is not None and raises_stop:
             return self._end_of_stop(process, error)
-        if self.host is not None and self.host.cancels and not self.popped:
-            return self.host.go_on_in_thread(error)
+        host = self.host
+        if process.stop is not None and host is not None and host.cancels and not self.popped:
+            return self._end_of_loop(process.stop, host, error)
         _raise_failures(outcome, error)
         return outcome.suppressed
 
@@ -711,8 +715,12 @@ class Guard:
 
     def _leave_jumped_over(self, process: Process) -> None:
         """Guards inside this one that are still entered come first: CPython jumped over their exits (hazard H9)."""
-        while process.guards[-1] is not self:
-            process.guards[-1].leave_at_exit()
+        if self.host is not None:
+            return  # its task is cancelled where it waits, which jumps over nothing
+        inside = process.guards[process.guards.index(self) + 1 :]
+        for guard in reversed(inside):
+            if guard in process.guards and not (guard.host is not None and guard.host.alive):
+                guard.leave_at_exit()
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the take-over."""
@@ -787,6 +795,13 @@ class Guard:
         left = None if stop is None else stop.budget.remaining(process.clock())
         OUTBOX.drain(1.0 if left is None else min(1.0, left))
 
+    @staticmethod
+    def _end_of_loop(stop: Stop, host: Host, error: BaseException | None) -> bool:
+        """A stop ends a loop in another thread; what its main task raises ends the thread, silently, and not the process."""
+        if not host.ends_loop:
+            return host.pass_on(error)
+        return host.go_on(SignalExit(stop.signum, stop.status, stop.reason), error)
+
     def _end_of_stop(self, process: Process, error: BaseException | None) -> bool:
         """A stop goes on upwards: as main's exception if that is how main ended, else as a new one."""
         stop, host = process.stop, self.host
@@ -796,6 +811,10 @@ class Guard:
         status = process.exit_status if self.settings.exit_status is None else self.settings.exit_status
         if status == "signal" and stop.signum is not None and stop.signum != _signals.SIGINT:
             LastWord(stop.signum, stop.status).say()
+        if host is not None and host.wraps_exceptions:
+            dies = status == "signal" or (status is None and stop.signum == _signals.SIGINT)
+            LastWord(stop.signum if dies else None, status if isinstance(status, int) else stop.status).say()
+            hush_traceback()
         if is_ours(error) and (
             not isinstance(status, int) or (isinstance(error, SignalExit) and error.code == status)
         ):
@@ -828,7 +847,7 @@ class Guard:
     # -- decorating --
 
     def __call__(self, function: F) -> F:
-        """Decorate a function or generator function: each call runs inside a guard of its own with these options.
+        """Decorate a function, generator function or an async one: each call runs inside its own guard with these options.
 
         Args:
             function: what to guard. Its signature and type are kept.
@@ -837,9 +856,9 @@ class Guard:
             The guarded function. `current_guard()` is its guard while it runs.
 
         Raises:
-            TypeError: it is a coroutine function or an async generator function, or not callable.
+            TypeError: it is not callable.
         """
-        decorated: F = _decorate(function, self.settings)
+        decorated: F = decorate(function, functools.partial(_copy, self.settings))
         return decorated
 
 
@@ -854,7 +873,7 @@ class Registrar:
     def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
         """As `Guard.callback`."""
         self._guard.register(
-            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=_awaits(function))
+            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=awaits(function))
         )
         return function
 
@@ -862,7 +881,7 @@ class Registrar:
         self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Callable[P, Awaitable[T]]:
         """As `Guard.push_async_callback`."""
-        _awaits(function)
+        awaits(function)
         self._guard.register(
             Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=True)
         )
@@ -870,10 +889,11 @@ class Registrar:
 
 
 class Shield:
-    """See `Guard.shield`. May be nested and reused, not shared between threads."""
+    """See `Guard.shield`. May be nested and reused, not shared between threads or tasks."""
 
     def __init__(self, process: Process | None) -> None:
         self._process = process if process is not None and in_main() else None
+        self._held: list[object] = []
 
     def __enter__(self) -> None:
         if self._process is not None:
@@ -885,6 +905,19 @@ class Shield:
             process.shields -= 1
             if not process.foreign:
                 process.deliver()
+
+    async def __aenter__(self) -> None:
+        from cleanup_guard._async import backend
+
+        if self._process is not None:
+            self._held.append(await backend().enter_shield(self._process))
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from cleanup_guard._async import backend
+
+        process = self._process
+        if process is not None and not process.foreign:
+            await backend().leave_shield(process, self._held.pop(), failed=error is not None)
 
 
 class Threads(threading.local):
@@ -932,96 +965,6 @@ def _raise_failures(outcome: Outcome, error: BaseException | None) -> None:
     raise group
 
 
-COROUTINE, ITERABLE_COROUTINE, GENERATOR, ASYNC_GENERATOR = 0x80, 0x100, 0x20, 0x200
-"""`inspect.CO_*`, without the 20 ms that importing inspect takes."""
-
-
-def _flags(function: object) -> int:
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
-    return getattr(code, "co_flags", 0)
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", None) or repr(function))
-
-
-def _awaits(function: object) -> bool:
-    """Whether what a function returns must be awaited. Refuses what can neither be called nor awaited."""
-    code = getattr(function, "__code__", None)
-    flags: int = _flags(function) if code is None else code.co_flags
-    if flags & ASYNC_GENERATOR:
-        raise TypeError(
-            f"callback {_name(function)!r} is an async generator function, which does nothing when called"
-        )
-    if code is None:
-        _callable(function, "a callback")
-    return bool(flags & COROUTINE)
-
-
-def _decorate(function: Callable[..., Any], options: Options) -> Any:
-    _callable(function, "what guard decorates")
-    flags = _flags(function)
-    if flags & (COROUTINE | ITERABLE_COROUTINE):
-
-        @functools.wraps(function)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            async with _copy(options):
-                return await function(*args, **kwargs)
-
-        return coroutine
-
-    if flags & ASYNC_GENERATOR:
-
-        @functools.wraps(function)
-        async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            async with _copy(options):
-                body: AsyncGenerator[Any, Any] = function(*args, **kwargs)
-                try:
-                    each = await body.__anext__()
-                    while True:
-                        try:
-                            sent = yield each
-                        except GeneratorExit:
-                            await body.aclose()
-                            raise
-                        except BaseException as error:
-                            each = await body.athrow(error)
-                        else:
-                            each = await body.asend(sent)
-                except StopAsyncIteration:
-                    return
-
-        return async_generator
-
-    if flags & GENERATOR:
-
-        @functools.wraps(function)
-        def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with _copy(options):
-                body: Generator[Any, Any, Any] = function(*args, **kwargs)
-                return (yield from body)
-
-        return _let_interrupt(generator)
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        with _copy(options):
-            return function(*args, **kwargs)
-
-    return _let_interrupt(guarded)
-
-
-def _let_interrupt(wrapper: Any) -> Any:
-    """The wrapper may be interrupted while the function it has called is one that is written in C."""
-    CALLERS.add(wrapper.__code__)
-    return wrapper
-
-
 # -- the names that users import --
 
 
@@ -1029,6 +972,18 @@ def _let_interrupt(wrapper: Any) -> Any:
 def guard(function: F, /) -> F: ...
 @overload
 def guard(  # noqa: F811  # ruff does not know our `overload`
+    *,
+    run: Literal["asyncio", "uvloop", "trio"],
+    grace: float | timedelta | Default | None = ...,
+    signals: Iterable[int] | None = ...,
+    interrupt: bool = ...,
+    exit_status: int | Literal["signal"] | None = ...,
+    exit_timeout: float | timedelta | None = ...,
+    hooks: Iterable[Hook] | None = ...,
+    name: str | None = ...,
+) -> RunsMain: ...
+@overload
+def guard(  # noqa: F811  # as above
     *,
     grace: float | timedelta | Default | None = ...,
     signals: Iterable[int] | None = ...,
@@ -1038,11 +993,17 @@ def guard(  # noqa: F811  # ruff does not know our `overload`
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
 ) -> Guard: ...
-def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: F811  # as above
+def guard(  # noqa: F811  # as above
+    function: Callable[..., Any] | None = None, /, *, run: str | None = None, **options: Any
+) -> Any:
     """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(...)`, `with guard() as g`.
 
+    In a task of asyncio or trio: `@guard` on an `async def`, `async with guard() as g`.
+
     Args:
-        function: with `@guard`, the function or generator function to guard.
+        function: with `@guard`, the function to guard; generator, coroutine and async generator functions, too.
+        run: with `@guard(run="asyncio")` on `async def main()`, the event loop that runs it: "asyncio", "uvloop" or "trio".
+            What is decorated becomes a plain function, which returns what the coroutine returned.
         **options: see `Guard`.
 
     Returns:
@@ -1050,8 +1011,11 @@ def guard(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Raises:
         TypeError, ValueError: what is decorated or an option makes no sense.
+        ModuleNotFoundError: uvloop or trio is not installed.
     """
     made = Guard(**options)
+    if run is not None:
+        return decorate_main(run, made)
     return made if function is None else made(function)
 
 
@@ -1085,12 +1049,12 @@ def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> C
         TypeError: it is not callable, or a coroutine function.
         RuntimeError: there is no guard, and this is not the main thread.
     """
-    awaits = _awaits(function)
+    must_await = awaits(function)
     current = current_guard()
     if current is None:
-        if awaits:
+        if must_await:
             raise TypeError(
-                f"callback {_name(function)!r} is an async function, and no guard is active that could await it: "
+                f"callback {name_of(function)!r} is an async function, and no guard is active that could await it: "
                 "register it inside `async with guard()`"
             )
         if not in_main():

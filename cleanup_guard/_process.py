@@ -34,28 +34,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
-    from typing import Any, Protocol
+    from typing import Any
 
+    from cleanup_guard._async import Host
     from cleanup_guard._clock import Clock
     from cleanup_guard._guard import Guard
     from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
     from cleanup_guard._watcher import Watcher
-
-    class Host(Protocol):
-        """A task of an event loop with guards in it: see `_async.py`."""
-
-        in_main: bool
-        answered: bool
-        asked_at: float
-        guards: list[Guard]
-
-        @property
-        def alive(self) -> bool: ...
-        def ask(self, now: float) -> None: ...
-        def insist(self) -> None: ...
-        def withdraw(self) -> None: ...
-        def look_for_swallowing(self, now: float, last_call: float) -> float: ...
 
     TraceFunction = Callable[[FrameType, str, Any], Any]
 
@@ -279,13 +265,20 @@ class Process:
     @property
     def released(self) -> bool:
         """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
-        if self.forced or self.shields > 0:
-            return self.forced
-        if self.insisted:
+        return self.forced or (self.shields == 0 and self._is_due)
+
+    @property
+    def _is_due(self) -> bool:
+        if self.forced or self.insisted:
             return True
         if not self.announced or self.handed_over:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a stop waits for nothing but the end of critical sections."""
+        return self.stop is not None and self.machine.state is State.STOPPING and self._is_due
 
     @property
     def swallowed(self) -> bool:
@@ -342,7 +335,7 @@ class Process:
             if state is State.CLEANING and self._came_back and not self.is_tasks and self._harmless(frame):
                 self._raise_stop()
         elif state is State.STOPPING:
-            if self.released and (self.blocked or not self.is_tasks) and self._harmless(frame):
+            if self.released and self._may_raise and self._harmless(frame):
                 self._raise_stop()
         elif state is State.UNWINDING:
             if self.is_tasks:
@@ -359,6 +352,12 @@ class Process:
         """Whether main runs on after its stop. Who is slow to leave the guard has yet to come to raising the stop anew."""
         watcher = self.watcher
         return watcher is not None and watcher.forget_confirmed and not _comes_from_us(frame)
+
+    @property
+    def _may_raise(self) -> bool:
+        """Whether main is to be told by an exception: where it runs an event loop, only if a task blocks that."""
+        hosts = [host for host in self.hosts if host.in_main]
+        return not hosts or (self.blocked and all(host.may_be_interrupted() for host in hosts))
 
     @property
     def _came_back(self) -> bool:
@@ -481,6 +480,12 @@ def is_ours(error: BaseException | None) -> bool:
     return error is not None and TOKEN in error.__dict__
 
 
+def _is_all_ours(error: BaseException) -> bool:
+    """The same, and for what trio makes of it: a group of nothing else."""
+    inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    return all(map(_is_all_ours, inner)) if inner else is_ours(error)
+
+
 def _filename_below_pure(frame: FrameType) -> str:
     """The file of the frame that called the pure library code which this frame may be in."""
     outer: FrameType | None = frame
@@ -522,7 +527,7 @@ class QuietHook:
         self.previous = sys.excepthook
 
     def __call__(self, kind: type[BaseException], value: BaseException, trace: object) -> None:
-        if not (kind is KeyboardInterrupt and is_ours(value)):
+        if not _is_all_ours(value):
             self.previous(kind, value, trace)  # type: ignore[arg-type]
 
 

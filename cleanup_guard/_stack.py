@@ -15,7 +15,7 @@ from cleanup_guard._errors import CallbackInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from typing import Any, Literal, Protocol, TypeVar
 
     T = TypeVar("T")
@@ -235,6 +235,29 @@ def take_steps(steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], 
         while True:
             try:
                 value = wait(pending)
+            except BaseException as error:
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+    return result
+
+
+async def take_steps_with(
+    steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], Awaitable[object]]
+) -> T:
+    """Take all steps in a task.
+
+    Args:
+        steps: what to do.
+        wait: awaits what it is given, undisturbed.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                value = await wait(pending)
             except BaseException as error:
                 pending = steps.throw(error)
             else:

@@ -236,14 +236,16 @@ class Watcher:
         process = self.process
         process.arm_last_resort()
         process.announce()
-        hooks = [hook for guard in (*process.guards, *process.elsewhere) for hook in guard.stop_hooks]
+        hooks = [
+            (hook, guard) for guard in (*process.guards, *process.elsewhere) for hook in guard.stop_hooks
+        ]
         if hooks:
             self._hooks = threading.Thread(
                 target=self._run_hooks, args=(hooks,), name="cleanup_guard on_stop", daemon=True
             )
             self._hooks.start()
 
-    def _run_hooks(self, hooks: list[Callback]) -> None:
+    def _run_hooks(self, hooks: list[tuple[Callback, Guard]]) -> None:
         from cleanup_guard._exits import run_stop_hooks
 
         run_stop_hooks(self.process, hooks)
@@ -396,4 +398,5 @@ _INSTANTS = (0.2, 0.5, 0.7, 0.8, 0.9, 1.0)
 """The shares of the budget at which something is due: Budget.HOOKS, STUCK, FORCE, TAKE_OVER, INTERRUPT and the end."""
 
 if TYPE_CHECKING:
+    from cleanup_guard._guard import Guard
     from cleanup_guard._stack import Callback

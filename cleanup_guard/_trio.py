@@ -1,0 +1,231 @@
+"""Guards in tasks of trio.
+
+The guarded task runs in a cancel scope that is entered with its first guard: a stop cancels that, with all tasks in nurseries
+inside. Cancellation there is a state, not an event: nobody can swallow it for longer than to the next checkpoint.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import trio
+
+from cleanup_guard._async import POLL, Host
+from cleanup_guard._errors import CallbackInterrupted
+from cleanup_guard._process import in_main, is_ours
+from cleanup_guard._stack import Callback, take_steps_with
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any, TypeVar
+
+    from cleanup_guard._guard import Guard
+    from cleanup_guard._process import Process, Stop
+    from cleanup_guard._stack import Steps
+
+    T = TypeVar("T")
+
+
+class Flight:
+    """A callback that the loop awaits: it can be cancelled from any thread."""
+
+    def __init__(self, host: TrioHost, scope: trio.CancelScope) -> None:
+        self.host = host
+        self.scope = scope
+        self.task = trio.lowlevel.current_task()
+        self._asked = False
+
+    def cancel(self) -> None:
+        """Cancel it. Any thread."""
+        self._asked = True
+        self.host.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        self._asked = False
+        self.scope.cancel()
+
+    def holds_thread(self) -> bool:
+        """Whether its code is running right now, rather than waiting; in other threads: whether it may be."""
+        return _current_task() is self.task if in_main() else self._asked
+
+
+class TrioHost(Host):
+    """See `Host`."""
+
+    wraps_exceptions = True
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        self.task = trio.lowlevel.current_task()
+        self.token = trio.lowlevel.current_trio_token()
+        self._ended = False
+        self.shields: set[trio.CancelScope] = set()
+        self.scope = trio.CancelScope()
+        self.scope.__enter__()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task can still be cancelled. Any thread."""
+        return not self._ended
+
+    def call_soon(self, function: Callable[[], object]) -> bool:
+        """Have the loop call a function, from any thread. Returns whether there still is a loop."""
+        try:
+            self.token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            return False
+        return True
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a task that nobody waits for, in the loop."""
+        trio.lowlevel.spawn_system_task(function)
+
+    def may_be_interrupted(self) -> bool:
+        """Whether a task of the program runs. Trio's own code does not survive an exception."""
+        return _current_task() is not None
+
+    def cancel_task(self, stop: Stop) -> None:  # noqa: ARG002
+        """Cancel everything inside the guard, in the loop."""
+        self.scope.cancel()
+
+    def look_for_swallowing(self, now: float, last_call: float) -> float:
+        """Nobody can swallow a cancellation; but critical sections do not hold it back for ever. Watcher only."""
+        if now < last_call:
+            return last_call
+        self.call_soon(self._lift_shields)
+        return inf
+
+    def _lift_shields(self) -> None:
+        for scope in self.shields:
+            scope.shield = False
+
+    # -- leaving a guard --
+
+    async def take_steps(self, steps: Steps[T]) -> T:
+        """Take all steps in the running task, shielded."""
+        with trio.CancelScope(shield=True):
+            return await take_steps_with(steps, self._wait)
+        raise AssertionError("nobody cancels this scope")
+
+    async def _wait(self, pending: Callback | Callable[[], bool]) -> object:
+        if isinstance(pending, Callback):
+            return await self._await(pending)
+        while not pending():
+            await trio.sleep(POLL)
+        return None
+
+    async def _await(self, callback: Callback) -> object:
+        value: object = None
+        with trio.CancelScope() as scope:
+            callback.flight = Flight(self, scope)
+            try:
+                value = await callback.awaitable
+            finally:
+                callback.flight = callback.awaitable = None
+        if scope.cancelled_caught:
+            raise CallbackInterrupted
+        return value
+
+    @property
+    def is_root(self) -> bool:
+        """The first exception that leaves a task of trio ends all others: it is the last guard's, whichever task that is in."""
+        return False
+
+    def go_on(self, exception: BaseException, error: BaseException | None) -> bool:  # noqa: ARG002
+        """The stop goes on upwards from the task's outermost guard."""
+        raise exception
+
+    def pass_on(self, error: BaseException | None) -> bool:  # noqa: ARG002
+        """The stop goes on as a cancellation: the next checkpoint raises it."""
+        return False
+
+    def is_cancellation(self, error: BaseException) -> bool:
+        """Whether main ended as a cancelled task does."""
+        inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+        return (
+            all(map(self.is_cancellation, inner))
+            if inner
+            else is_ours(error) or isinstance(error, trio.Cancelled)
+        )
+
+    def left(self, error: BaseException | None) -> bool:
+        """The outermost guard was left: so is its scope."""
+        if self.guards or self._ended:
+            return False
+        self._ended = True
+        return bool(
+            self.scope.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        )
+
+    # -- after the loop --
+
+    def run_without_loop(self, awaitable: Awaitable[T]) -> T:
+        """Await something where no loop runs, in a new one."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return trio.run(wait)
+
+
+def host_here(process: Process) -> TrioHost:
+    """The host of the running task, made on its first guard."""
+    task = trio.lowlevel.current_task()
+    for host in process.hosts:
+        if isinstance(host, TrioHost) and host.task is task:
+            return host
+    return TrioHost(process)
+
+
+async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
+    """See `Guard.stopped`."""
+    token = trio.lowlevel.current_trio_token()
+    event = trio.Event()
+
+    def wake() -> None:
+        try:
+            token.run_sync_soon(event.set)
+        except trio.RunFinishedError:
+            pass
+
+    guard.add_waker(wake)
+    try:
+        with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout):
+            await event.wait()
+            return True
+    finally:
+        guard.remove_waker(wake)
+    return guard.stopping
+
+
+async def enter_shield(process: Process) -> trio.CancelScope:
+    """Begin a critical section, unless a stop has come: then this is where the task is cancelled."""
+    while process.is_held_back:
+        await trio.sleep(POLL)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    scope = trio.CancelScope(shield=True)
+    scope.__enter__()
+    for host in process.hosts:
+        if isinstance(host, TrioHost):
+            host.shields.add(scope)
+    return scope
+
+
+async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
+    """End a critical section."""
+    scope: Any = held
+    scope.__exit__(None, None, None)
+    for host in process.hosts:
+        if isinstance(host, TrioHost):
+            host.shields.discard(scope)
+    if not failed:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _current_task() -> trio.lowlevel.Task | None:
+    """The task whose step this thread is in."""
+    try:
+        return trio.lowlevel.current_task()
+    except RuntimeError:
+        return None
