@@ -143,6 +143,11 @@ class Host:
         """Cancel again if the task has swallowed that and goes on. Returns when to look again. Watcher only."""
         return inf
 
+    @property
+    def has_swallowed(self) -> bool:
+        """Whether the task was cancelled and goes on all the same."""
+        return False
+
     def tasks_left(self) -> TasksLeft | None:
         """The tasks that were begun inside, go on, and have nobody who waits for them."""
         return None

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 LEFT_BEHIND = 1.0
 """Seconds for which a cancelled callback may go on before the others have their turn."""
 
-DEAD_FOR = 0.05
-"""Seconds after the death of its exception at which a cancellation counts as swallowed."""
+DEAD_FOR, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds after the death of its exception at which a cancellation counts as swallowed; it doubles from time to time."""
 
 ARRIVES = 0.25
 """Seconds within which a task group that is being left has cancelled its tasks."""
@@ -108,6 +108,7 @@ class AsyncioHost(Host):
         self.task = task
         self._token: weakref.ref[Token] | None = None
         self._dead_since: float | None = None
+        self._pause = DEAD_FOR
         self._before: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet(asyncio.all_tasks())
         self._missed: BaseException | None = None
         self._spawned: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
@@ -136,20 +137,25 @@ class AsyncioHost(Host):
         self._dead_since = None
         self.task.cancel(token)
 
-    def look_for_swallowing(self, now: float, last_call: float) -> float:
+    @property
+    def has_swallowed(self) -> bool:
+        """Whether the CancelledError is dead, and the task goes on."""
+        return self.cancels > 0 and (self._token is None or self._token() is None)
+
+    def look_for_swallowing(self, now: float, last_call: float) -> float:  # noqa: ARG002
         """Cancel again if the CancelledError is dead and the task goes on. Returns when to look again. Watcher only."""
-        token = self._token
-        if token is None or not self.alive or self.leaving:
+        if self._token is None or not self.alive or self.leaving:
             return inf
-        if token() is not None and now < last_call:
+        if not self.has_swallowed:
             self._dead_since = None
-            return min(now + DEAD_FOR / 2, last_call)
+            return now + DEAD_FOR / 2
         if self._dead_since is None:
             self._dead_since = now
-        if now - self._dead_since < DEAD_FOR:
+        if now - self._dead_since < self._pause:
             return now + DEAD_FOR / 2
         self._token = self._dead_since = None
-        self.process.reporter().emit(StopRedelivered(times=self.process.deliveries + 1))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self.process.reporter().emit(StopRedelivered(times=self.cancels + 1))
         self.insist()
         return now + DEAD_FOR
 

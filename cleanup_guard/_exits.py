@@ -68,7 +68,8 @@ def run_everything(process: Process) -> None:
         guard.run_callbacks(error)
     process.tell_finished(process.reporter())
     # Main is in C and may be for ever, or lets no stop through; one in which the stop is alive ends in the usual way.
-    if process.is_tasks or not process.noticed or process.swallowed or process.deliveries == 0:
+    swallowed = process.swallowed or any(host.has_swallowed for host in process.hosts)
+    if swallowed or not process.noticed or process.deliveries == 0:
         end_process(process, stop, None)
 
 

@@ -772,7 +772,7 @@ class Guard:
             process.elsewhere.remove(self)
             if self in _THREADS.guards:
                 _THREADS.guards.remove(self)
-            if not process.guards and not process.elsewhere:
+            if not process.guards and not process.elsewhere and process.stop is None:
                 close_watcher(process)
             return
         stop = process.stop
@@ -800,7 +800,7 @@ class Guard:
         """A stop ends a loop in another thread; what its main task raises ends the thread, silently, and not the process."""
         if not host.ends_loop:
             return host.pass_on(error)
-        return host.go_on(SignalExit(stop.signum, stop.status, stop.reason), error)
+        return host.go_on(SystemExit(stop.status), error)  # threading is silent about no other exception
 
     def _end_of_stop(self, process: Process, error: BaseException | None) -> bool:
         """A stop goes on upwards: as main's exception if that is how main ended, else as a new one."""

@@ -312,7 +312,7 @@ class Watcher:
         return self._poke_regularly(stop, now)
 
     def _look_at_tasks(self, stop: Stop, now: float) -> float:
-        """The same for tasks. What keeps a CancelledError alive may also be garbage, so at last it is repeated in any case."""
+        """The same for tasks."""
         process = self.process
         last_call = stop.budget.at(stop.budget.FORCE)
         again = process.insisted
