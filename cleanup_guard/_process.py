@@ -432,7 +432,8 @@ class Process:
         self.insisted = False
         self.deliveries += 1
         for host in self.hosts:
-            host.withdraw()
+            if host.in_main:
+                host.withdraw()
         if self.machine.state is not State.DONE:
             self.machine.fire(Move.RAISE)
         exception: BaseException
