@@ -4,7 +4,7 @@ Rules:
 1. What was there before is put back only if ours is still in place (trio, hazard H70).
 2. An inherited SIG_IGN for SIGINT and SIGHUP (`nohup`, `&` in a script) is respected unless the caller insists (H3).
 3. A stop signal that the process was born with blocked is unblocked: `signal.signal` does not do that (H4).
-4. The wakeup fd of somebody else keeps getting its bytes (H23).
+4. The wakeup fd of somebody else keeps getting its bytes (H23), of a signal that is ours the first one.
 """
 
 from __future__ import annotations
@@ -185,16 +185,15 @@ class WakeupPipe:
             data = os.read(self._reader, 65536)
         except BlockingIOError:
             return b""
-        numbers = data.replace(self.POKE, b"")
-        if numbers and self._previous != -1:
-            self._forward(numbers)
-        return numbers
+        return data.replace(self.POKE, b"")
 
-    def _forward(self, numbers: bytes) -> None:
-        try:
-            os.write(self._previous, numbers)
-        except OSError:
-            pass  # theirs is full or closed, as it would be without us
+    def forward(self, signum: int) -> None:
+        """Give a signal to the wakeup fd that was there before."""
+        if self._previous != -1:
+            try:
+                os.write(self._previous, bytes((signum,)))
+            except OSError:
+                pass  # theirs is full or closed, as it would be without us
 
     def close(self) -> None:
         """Close both ends."""

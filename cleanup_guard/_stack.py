@@ -198,7 +198,7 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
             if callback.run(outcome.error):
                 outcome.suppress()
         except BaseException as raised:
-            failure = raised
+            failure = None if outcome.knows(raised) else raised
         failure = observer.ended(callback, failure)
     except (
         CallbackInterrupted
@@ -217,7 +217,7 @@ def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Step
         if callback.kind == "exit" and suppresses:
             outcome.suppress()
     except BaseException as raised:
-        failure = raised
+        failure = None if outcome.knows(raised) else raised
     failure = observer.ended(callback, failure)
     if failure is not None:
         outcome.fail(failure)
@@ -289,10 +289,12 @@ class Outcome:
         self.error = None
         self.suppressed = self.original is not None
 
+    def knows(self, raised: BaseException) -> bool:
+        """Whether this is no failure: exits written by hand, and task groups, raise again what they were told."""
+        return raised is self.original or raised is self.error
+
     def fail(self, failure: BaseException) -> None:
-        """A callback raised. Raising main's own exception again, as `with` blocks written by hand do, is no failure."""
-        if failure is self.original:
-            return
+        """A callback raised."""
         if failure.__context__ is None and self.error is not None and failure is not self.error:
             failure.__context__ = self.error
         self.failures.append(failure)

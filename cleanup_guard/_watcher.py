@@ -58,6 +58,7 @@ class Watcher:
         self._gave_up = False
         self._prepared = False
         self._seen: dict[int, int] = {}
+        self._forwarded: set[int] = set()
         self._presses = 0
         self._last_press = -inf
         self._dead_since: float | None = None
@@ -100,10 +101,19 @@ class Watcher:
         while not self._leave:
             for signum in self.pipe.wait(timeout):
                 self._seen[signum] = self._seen.get(signum, 0) + 1
+                self._forward(signum)
             if self._leave:
                 return
             due = self.step(self.process.clock())
             timeout = None if due == inf else max(0.0, due - self.process.clock())
+
+    def _forward(self, signum: int) -> None:
+        """Tell an event loop's own handler of its signals: of ours once, as any handler that was there before, of no poke."""
+        if signum in self.process.handlers.previous:
+            if signum in self._forwarded or self._seen[signum] <= self._own_pokes.get(signum, 0):
+                return
+            self._forwarded.add(signum)
+        self.pipe.forward(signum)
 
     # -- one look --
 

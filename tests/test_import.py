@@ -78,11 +78,17 @@ LAYERS = (
     ("_process",),
     ("_run", "_exits", "_forks", "_last_act"),
     ("_watcher",),
+    ("_async", "_decorate"),
     ("_guard",),
+    ("_asyncio", "_trio"),
 )
 """From the bottom up; a module may import from its own layer and from those below."""
 
-LATE = {("_process", "_exits"): "forgetting a stop gives back what the exits know how to give back"}
+LATE = {
+    ("_process", "_exits"): "forgetting a stop gives back what the exits know how to give back",
+    ("_async", "_asyncio"): "the module for the loop that runs",
+    ("_async", "_trio"): "the module for the loop that runs",
+}
 """Imports that point up on purpose, each inside a function, with the reason."""
 
 

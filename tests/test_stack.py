@@ -266,11 +266,14 @@ def test_suppressing_nothing_is_not_suppressing() -> None:
 
 
 def test_raising_mains_own_exception_again_is_no_failure() -> None:
-    """Exits written by hand that raise what they were told have not failed."""
-    original = ValueError("main's")
-    outcome = Outcome(original)
-    outcome.fail(original)
-    assert outcome.failures == []
+    """Exits written by hand that raise what they were told have not failed, and are not told of as if they had."""
+    original, told = ValueError("main's"), Silent(lambda error: pytest.fail(f"told of {error!r}"))
+
+    def raise_again(_kind: object, error: BaseException, _trace: object) -> None:
+        raise error
+
+    outcome = run_all(CallbackStack([exit_of(raise_again)]), original, told)
+    assert (outcome.failures, outcome.suppressed) == ([], False)
 
 
 class Weird:
