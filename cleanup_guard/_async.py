@@ -85,6 +85,7 @@ class Host:
         self.asked_at = inf
         self.answered = False
         self.cancels = 0  # of ours that the task has been told of
+        self.leaving = 0  # guards that the task is leaving: nothing cuts their callbacks short
         self._ask = [None]
 
     # -- what each kind of loop does in its own way --
@@ -131,8 +132,8 @@ class Host:
         """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
         raise NotImplementedError
 
-    def left(self, error: BaseException | None) -> bool:
-        """A guard was left with this exception. Returns whether that goes no further. May raise another one."""
+    def left(self, error: BaseException | None, raised: BaseException | None) -> bool:
+        """A guard was left with this exception, and raises that one. Returns whether the first goes no further."""
         raise NotImplementedError
 
     def may_be_interrupted(self) -> bool:
@@ -153,11 +154,6 @@ class Host:
         return None
 
     # -- the stop --
-
-    @property
-    def leaving(self) -> bool:
-        """Whether a guard of the task runs its callbacks: nothing cuts them short."""
-        return any(guard.left for guard in self.guards)
 
     def ask(self, now: float) -> None:
         """Ask the loop to cancel the task, once. Any thread."""

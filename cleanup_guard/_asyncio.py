@@ -241,10 +241,10 @@ class AsyncioHost(Host):
         """Whether main ended as a cancelled task does."""
         return isinstance(error, asyncio.CancelledError)
 
-    def left(self, error: BaseException | None) -> bool:
+    def left(self, error: BaseException | None, raised: BaseException | None) -> bool:
         """A guard was left. If somebody else cancelled the task meanwhile, that goes on now, unless it is already under way."""
         missed, self._missed = self._missed, None
-        if missed is not None and not isinstance(error, asyncio.CancelledError):
+        if missed is not None and raised is None and not isinstance(error, asyncio.CancelledError):
             raise missed
         return False
 

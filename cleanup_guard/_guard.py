@@ -617,12 +617,15 @@ class Guard:
         if process is None or host is None or process.foreign or self.left:
             return False
         CONTEXT.set(tuple(each for each in CONTEXT.get() if each is not self))
+        host.leaving += 1
         try:
             suppressed = await host.take_steps(self._leave(error))
-        except BaseException:
-            host.left(error)
+        except BaseException as raised:
+            host.left(error, raised)
             raise
-        return host.left(None if suppressed else error) or suppressed
+        finally:
+            host.leaving -= 1
+        return host.left(None if suppressed else error, None) or suppressed
 
     async def aclose(self) -> None:
         """`close` for a guard with async callbacks: leave it now. Closing again does nothing.

@@ -149,7 +149,7 @@ class TrioHost(Host):
             else is_ours(error) or isinstance(error, trio.Cancelled)
         )
 
-    def left(self, error: BaseException | None) -> bool:
+    def left(self, error: BaseException | None, raised: BaseException | None) -> bool:  # noqa: ARG002
         """The outermost guard was left: so is its scope."""
         if self.guards or self._ended:
             return False

@@ -8,12 +8,13 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 
-from cleanup_guard import Event, Guard, guard, on_exit
+from cleanup_guard import Event, Guard, current_guard, guard, on_exit
 
 PATIENCE = 5.0
 """Seconds in which a stop that was held back must have reached main."""
@@ -43,6 +44,17 @@ class World:
             pass
         self.finished.append(number)
 
+    async def record_slowly(self, number: int) -> None:
+        """The callback, as a coroutine."""
+        self.began.append(number)
+        await asyncio.sleep(0)
+        self.finished.append(number)
+
+    def register_async(self, g: Guard, number: int) -> None:
+        """Register an async callback and acknowledge it."""
+        g.callback(self.record_slowly, number)
+        self.acknowledged.append(number)
+
     def register(self, g: Guard, number: int) -> None:
         """Register a callback and acknowledge it."""
         g.callback(self.record, number)
@@ -58,6 +70,15 @@ class World:
         limit = time.monotonic() + PATIENCE
         while self.injected:
             time.sleep(0.0005)
+            if time.monotonic() > limit:
+                self.waited_in_vain = True
+                return
+
+    async def wait_in_task(self) -> None:
+        """As `wait`, where main is a task."""
+        limit = time.monotonic() + PATIENCE
+        while self.injected:
+            await asyncio.sleep(0.0005)
             if time.monotonic() > limit:
                 self.waited_in_vain = True
                 return
@@ -240,6 +261,109 @@ def handler(world: World) -> None:
         world.wait()
 
 
+def coroutine(world: World) -> None:
+    """Sync and async callbacks in a decorated coroutine function, with the default hook."""
+
+    @guard
+    async def main() -> None:
+        g = current_guard()
+        assert g is not None
+        world.register(g, 1)
+        world.register_async(g, 2)
+        world.register(g, 3)
+        world.register_async(g, 4)
+        await world.wait_in_task()
+
+    asyncio.run(main())
+
+
+class AsyncResource(Resource):
+    """An async context manager that must never be left open."""
+
+    async def __aenter__(self) -> int:
+        await asyncio.sleep(0)
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.sleep(0)
+        self.__exit__(kind, error, trace)
+
+
+def async_exits(world: World) -> None:
+    """Async context managers, in guards in guards: what has been entered is left."""
+
+    async def main() -> None:
+        async with guard(hooks=[world.events.append]) as outer:
+            await outer.enter_async_context(AsyncResource(world, 1))
+            async with guard(hooks=()) as inner:
+                await inner.enter_async_context(AsyncResource(world, 2))
+                world.register_async(inner, 2)
+                await world.wait_in_task()
+            world.register_async(outer, 1)
+            await world.wait_in_task()
+
+    asyncio.run(main())
+
+
+def async_shield(world: World) -> None:
+    """Critical sections of a task, nested and after one another."""
+
+    async def main() -> None:
+        async with guard(hooks=()) as g:
+            world.register_async(g, 1)
+            async with g.shield():
+                world.critical.append("begin")
+                async with g.shield():
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                world.critical.append("end")
+            async with g.shield():
+                world.critical.append("begin")
+                world.register_async(g, 2)
+                await asyncio.sleep(0)
+                world.critical.append("end")
+            await world.wait_in_task()
+
+    asyncio.run(main())
+
+
+def async_generator(world: World) -> None:
+    """A decorated async generator function that is run to its end."""
+
+    @guard(hooks=())
+    async def numbers() -> AsyncIterator[int]:
+        world.on_exit(1)
+        yield 1
+        await asyncio.sleep(0)
+        world.on_exit(2)
+        yield 2
+
+    async def main() -> None:
+        async for _ in numbers():
+            await world.wait_in_task()
+
+    asyncio.run(main())
+
+
+def child_task(world: World) -> None:
+    """The guard is in a task that is not main's: the loop raises the stop, and closes everybody else."""
+
+    async def child() -> None:
+        async with guard(hooks=()) as g:
+            world.register_async(g, 1)
+            world.register(g, 2)
+            await world.wait_in_task()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(child())
+            await world.wait_in_task()
+
+    asyncio.run(main())
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     each.__name__: each
     for each in (
@@ -257,5 +381,10 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
         moved,
         requested,
         handler,
+        coroutine,
+        async_exits,
+        async_shield,
+        async_generator,
+        child_task,
     )
 }
