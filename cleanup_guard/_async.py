@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 POLL = 0.005
 """Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
 
-PATIENCE = 0.2
-"""Seconds for which a loop may leave another thread's request unanswered before it counts as blocked."""
+PATIENCE = 0.5
+"""Seconds for which a loop may leave a take-over unanswered before it counts as blocked."""
 
 
 def backend() -> Backend:
@@ -203,8 +203,14 @@ class Host:
 
     # -- for other threads --
 
-    def run_in_loop(self, start: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+    def run_in_loop(
+        self, start: Callable[[], Coroutine[Any, Any, object]], patience: float = PATIENCE
+    ) -> bool:
         """Have the loop run a coroutine to its end, from another thread. Returns whether the loop took it in time.
+
+        Args:
+            start: gives the coroutine.
+            patience: seconds in which the loop must have begun with it.
 
         Raises:
             BaseException: whatever the coroutine raised.
@@ -231,7 +237,7 @@ class Host:
 
         if not self.call_soon(begin):
             return False
-        if not taken.wait(PATIENCE):
+        if not taken.wait(min(max(0.0, patience), threading.TIMEOUT_MAX)):
             try:
                 open_offer.pop()
             except IndexError:

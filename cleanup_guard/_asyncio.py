@@ -259,6 +259,7 @@ class AsyncioHost(Host):
             if task is not asyncio.current_task()
             and task not in self._before
             and id(task) not in guarded
+            and not task.cancelling()
             and self._begun_inside(task)
         ]
         return TasksLeft(names=tuple(sorted(map(_describe, left)))) if left else None

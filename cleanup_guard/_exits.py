@@ -34,27 +34,26 @@ def run_stop_hooks(process: Process, hooks: list[tuple[Callback, Guard]]) -> Non
     """Run on_stop callbacks in the order of their registration, in the watcher's helper thread."""
     from cleanup_guard._events import CallbackFailed
 
+    stop = process.stop
+    assert stop is not None
     for hook, guard in hooks:
         started = process.clock()
         try:
-            _run_stop_hook(hook, guard)
+            _run_stop_hook(hook, guard, stop, started)
         except BaseException as error:
             seconds = process.clock() - started
             name = f"on_stop {hook.name}"
             process.reporter().emit(CallbackFailed(name=name, seconds=seconds, error=error, during_stop=True))
 
 
-def _run_stop_hook(hook: Callback, guard: Guard) -> None:
-    if guard.host is None:
+def _run_stop_hook(hook: Callback, guard: Guard, stop: Stop, now: float) -> None:
+    if guard.host is None or not hook.awaits:
         hook.run(None)
-    elif not guard.host.run_in_loop(lambda: _await(hook)):
+    elif not guard.host.run_in_loop(lambda: _await(hook), stop.budget.at(stop.budget.HOOKS) - now):
         raise TimeoutError("the event loop is blocked, or has ended")
 
 
 async def _await(hook: Callback) -> None:
-    if not hook.awaits:
-        hook.run(None)
-        return
     hook.start(None)
     await hook.awaitable
 

@@ -531,7 +531,12 @@ class Guard:
         """
         from cleanup_guard._async import backend
 
-        self._enter(backend().host_here)
+        try:
+            self._enter(backend().host_here)
+        except BaseException as error:
+            if self.host is not None:
+                self.host.left(None, error)
+            raise
         CONTEXT.set((*CONTEXT.get(), self))
         return self
 
@@ -633,8 +638,14 @@ class Guard:
         Raises:
             CleanupError: callbacks failed.
         """
+        if self.host is None and self._process is not None:
+            self.close()
+            return
         if self._process is None and not self._stack.closed:
-            await self.__aenter__()
+            from cleanup_guard._async import backend
+
+            self.host = backend().host_here(self._enter_alone())
+            self.host.guards.append(self)
         await self.__aexit__(None, None, None)
 
     def close(self) -> None:
@@ -649,10 +660,15 @@ class Guard:
         if self._process is not None:
             self.__exit__(None, None, None)
         elif not self._stack.closed:
-            self._process = process = Process()  # never entered: no signals, no stop
-            process.guards.append(self)
-            process.machine.fire(Move.ENTER)
+            self._enter_alone()
             take_steps(self._leave(None), self._block)
+
+    def _enter_alone(self) -> Process:
+        """Be entered with no signals and no stop, only to be left."""
+        self._process = process = Process()
+        process.guards.append(self)
+        process.machine.fire(Move.ENTER)
+        return process
 
     def leave_at_exit(self) -> None:
         """For the exit nets: as `__exit__`, but failures are told, not raised, and decide the exit status."""

@@ -265,7 +265,11 @@ class Attempt:
         self._expect(began == _lifo(self.scenario, began), f"not last in, first out: {began}")
         if not self.insist:
             self._expect(world.finished == began, f"cut short: began {began}, finished {world.finished}")
-        self._expect(world.left == world.entered[::-1], f"entered {world.entered}, left {world.left}")
+        open_to_the_end = len(world.entered) - len(world.left)
+        left = [each for each in world.entered[::-1] if each in world.left]
+        self._expect(
+            world.left == left and open_to_the_end <= spared, f"entered {world.entered}, left {world.left}"
+        )
         self._expect(
             world.critical == ["begin", "end"] * (len(world.critical) // 2), f"cut short: {world.critical}"
         )
