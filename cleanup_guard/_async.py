@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 POLL = 0.005
 """Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
 
-PATIENCE = 0.5
-"""Seconds for which a loop may leave a take-over unanswered before it counts as blocked."""
-
 
 def backend() -> Backend:
     """The module for the loop that runs here.
@@ -84,8 +81,8 @@ class Host:
         self.guards: list[Guard] = []  # outermost first
         self.asked_at = inf
         self.answered = False
-        self.cancels = 0  # of ours that the task has been told of
-        self.leaving = 0  # guards that the task is leaving: nothing cuts their callbacks short
+        self.cancels: int = 0  # of ours that the task has been told of
+        self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
         self._ask = [None]
 
     # -- what each kind of loop does in its own way --
@@ -203,9 +200,7 @@ class Host:
 
     # -- for other threads --
 
-    def run_in_loop(
-        self, start: Callable[[], Coroutine[Any, Any, object]], patience: float = PATIENCE
-    ) -> bool:
+    def run_in_loop(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:
         """Have the loop run a coroutine to its end, from another thread. Returns whether the loop took it in time.
 
         Args:

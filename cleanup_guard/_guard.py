@@ -743,9 +743,13 @@ class Guard:
 
     def run_callbacks(self, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn. For the take-over."""
-        host = self.host
-        if host is None or not host.run_in_loop(lambda: host.take_steps(self._run_callbacks(error))):
-            take_steps(self._run_callbacks(error), self._block)
+        host, process = self.host, self._process
+        if host is not None and process is not None and process.stop is not None:
+            budget, now = process.stop.budget, process.clock()
+            patience = min(1.0, (budget.at(budget.INTERRUPT) - now) / 2)  # the callbacks need the rest
+            if host.run_in_loop(lambda: host.take_steps(self._run_callbacks(error)), patience):
+                return
+        take_steps(self._run_callbacks(error), self._block)
 
     def _block(self, pending: Callback | Callable[[], bool]) -> object:
         """Wait in this thread."""
