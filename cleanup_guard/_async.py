@@ -129,6 +129,14 @@ class Host:
         """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
         raise NotImplementedError
 
+    async def be_told(self) -> None:
+        """A guard inside another one was left while a stop came: the task is told of it here."""
+        raise NotImplementedError
+
+    def others_are_uncritical(self) -> bool:
+        """Whether no other task is in a critical section that a stop must wait for."""
+        return True
+
     def left(self, error: BaseException | None, raised: BaseException | None) -> bool:
         """A guard was left with this exception, and raises that one. Returns whether the first goes no further."""
         raise NotImplementedError

@@ -14,6 +14,7 @@ import asyncio
 import sys
 import weakref
 from contextlib import nullcontext
+from contextvars import ContextVar
 from math import inf
 
 from cleanup_guard._async import POLL, Host
@@ -22,7 +23,6 @@ from cleanup_guard._events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
 from cleanup_guard._process import Token, in_main
 from cleanup_guard._stack import Callback, take_steps_with
-from cleanup_guard._state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,9 +233,20 @@ class AsyncioHost(Host):
 
     def pass_on(self, error: BaseException | None) -> bool:
         """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
-        if error is not None and self.is_cancellation(error):
+        if (error is not None and self.is_cancellation(error)) or self.guards:
             return False
         raise asyncio.CancelledError
+
+    async def be_told(self) -> None:
+        """A guard inside another one was left while a stop came: the task is told of it here."""
+        if self.guards and not self.cancels and self.process.stop is not None:
+            self.insist()
+            while self.process.is_wanted:
+                await asyncio.sleep(POLL)
+
+    def others_are_uncritical(self) -> bool:
+        """Whether no other task is in a critical section that a stop must wait for."""
+        return self.process.forced or self.process.shields <= _SHIELDS.get(self.task, 0)
 
     def is_cancellation(self, error: BaseException) -> bool:
         """Whether main ended as a cancelled task does."""
@@ -320,6 +331,9 @@ async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: A
     return True
 
 
+_IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=False)
+"""Whether this is a callback, or what it has begun: for those the stop is no news."""
+
 _SHIELDS: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
 """How many critical sections each task is in."""
 
@@ -348,11 +362,13 @@ async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
 
 
 async def _let_stop_pass(process: Process, task: asyncio.Task[Any]) -> None:
-    while process.is_held_back and not task.cancelling():
+    if process.stop is None or _IN_CALLBACK.get():
+        return
+    while process.is_wanted and process.deliveries == 0 and not task.cancelling():
         await asyncio.sleep(POLL)
     # A task group tells its tasks once its own task has been told.
     limit = process.clock() + ARRIVES
-    while process.machine.state is State.UNWINDING and not task.cancelling() and process.clock() < limit:
+    while process.deliveries and not task.cancelling() and process.clock() < limit:
         await asyncio.sleep(POLL)
 
 
@@ -372,6 +388,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) 
 
 async def _contain(awaitable: Awaitable[object]) -> BaseException | None:
     """Await a callback. Not even its SystemExit leaves the task, for that would leave the loop as well."""
+    _IN_CALLBACK.set(True)
     try:
         await awaitable
     except BaseException as error:

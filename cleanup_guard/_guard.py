@@ -630,7 +630,10 @@ class Guard:
             raise
         finally:
             host.leaving -= 1
-        return host.left(None if suppressed else error, None) or suppressed
+        suppressed = host.left(None if suppressed else error, None) or suppressed
+        if suppressed or error is None:
+            await host.be_told()
+        return suppressed
 
     async def aclose(self) -> None:
         """`close` for a guard with async callbacks: leave it now. Closing again does nothing.
@@ -700,7 +703,7 @@ class Guard:
         return outcome.suppressed
 
     def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
-        process = self._process
+        process, host = self._process, self.host
         assert process is not None
         if self in process.guards:
             if process.stop is not None and not self.popped:
@@ -709,6 +712,8 @@ class Guard:
             if process.watcher is not None and not process.watcher.hooks_are_over():
                 yield process.watcher.hooks_are_over
         if process.stop is not None:
+            if host is not None and not host.others_are_uncritical():
+                yield host.others_are_uncritical  # they may be using what the callbacks close
             process.announce()
             limit = time.monotonic() + ANNOUNCEMENT
             if not process.told:  # let the watcher say that a stop began before main says that it ended
@@ -723,14 +728,19 @@ class Guard:
             None,
         )  # it holds main's exception, whose death the watcher waits for
         assert outcome is not None
-        host = self.host
         if host is not None and host.guards == [self]:
-            left = host.tasks_left()
-            if left is not None:
-                self.reporter.emit(left)
-            if process.stop is not None and host.is_root and not host.others_are_clean():
-                yield host.others_are_clean  # when the loop ends they are cut short
+            yield from self._let_others_end(process, host)
         return outcome
+
+    def _let_others_end(self, process: Process, host: Host) -> Steps[None]:
+        """The task is about to be free of guards, and after a stop to end its loop, which cuts the other tasks short."""
+        left = host.tasks_left()
+        if left is not None:
+            self.reporter.emit(left)
+        if process.stop is not None and not host.others_are_uncritical():
+            yield host.others_are_uncritical
+        if process.stop is not None and host.is_root and not host.others_are_clean():
+            yield host.others_are_clean
 
     def _leave_jumped_over(self, process: Process) -> None:
         """Guards inside this one that are still entered come first: CPython jumped over their exits (hazard H9)."""

@@ -265,20 +265,16 @@ class Process:
     @property
     def released(self) -> bool:
         """Whether the stop may be raised: hooks are done, no shield holds, nobody else handles it, main does not cooperate."""
-        return self.forced or (self.shields == 0 and self._is_due)
+        return self.forced or (self.shields == 0 and self.is_wanted)
 
     @property
-    def _is_due(self) -> bool:
+    def is_wanted(self) -> bool:
+        """Whether main is to be told of the stop as soon as no critical section holds it back."""
         if self.forced or self.insisted:
             return True
         if not self.announced or self.handed_over:
             return False
         return not (self.guards and not self.guards[-1].settings.interrupt)
-
-    @property
-    def is_held_back(self) -> bool:
-        """Whether a stop waits for nothing but the end of critical sections."""
-        return self.stop is not None and self.machine.state is State.STOPPING and self._is_due
 
     @property
     def swallowed(self) -> bool:

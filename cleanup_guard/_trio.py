@@ -140,6 +140,9 @@ class TrioHost(Host):
         """The stop goes on as a cancellation: the next checkpoint raises it."""
         return False
 
+    async def be_told(self) -> None:
+        """The next checkpoint tells it."""
+
     def is_cancellation(self, error: BaseException) -> bool:
         """Whether main ended as a cancelled task does."""
         inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
@@ -201,7 +204,7 @@ async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: A
 
 async def enter_shield(process: Process) -> trio.CancelScope:
     """Begin a critical section, unless a stop has come: then this is where the task is cancelled."""
-    while process.is_held_back:
+    while process.stop is not None and process.is_wanted and process.deliveries == 0:
         await trio.sleep(POLL)
     await trio.lowlevel.checkpoint_if_cancelled()
     scope = trio.CancelScope(shield=True)
