@@ -16,17 +16,19 @@ import threading
 from math import inf
 
 from cleanup_guard._process import in_main
+from cleanup_guard._stack import take_steps_with
 from cleanup_guard._state import Move, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
     from typing import Any, Protocol, TypeVar
 
     from cleanup_guard._events import TasksLeft
     from cleanup_guard._guard import Guard
     from cleanup_guard._process import Process, Stop
-    from cleanup_guard._stack import Steps
+    from cleanup_guard._stack import Callback, Steps
 
     T = TypeVar("T")
 
@@ -104,9 +106,13 @@ class Host:
         """Begin a task that nobody waits for and that raises nothing, in the loop."""
         raise NotImplementedError
 
-    async def take_steps(self, steps: Steps[T]) -> T:
-        """Take all steps in the running task, protected from cancellation."""
+    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+        """Await what a step needs, protected from cancellation."""
         raise NotImplementedError
+
+    def open_scope(self) -> AbstractContextManager[object] | None:
+        """What has to be entered before an async context manager, and is left after it, if anything has."""
+        return None
 
     def run_without_loop(self, awaitable: Awaitable[T]) -> T:
         """Await something in a thread where no loop runs."""
@@ -194,6 +200,10 @@ class Host:
         self._ask.clear()
 
     # -- leaving --
+
+    async def take_steps(self, steps: Steps[T]) -> T:
+        """Take all steps in the running task."""
+        return await take_steps_with(steps, self.wait)
 
     @property
     def ends_loop(self) -> bool:

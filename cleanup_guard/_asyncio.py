@@ -22,7 +22,7 @@ from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
 from cleanup_guard._process import Token, in_main
-from cleanup_guard._stack import Callback, take_steps_with
+from cleanup_guard._stack import Callback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from cleanup_guard._guard import Guard
     from cleanup_guard._process import Process, Stop
-    from cleanup_guard._stack import Steps
 
     T = TypeVar("T")
 
@@ -161,19 +160,18 @@ class AsyncioHost(Host):
 
     # -- leaving a guard --
 
-    async def take_steps(self, steps: Steps[T]) -> T:
-        """Take all steps in the running task. A cancellation that comes meanwhile waits until they are taken."""
+    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+        """Await what a step needs. A cancellation that comes meanwhile waits until all steps are taken."""
+        if isinstance(pending, Callback) and pending.kind == "exit":
+            return await self._await_here(pending)
         with _out_of_reach_of_anyio():
-            return await take_steps_with(steps, self._wait)
-
-    async def _wait(self, pending: Callback | Callable[[], bool]) -> object:
-        if isinstance(pending, Callback):
-            return await (self._await_here(pending) if pending.kind == "exit" else self._await_apart(pending))
-        while not pending():
-            try:
-                await asyncio.sleep(POLL)
-            except asyncio.CancelledError as error:
-                self._missed = error
+            if isinstance(pending, Callback):
+                return await self._await_apart(pending)
+            while not pending():
+                try:
+                    await asyncio.sleep(POLL)
+                except asyncio.CancelledError as error:
+                    self._missed = error
         return None
 
     async def _await_apart(self, callback: Callback) -> object:

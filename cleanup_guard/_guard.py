@@ -242,12 +242,17 @@ class Guard:
             TypeError: it is neither, or the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
+        self._push_async_exit(exit, None)
+        return exit
+
+    def _push_async_exit(self, exit: object, scope: object) -> None:  # noqa: A002  # as above
         method = getattr(type(exit), "__aexit__", None)
         function: Any = functools.partial(method, exit) if method is not None else exit
         awaits(function)
         label = type(exit).__qualname__ + ".__aexit__" if method is not None else None
-        self.register(Callback(function, (), {}, "exit", label=label, awaits=True))
-        return exit
+        callback = Callback(function, (), {}, "exit", label=label, awaits=True)
+        callback.scope = scope
+        self.register(callback)
 
     async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Enter an async context manager and register its exit, with no gap between the two.
@@ -270,9 +275,15 @@ class Guard:
                 f"{kind.__qualname__} object is not an async context manager: it has no __aenter__ and __aexit__"
             )
         self._refuse_if_done(f"{kind.__qualname__}.__aexit__")
-        value = await kind.__aenter__(manager)
+        scope = None if self.host is None else self.host.open_scope()
         try:
-            self.push_async_exit(manager)
+            value = await kind.__aenter__(manager)
+        except BaseException as error:
+            if scope is not None:
+                scope.__exit__(type(error), error, error.__traceback__)
+            raise
+        try:
+            self._push_async_exit(manager, scope)
         except BaseException as error:  # the guard was left meanwhile
             await kind.__aexit__(manager, type(error), error, error.__traceback__)
             raise

@@ -40,7 +40,18 @@ if TYPE_CHECKING:
 class Callback:
     """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
 
-    __slots__ = ("args", "awaitable", "awaits", "flight", "function", "kind", "kwargs", "label", "timeout")
+    __slots__ = (
+        "args",
+        "awaitable",
+        "awaits",
+        "flight",
+        "function",
+        "kind",
+        "kwargs",
+        "label",
+        "scope",
+        "timeout",
+    )
 
     def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
         self,
@@ -62,6 +73,7 @@ class Callback:
         self.awaits: bool = awaits
         self.awaitable: Any = None  # what calling it gave, if that is to be awaited
         self.flight: Flight | None = None  # while an event loop awaits it
+        self.scope: Any = None  # what the loop put around the context manager whose exit it is
 
     @property
     def name(self) -> str:

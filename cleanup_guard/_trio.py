@@ -13,16 +13,16 @@ import trio
 from cleanup_guard._async import POLL, Host
 from cleanup_guard._errors import CallbackInterrupted
 from cleanup_guard._process import in_main, is_ours
-from cleanup_guard._stack import Callback, take_steps_with
+from cleanup_guard._stack import Callback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
     from typing import Any, TypeVar
 
     from cleanup_guard._guard import Guard
     from cleanup_guard._process import Process, Stop
-    from cleanup_guard._stack import Steps
 
     T = TypeVar("T")
 
@@ -48,6 +48,27 @@ class Flight:
     def holds_thread(self) -> bool:
         """Whether its code is running right now, rather than waiting; in other threads: whether it may be."""
         return _current_task() is self.task if in_main() else self._asked
+
+
+class Entered:
+    """A `with` for a scope that was entered before."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> trio.CancelScope:
+        return self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return bool(self._scope.__exit__(kind, error, trace))
+
+
+def _is_scope(function: object) -> bool:
+    """Whether this is the exit of a nursery or task group that was pushed."""
+    manager = next(iter(getattr(function, "args", ())), None)
+    return type(manager).__module__.startswith(("trio.", "anyio."))
 
 
 class TrioHost(Host):
@@ -102,22 +123,27 @@ class TrioHost(Host):
 
     # -- leaving a guard --
 
-    async def take_steps(self, steps: Steps[T]) -> T:
-        """Take all steps in the running task, shielded."""
-        with trio.CancelScope(shield=True):
-            return await take_steps_with(steps, self._wait)
-        raise AssertionError("nobody cancels this scope")
+    def open_scope(self) -> trio.CancelScope:
+        """A scope around a context manager. It shields the exit: one that began only then would not nest with the manager's."""
+        scope = trio.CancelScope()
+        scope.__enter__()
+        return scope
 
-    async def _wait(self, pending: Callback | Callable[[], bool]) -> object:
+    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+        """Await what a step needs, shielded."""
         if isinstance(pending, Callback):
             return await self._await(pending)
-        while not pending():
-            await trio.sleep(POLL)
+        with trio.CancelScope(shield=True):
+            while not pending():
+                await trio.sleep(POLL)
         return None
 
     async def _await(self, callback: Callback) -> object:
+        if callback.scope is None and _is_scope(callback.function):
+            return await callback.awaitable  # a scope of ours around it would not nest with its own
         value: object = None
-        with trio.CancelScope() as scope:
+        with Entered(callback.scope or self.open_scope()) as scope:
+            scope.shield = True
             callback.flight = Flight(self, scope)
             try:
                 value = await callback.awaitable
