@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from support import run
 
-from cleanup_guard import CallbackDone, Guard, SignalExit, current_guard, guard, on_exit
+from cleanup_guard import CallbackDone, Guard, current_guard, guard, on_exit
 
 
 def test_off_the_main_thread_a_guard_says_that_no_signal_would_reach_it() -> None:
@@ -101,14 +106,84 @@ def test_what_is_not_callable_is_refused(what: object) -> None:
             register(what)
 
 
-def test_an_async_function_is_refused_not_half_guarded() -> None:
-    """A coroutine function gets a clear error, never a wrapper that cleans up before the body runs."""
+async def async_generator() -> AsyncIterator[int]:
+    """An async generator function."""
+    yield 1
+
+
+def test_what_must_be_awaited_is_refused_where_nothing_can_await_it() -> None:
+    """A coroutine function on a guard of a `with` block gets a clear error at once, and never a callback that does nothing."""
+    with guard() as g:
+        registers: list[Any] = [g.callback, g.on_stop, g.push_async_callback, g.options().callback, on_exit]
+        for register in registers:
+            with pytest.raises(
+                TypeError, match=r"callback '(.*\.)?coroutine' is an async function.*`async with`"
+            ):
+                register(coroutine)
+        with pytest.raises(TypeError, match="must be awaited: push it with push_async_exit"):
+            g.push(coroutine)
+        with pytest.raises(TypeError, match=r"AsyncExitStack.__aexit__' is an async function"):
+            g.push_async_exit(AsyncExitStack())
+    with pytest.raises(TypeError, match=r"no guard is active that could await it.*async with guard\(\)"):
+        on_exit(coroutine)
+
+
+def test_a_guard_with_async_callbacks_is_entered_and_closed_in_a_task() -> None:
+    """`with` and `close` say what to write instead, and lose nothing."""
+    g = guard()
+    g.push_async_callback(coroutine)
     with pytest.raises(
-        TypeError, match=r"guard cannot decorate the async function 'coroutine'.*asyncio.run\(coroutine\(\)\)"
+        TypeError, match=r"callback '.*coroutine' is an async function.*`async with`, not `with`"
     ):
-        guard(coroutine)
-    with pytest.raises(TypeError, match="callback 'coroutine' is an async function"):
-        Guard().callback(coroutine)
+        g.__enter__()
+    with pytest.raises(RuntimeError, match=r"await guard\.aclose\(\)"):
+        g.close()
+    hooked = guard()
+    hooked.on_stop(coroutine)
+    with pytest.raises(TypeError, match="`async with`, not `with`"):
+        hooked.__enter__()
+    asyncio.run(g.aclose())
+    assert g.state == "done"
+
+
+def test_an_async_generator_function_is_no_callback() -> None:
+    """Calling one does nothing, so registering it is a mistake."""
+    with pytest.raises(
+        TypeError, match="is an async generator function, which does nothing when it is called"
+    ):
+        Guard().callback(async_generator)
+
+
+def test_an_async_guard_needs_a_running_loop() -> None:
+    """Outside asyncio and trio the error says what is missing."""
+    for enter in (guard().__aenter__(), guard().aclose(), guard().stopped()):
+        with pytest.raises(RuntimeError, match="no event loop is running here"):
+            enter.send(None)
+    assert current_guard() is None
+
+
+def test_what_is_not_an_async_context_manager() -> None:
+    """`enter_async_context` names the type."""
+    with pytest.raises(TypeError, match="int object is not an async context manager"):
+        asyncio.run(guard().enter_async_context(3))  # type: ignore[arg-type]
+
+
+def test_run_takes_an_async_def_and_a_loop_that_it_knows() -> None:
+    """The two mistakes with `guard(run=...)`."""
+    with pytest.raises(ValueError, match="run must be one of 'asyncio', 'uvloop', 'trio', not 'twisted'"):
+        guard(run="twisted")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"guard\(run='asyncio'\) runs an async def: 'print' is none"):
+        guard(run="asyncio")(print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "trio"])
+def test_run_says_what_is_not_installed(
+    loop: Literal["uvloop", "trio"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that is missing is named, with the command that gets it."""
+    monkeypatch.setitem(sys.modules, loop, None)
+    with pytest.raises(ModuleNotFoundError, match=f"needs the package {loop}: pip install {loop}"):
+        guard(run=loop)(coroutine)()
 
 
 def test_a_callback_registered_after_the_guard_is_done() -> None:
@@ -165,6 +240,15 @@ def test_records_are_frozen() -> None:
 
 def test_request_stop_in_main_raises_at_once() -> None:
     """In main, outside a shield, `request_stop` does not return."""
-    with pytest.raises(SignalExit) as caught, guard(hooks=()) as g:
+    ended = run(
+        """
+ready()
+try:
+    with guard(hooks=()) as g:
         g.request_stop("enough", status=3)
-    assert (caught.value.code, caught.value.signum, caught.value.reason) == (3, None, "enough")
+        print("came back")
+except SignalExit as stop:
+    print(stop.code, stop.signum, stop.reason)
+"""
+    )
+    assert (ended.out, ended.status, ended.err) == (["3 None enough"], 0, "")

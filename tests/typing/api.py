@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import assert_type
 
@@ -43,6 +44,24 @@ def numbers(limit: int) -> Generator[int, str, bool]:
     return True
 
 
+@guard
+async def coroutine(number: int, *, text: str = "") -> bool:
+    return bool(number) and bool(text)
+
+
+@guard(grace=30)
+async def async_numbers(limit: int) -> AsyncGenerator[int, str]:
+    yield limit
+
+
+@guard(run="asyncio", grace=30)
+async def main(number: int, *, text: str = "") -> bool:
+    return bool(number) and bool(text)
+
+
+assert_type(async_numbers(3), AsyncGenerator[int, str])
+assert_type(main(1, text="x"), bool)
+main("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(plain(1, text="x"), bool)
 assert_type(with_options(1), list[int])
 assert_type(numbers(3), Generator[int, str, bool])
@@ -74,6 +93,35 @@ def block() -> None:
         g.on_stop(close, "db")
         with g.shield():
             pass
+
+
+async def flush(name: str, *, force: bool = False) -> int:
+    return len(name) + force
+
+
+@asynccontextmanager
+async def connect() -> AsyncGenerator[int]:
+    yield 1
+
+
+async def task() -> None:
+    assert_type(await coroutine(1, text="x"), bool)
+    await coroutine("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with guard(grace=None) as g:
+        assert_type(g, Guard)
+        registered = g.callback(flush, "db", force=True)
+        assert_type(await registered("again"), int)
+        assert_type(await g.push_async_callback(flush, "db")("again"), int)
+        g.push_async_callback(flush, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        g.push_async_callback(close, "db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        g.options(timeout=2, name="flush").push_async_callback(flush, "db", force=True)
+        g.on_stop(flush, "db")
+        assert_type(await g.enter_async_context(connect()), int)
+        g.push_async_exit(connect())
+        assert_type(await g.stopped(timeout=1), bool)
+        async with g.shield():
+            pass
+        await g.aclose()
 
 
 def drop_in() -> None:
