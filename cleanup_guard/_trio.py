@@ -167,7 +167,9 @@ class TrioHost(Host):
         return False
 
     async def be_told(self) -> None:
-        """The next checkpoint tells it."""
+        """A guard inside another one was left while a stop came: the next checkpoint tells the task."""
+        if self.guards and not self.cancels:
+            self._cancel()
 
     def is_cancellation(self, error: BaseException) -> bool:
         """Whether main ended as a cancelled task does."""
