@@ -74,15 +74,15 @@ def backend() -> Backend:
 class Host:
     """A task with guards in it: all guards of one task share it."""
 
-    wraps_exceptions = False
+    wraps_exceptions: bool = False
     """Whether the loop wraps what a task raises in an exception group, which hides an exit status from Python."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.in_main: bool = in_main()
         self.guards: list[Guard] = []  # outermost first
-        self.asked_at = inf
-        self.answered = False
+        self.asked_at: float = inf
+        self.answered: bool = False
         self.cancels: int = 0  # of ours that the task has been told of
         self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
         self._ask = [None]

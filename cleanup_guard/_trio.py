@@ -74,7 +74,7 @@ def _is_scope(function: object) -> bool:
 class TrioHost(Host):
     """See `Host`."""
 
-    wraps_exceptions = True
+    wraps_exceptions: bool = True
 
     def __init__(self, process: Process) -> None:
         super().__init__(process)

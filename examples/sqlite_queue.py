@@ -1,4 +1,4 @@
-"""The queue of the examples 07 and 12: jobs in a SQLite file, shared by any number of workers.
+"""The queue of the examples 07 and 09: jobs in a SQLite file, shared by any number of workers.
 
 Where a job is stands in the database, not in a worker's memory. So there is no moment at which a worker has taken a job
 and does not know of it yet: `give_back` returns whatever this worker has in hand, and is right at any time.

@@ -20,9 +20,10 @@ STOPPED = {
     "04_worker.py": ("ready", 0, ["taking no more jobs", "the job in hand is done", "connection closed"]),
     "05_threads.py": ("ready", 143, None),
     "06_without_main.py": ("ready", 143, ["saved"]),
+    "08_async.py": ("ready: press Ctrl-C, or send SIGTERM", 143, ["goodbye"]),
 }
 
-ELSEWHERE = {"07_queue.py"}
+ELSEWHERE = {"07_queue.py", "09_async_queue.py"}
 """Tested in a file of their own."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import runpy
 import signal
 import sqlite3
@@ -38,7 +39,7 @@ sys.path.insert(0, {examples!r})
 runpy.run_path({program!r}, run_name="__main__")
 """
 
-EXAMPLE = pytest.mark.parametrize("name", ["07_queue.py"])
+EXAMPLE = pytest.mark.parametrize("name", ["07_queue.py", "09_async_queue.py"])
 
 
 @dataclass
@@ -146,7 +147,8 @@ def test_the_queue_shows_what_a_killed_worker_leaves(name: str, queue: Path) -> 
 def test_without_the_shield_mails_are_sent_twice(name: str, queue: Path, tmp_path: Path) -> None:
     """The other half of the check can fail, too: without the critical section a stop comes between mail and ack."""
     unshielded = tmp_path / name
-    unshielded.write_text((EXAMPLES / name).read_text().replace("with g.shield():", "if True:"))
+    source = (EXAMPLES / name).read_text()
+    unshielded.write_text(re.sub(r"(async )?with g.shield\(\):", "if True:", source))
     storm = Storm(unshielded, queue, stops=200)
     storm.run()
     assert [line for line, times in Counter(storm.sent).items() if times > 1]
