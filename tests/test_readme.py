@@ -31,6 +31,19 @@ def work_forever(db): ready(); time.sleep(60)
     assert (ended.status, ended.out) == (143, ["closed"])
 
 
+def test_the_async_program_does_what_it_says() -> None:
+    """The first program under "async" closes its database in the loop, with status 143."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", README[README.index("## async") :], re.DOTALL)
+    stage = """
+class Connection:
+    async def aclose(self): print("closed", flush=True)
+async def connect(): return Connection()
+async def work_forever(db): ready(); await asyncio.sleep(60)
+"""
+    ended = run(stage + blocks[0], signal.SIGTERM)
+    assert (ended.status, ended.out) == (143, ["closed"])
+
+
 def test_every_name_that_it_mentions_exists() -> None:
     """Methods and names in the README are there."""
     for name in re.findall(r"`g\.(\w+)", README):
