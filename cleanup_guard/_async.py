@@ -81,6 +81,9 @@ class Host:
         self.process = process
         self.in_main: bool = in_main()
         self.guards: list[Guard] = []  # outermost first
+        self.in_callback: bool = (
+            process.in_callback
+        )  # of another guard, whose stop is not this task's business
         self.asked_at: float = inf
         self.answered: bool = False
         self.cancels: int = 0  # of ours that the task has been told of
@@ -168,6 +171,8 @@ class Host:
 
     def ask(self, now: float) -> None:
         """Ask the loop to cancel the task, once. Any thread."""
+        if self.in_callback:
+            return
         try:
             self._ask.pop()
         except IndexError:
@@ -182,7 +187,7 @@ class Host:
     def _cancel(self) -> None:
         process, stop = self.process, self.process.stop
         self.answered = True
-        if stop is None or not self.alive or self.leaving or not self.guards:
+        if stop is None or self.in_callback or not self.alive or self.leaving or not self.guards:
             return
         if not process.released:
             self._ask.append(None)  # a shield was entered meanwhile

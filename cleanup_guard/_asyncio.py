@@ -14,7 +14,6 @@ import asyncio
 import sys
 import weakref
 from contextlib import nullcontext
-from contextvars import ContextVar
 from math import inf
 
 from cleanup_guard._async import POLL, Host
@@ -22,7 +21,7 @@ from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
 from cleanup_guard._process import Token, in_main
-from cleanup_guard._stack import Callback
+from cleanup_guard._stack import IN_CALLBACK, Callback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,9 +328,6 @@ async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: A
     return True
 
 
-_IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=False)
-"""Whether this is a callback, or what it has begun: for those the stop is no news."""
-
 _SHIELDS: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
 """How many critical sections each task is in."""
 
@@ -360,7 +356,7 @@ async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
 
 
 async def _let_stop_pass(process: Process, task: asyncio.Task[Any]) -> None:
-    if process.stop is None or _IN_CALLBACK.get():
+    if process.stop is None or IN_CALLBACK.get():
         return
     while process.is_wanted and process.deliveries == 0 and not task.cancelling():
         await asyncio.sleep(POLL)
@@ -386,7 +382,6 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) 
 
 async def _contain(awaitable: Awaitable[object]) -> BaseException | None:
     """Await a callback. Not even its SystemExit leaves the task, for that would leave the loop as well."""
-    _IN_CALLBACK.set(True)
     try:
         await awaitable
     except BaseException as error:

@@ -154,6 +154,7 @@ class Guard:
         self._cleaned = threading.Event()
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
+        self._in_callback = False  # entered in a callback of another guard, which a stop does not cut short
         self.left: bool = False
         self.popped: bool = False  # made by pop_all and not entered since
 
@@ -569,6 +570,7 @@ class Guard:
             process = REGISTRY.get()
         NETS.stretch()
         FORK_HOOKS.register()
+        self._in_callback = process.in_callback
         if find_host is not None:
             self.host = find_host(process)
             self.host.guards.append(self)
@@ -698,7 +700,7 @@ class Guard:
     def _leave(self, error: BaseException | None) -> Steps[bool]:
         process = self._process
         assert process is not None
-        raises_stop = self in process.guards and not self.popped
+        raises_stop = self in process.guards and not (self.popped or self._in_callback)
         outcome = yield from self._clean_up(error)
         try:
             if isinstance(error, LastAct) and raises_stop:

@@ -27,7 +27,7 @@ from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
 from cleanup_guard._errors import SignalExit
 from cleanup_guard._events import Finished, HandlerReplaced, StopReceived
 from cleanup_guard._report import OURS, TOKEN, Reporter, Stderr, log_event
-from cleanup_guard._stack import Callback
+from cleanup_guard._stack import IN_CALLBACK, Callback
 from cleanup_guard._state import Machine, Move, State
 
 TYPE_CHECKING = False
@@ -149,6 +149,13 @@ class Process:
     def is_tasks(self) -> bool:
         """Whether main runs an event loop whose tasks are cancelled, rather than interrupted."""
         return any(host.in_main for host in self.hosts)
+
+    @property
+    def in_callback(self) -> bool:
+        """Whether the caller is a callback: of a guard in this thread, or an async one, or a task that one has begun."""
+        here = threading.get_ident()
+        running = [run.current for run in self.runs[:] if run.ident == here]
+        return IN_CALLBACK.get() or any(each is not None and each.flight is None for each in running)
 
     @property
     def exit_status(self) -> int | str | None:

@@ -11,6 +11,8 @@ This module knows nothing of signals, time limits or processes: it tells an obse
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 from cleanup_guard._errors import CallbackInterrupted
 
 TYPE_CHECKING = False
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
         def began(self, callback: Callback) -> None: ...
         def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None: ...
+
+
+IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=False)
+"""Whether this is an async callback, or a task that one has begun."""
 
 
 class Callback:
@@ -222,6 +228,8 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
 
 def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None]:
     failure: BaseException | None = None
+    around = IN_CALLBACK.get()
+    IN_CALLBACK.set(True)
     observer.began(callback)
     try:
         callback.start(outcome.error)
@@ -230,6 +238,7 @@ def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Step
             outcome.suppress()
     except BaseException as raised:
         failure = None if outcome.knows(raised) else raised
+    IN_CALLBACK.set(around)
     failure = observer.ended(callback, failure)
     if failure is not None:
         outcome.fail(failure)

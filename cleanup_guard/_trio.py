@@ -140,7 +140,9 @@ class TrioHost(Host):
 
     async def _await(self, callback: Callback) -> object:
         if callback.scope is None and _is_scope(callback.function):
-            return await callback.awaitable  # a scope of ours around it would not nest with its own
+            # A scope of ours around it would not nest with its own. So nothing can cancel it, and this scope is never entered.
+            callback.flight = Flight(self, trio.CancelScope())
+            return await callback.awaitable
         value: object = None
         with Entered(callback.scope or self.open_scope()) as scope:
             scope.shield = True

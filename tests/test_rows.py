@@ -155,6 +155,28 @@ main()
 """
 
 
+def test_a_guard_inside_a_callback_leaves_the_stop_to_the_guard_around() -> None:
+    """A callback may call functions that are guarded themselves: they are not stopped, and neither is the callback after them."""
+    code = """
+@guard
+def helper():
+    on_exit(print, "helper's callback")
+    time.sleep(0.01)
+def callback():
+    helper()
+    print("the callback goes on")
+@guard
+def main():
+    on_exit(callback)
+    ready()
+    time.sleep(60)
+main()
+"""
+    ended = run(code, TERM)
+    assert (ended.out, ended.status) == (["helper's callback", "the callback goes on"], 143)
+    assert "failed" not in ended.err
+
+
 def test_a_second_ctrl_c_interrupts_the_callback_in_progress() -> None:
     """A person insists: the callback in progress is interrupted, the others still run."""
     with child(INSIST.format(body="time.sleep(60)")) as started:

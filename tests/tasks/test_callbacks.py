@@ -172,6 +172,40 @@ run_main(main)
 
 
 @every_loop
+def test_a_guard_inside_a_callback_leaves_the_stop_to_the_guard_around(loop: str) -> None:
+    """Async or in a loop of its own, what a callback does with guards is not stopped, and neither is the callback after it."""
+    code = """
+@guard
+async def helper(name):
+    g = current_guard()
+    g.callback(bye, name)
+    async with g.shield():
+        await sleep(0.05)
+
+async def callback():
+    await helper("in the loop")
+    say("goes on")
+
+def in_a_loop():
+    run_main(lambda: helper("in a loop of its own"))
+    say("goes on")
+
+async def inner():
+    async with guard() as g:
+        g.callback(callback)
+        ready()
+        await sleep(60)
+
+with guard() as g:
+    g.callback(in_a_loop)
+    run_main(inner)
+"""
+    ended = perform(loop, code, TERM)
+    assert (ended.out, ended.status) == (["in the loop", "goes on", "in a loop of its own", "goes on"], 143)
+    assert not strange_lines(ended)
+
+
+@every_loop
 def test_exits_run_in_the_guarded_task(loop: str) -> None:
     """Context managers, task groups and scopes are left where they were entered, mixed with callbacks, last one first."""
     group = "trio.open_nursery()" if loop == "trio" else "asyncio.TaskGroup()"
