@@ -156,7 +156,7 @@ main()
 
 
 def test_a_guard_inside_a_callback_leaves_the_stop_to_the_guard_around() -> None:
-    """A callback may call functions that are guarded themselves: they are not stopped, and neither is the callback after them."""
+    """A callback may call functions that are guarded themselves: they are not stopped, nor is the callback after them."""
     code = """
 @guard
 def helper():

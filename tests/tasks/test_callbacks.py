@@ -175,6 +175,9 @@ run_main(main)
 def test_a_guard_inside_a_callback_leaves_the_stop_to_the_guard_around(loop: str) -> None:
     """Async or in a loop of its own, what a callback does with guards is not stopped, and neither is the callback after it."""
     code = """
+import warnings  # trio would rather not share the wakeup fd with the guard around it
+warnings.filterwarnings("ignore", "It looks like Trio")
+
 @guard
 async def helper(name):
     g = current_guard()
