@@ -114,7 +114,8 @@ class Guard:
 
     It speaks `contextlib.ExitStack`'s vocabulary, so that code moves over unchanged.
 
-    A guard is used once: as a `with` block, or as a decorator, which makes a guard of its own for every call.
+    A guard is used once: as a `with` or `async with` block, or as a decorator, which makes a guard of its own for every call.
+    In a task of asyncio or trio use `async with`: a stop then cancels the task, and callbacks may be coroutine functions.
 
     Args:
         grace: seconds between the platform's stop signal and its SIGKILL (None: no limit). The guard is done a safety margin
@@ -122,7 +123,7 @@ class Guard:
             decides.
         signals: the stop signals; by default SIGTERM and SIGINT, except that an ignored SIGINT stays ignored. () takes
             none: such a guard may be entered in any thread, and still learns of a stop that another guard received.
-        interrupt: raise the stop in main (the default), or let main look at `stopping`, `wait` or `sleep`.
+        interrupt: raise the stop in main (the default), or let main look at `stopping`, `wait`, `sleep` or `stopped`.
         exit_status: None for 128 + signal (death by SIGINT for Ctrl-C), a number for platforms that want it (0), or
             "signal" to die of the signal itself once the interpreter has shut down.
         exit_timeout: seconds for all callbacks together when main returned or raised; None for no limit.
@@ -1086,13 +1087,13 @@ def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> C
     Usable as a decorator. Thread-safe, but the first use without any guard must be in the main thread.
 
     Args:
-        function: what to call. Its arguments follow.
+        function: what to call. Its arguments follow. A coroutine function needs a guard that was entered with `async with`.
 
     Returns:
         The function.
 
     Raises:
-        TypeError: it is not callable, or a coroutine function.
+        TypeError: it is not callable, or a coroutine function that no guard here could await.
         RuntimeError: there is no guard, and this is not the main thread.
     """
     must_await = awaits(function)
