@@ -300,6 +300,7 @@ class Program(Engine):
                 f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
                 "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
             ) from None
+        self._watch.holds_programs = True
         self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
         starter.go()
         return starter

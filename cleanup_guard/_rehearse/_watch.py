@@ -47,6 +47,7 @@ class Watch:
         others: how our other children ended, by pid, as os.waitstatus_to_exitcode has it.
         kills_after: seconds after the stop from which on a SIGKILL to the first process is the platform's; None: we do that.
         awaits_stop: somebody else sends the stop: the next one from outside that reaches the first process is it.
+        holds_programs: who executes a program is not let go before it is known who the first is, or a simulation would begin late.
     """
 
     def __init__(self, signum: int, *, simulate: bool) -> None:
@@ -56,11 +57,13 @@ class Watch:
         self.others: dict[int, int] = {}
         self.kills_after: float | None = None
         self.awaits_stop = False
+        self.holds_programs = False
         self.signum = signum
         self.simulate = simulate
         self._living: dict[int, Follow] = {}
         self._owner: dict[int, int] = {}
         self._early: dict[int, int] = {}
+        self._held: list[int] = []
         self._began = time.monotonic()
         self._stopped: float | None = None
         self._killing = False
@@ -135,6 +138,9 @@ class Watch:
         for seen in self.processes:
             seen.born -= started
         self._began = time.monotonic()
+        self.holds_programs = False
+        while self._held:
+            _ptrace.resume(self._held.pop())
 
     def stop(self) -> None:
         """The stop is sent now: note who is there, and what they do with it. A stop that was noted before was none."""
@@ -197,6 +203,9 @@ class Watch:
                 return
         if event == _ptrace.EVENT_EXEC:
             self._executes(tid)
+            if self.holds_programs:
+                self._held.append(tid)
+                return
         elif event == _ptrace.EVENT_EXIT:
             self._leaves(tid)
         _ptrace.resume(tid)
