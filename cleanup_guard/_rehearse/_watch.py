@@ -47,7 +47,7 @@ class Watch:
         others: how our other children ended, by pid, as os.waitstatus_to_exitcode has it.
         kills_after: seconds after the stop from which on a SIGKILL to the first process is the platform's; None: we do that.
         awaits_stop: somebody else sends the stop: the next one from outside that reaches the first process is it.
-        holds_programs: who executes a program is not let go before it is known who the first is, or a simulation would begin late.
+        holds_programs: a program does not begin before it is known who the first is, or a simulation would begin late.
     """
 
     def __init__(self, signum: int, *, simulate: bool) -> None:
