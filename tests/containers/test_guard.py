@@ -57,3 +57,14 @@ def test_ctrl_c_as_pid_1(engine: Engine, image_of: ImageOf) -> None:
     stopped = container.wait()
     assert stopped.logs.count("!!!Clean up!!!") == 1
     assert stopped.exit_code == 130
+
+
+def test_a_main_that_is_a_task_as_entrypoint(engine: Engine, image_of: ImageOf) -> None:
+    """An async program as PID 1: its async callback is awaited, and the stop takes a fraction of the ten seconds."""
+    container = engine.run(image_of("direct", {"main_process.py": EXAMPLES / "08_async.py"}))
+    container.wait_for_log("ready")
+    stopped = container.stop(grace=10)
+    assert stopped.logs.count("goodbye") == 1
+    assert "Traceback" not in stopped.logs
+    assert (stopped.exit_code, stopped.killed) == (143, False)
+    assert stopped.seconds < 8

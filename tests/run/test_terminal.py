@@ -4,83 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pty
-import select
 import shlex
 import signal
 import struct
 import sys
 import termios
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from run.supervised import COMMAND, TELLS, is_alive, kill_marked, python
-from support import PATIENCE, wait_until
-
-
-class Screen:
-    """A terminal with a program in it, that leads a session of its own, as a container's PID 1 does."""
-
-    def __init__(self, pid: int, fd: int) -> None:
-        self.pid = pid
-        self.fd = fd
-        self.text = ""
-        self.status: int | None = None
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self.fd, text.encode())
-
-    def wait_for(self, text: str, times: int = 1) -> None:
-        """Read the screen until a text is there so many times."""
-        limit = time.monotonic() + PATIENCE
-        while self.text.count(text) < times:
-            assert time.monotonic() < limit, f"no {text!r} on the screen:\n{self.text}"
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    self.text += os.read(self.fd, 65536).decode(errors="replace")
-                except OSError:
-                    raise AssertionError(f"the terminal was closed before {text!r}:\n{self.text}") from None
-
-    def end(self) -> int:
-        """Wait for the program's end. Returns its exit status."""
-        wait_until(self._ended, "the end")
-        assert self.status is not None
-        return self.status
-
-    def _ended(self) -> bool:
-        if select.select([self.fd], [], [], 0)[0]:
-            try:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-            except OSError:
-                pass  # all have closed it
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = os.waitstatus_to_exitcode(status) if pid else None
-        return self.status is not None
-
-
-@contextmanager
-def screen(*words: str) -> Iterator[Screen]:
-    """Run a command in a new terminal; it is gone afterwards."""
-    key, value = "CLEANUP_GUARD_TEST", f"tty.{os.getpid()}.{time.monotonic_ns()}"
-    pid, fd = pty.fork()
-    if pid == 0:
-        for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_DFL)
-        os.execvpe(words[0], list(words), {**os.environ, key: value, "PS1": "prompt> "})
-    shown = Screen(pid, fd)
-    try:
-        yield shown
-    finally:
-        if shown.status is None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        os.close(fd)
-        kill_marked(f"{key}={value}")
+from run.supervised import COMMAND, TELLS, is_alive, python
+from support import wait_until
+from terminals import screen
 
 
 def test_ctrl_c_comes_once() -> None:
