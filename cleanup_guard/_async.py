@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cleanup_guard._events import TasksLeft
     from cleanup_guard._guard import Guard
     from cleanup_guard._process import Process, Stop
-    from cleanup_guard._stack import Callback, Steps
+    from cleanup_guard._stack import AsyncCallback, Steps
 
     T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Host:
         """Begin a task that nobody waits for and that raises nothing, in the loop."""
         raise NotImplementedError
 
-    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Await what a step needs, protected from cancellation."""
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
 from cleanup_guard._process import Token, in_main
-from cleanup_guard._stack import IN_CALLBACK, Callback
+from cleanup_guard._stack import IN_CALLBACK, AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ class AsyncioHost(Host):
 
     # -- leaving a guard --
 
-    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Await what a step needs. A cancellation that comes meanwhile waits until all steps are taken."""
-        if isinstance(pending, Callback) and pending.kind == "exit":
+        if isinstance(pending, AsyncCallback) and pending.kind == "exit":
             return await self._await_here(pending)
         with _out_of_reach_of_anyio():
-            if isinstance(pending, Callback):
+            if isinstance(pending, AsyncCallback):
                 return await self._await_apart(pending)
             while not pending():
                 try:
@@ -173,7 +173,7 @@ class AsyncioHost(Host):
                     self._missed = error
         return None
 
-    async def _await_apart(self, callback: Callback) -> object:
+    async def _await_apart(self, callback: AsyncCallback) -> object:
         """Await a callback in a task of its own."""
         task = self.loop.create_task(_contain(callback.awaitable), name=f"cleanup_guard {callback.name}")
         callback.flight = flight = Flight(self.loop, task)
@@ -194,7 +194,7 @@ class AsyncioHost(Host):
             raise failure
         return None
 
-    async def _await_here(self, callback: Callback) -> object:
+    async def _await_here(self, callback: AsyncCallback) -> object:
         """Await an exit of an async context manager, which must be left in the task that entered it."""
         task = asyncio.current_task()
         assert task is not None  # the host's own, except in a take-over

@@ -17,6 +17,7 @@ from cleanup_guard import _signals
 from cleanup_guard._errors import SignalExit
 from cleanup_guard._process import REGISTRY, Process, Stop, in_main, unhush_traceback
 from cleanup_guard._report import OUTBOX, write_line
+from cleanup_guard._stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def run_stop_hooks(process: Process, hooks: list[tuple[Callback, Guard]]) -> Non
 
 
 def _run_stop_hook(hook: Callback, guard: Guard, stop: Stop, now: float) -> None:
-    if guard.host is None or not hook.awaits:
+    if guard.host is None or not isinstance(hook, AsyncCallback):
         hook.run(None)
     elif not guard.host.run_in_loop(lambda: _await(hook), stop.budget.at(stop.budget.HOOKS) - now):
         raise TimeoutError("the event loop is blocked, or has ended")
 
 
-async def _await(hook: Callback) -> None:
+async def _await(hook: AsyncCallback) -> None:
     hook.start(None)
     await hook.awaitable
 

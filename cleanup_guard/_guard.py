@@ -23,7 +23,7 @@ from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import REGISTRY, Process, forget, hush_traceback, in_main, is_ours
 from cleanup_guard._report import OUTBOX, Reporter, log_event
 from cleanup_guard._run import Run
-from cleanup_guard._stack import Callback, CallbackStack, Outcome, run_all, take_steps
+from cleanup_guard._stack import AsyncCallback, Callback, CallbackStack, Outcome, run_all, take_steps
 from cleanup_guard._state import Move, State
 from cleanup_guard._watcher import Watcher
 
@@ -186,7 +186,7 @@ class Guard:
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self.register(Callback(function, args, kwargs, awaits=awaits(function)))
+        self.register(_kind_of(function)(function, args, kwargs))
         return function
 
     def push_async_callback(
@@ -205,7 +205,7 @@ class Guard:
             RuntimeError: the guard is done.
         """
         awaits(function)
-        self.register(Callback(function, args, kwargs, awaits=True))
+        self.register(AsyncCallback(function, args, kwargs))
         return function
 
     def push(self, exit: T) -> T:  # noqa: A002  # ExitStack's name for it
@@ -252,7 +252,7 @@ class Guard:
         function: Any = functools.partial(method, exit) if method is not None else exit
         awaits(function)
         label = type(exit).__qualname__ + ".__aexit__" if method is not None else None
-        callback = Callback(function, (), {}, "exit", label=label, awaits=True)
+        callback = AsyncCallback(function, (), {}, "exit", label=label)
         callback.scope = scope
         self.register(callback)
 
@@ -371,8 +371,8 @@ class Guard:
             RuntimeError: the guard is done.
         """
         self._refuse_if_done(name_of(function))
-        hook = Callback(function, args, kwargs, awaits=awaits(function))
-        self._refuse_awaiting(hook.name if hook.awaits else None)
+        hook = _kind_of(function)(function, args, kwargs)
+        self._refuse_awaiting(hook.name if isinstance(hook, AsyncCallback) else None)
         self.stop_hooks.append(hook)
         return function
 
@@ -382,7 +382,7 @@ class Guard:
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
             )
-        if callback.awaits:
+        if isinstance(callback, AsyncCallback):
             self._refuse_awaiting(callback.name)
         if not self._stack.push(callback):
             self._refuse(callback.name)
@@ -528,7 +528,9 @@ class Guard:
             TypeError: one of its callbacks must be awaited.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
-        awaited = self._stack.awaited or next((hook.name for hook in self.stop_hooks if hook.awaits), None)
+        awaited = self._stack.awaited or next(
+            (hook.name for hook in self.stop_hooks if isinstance(hook, AsyncCallback)), None
+        )
         if awaited is not None:
             raise TypeError(
                 f"callback {awaited!r} is an async function: enter the guard with `async with`, not `with`"
@@ -775,9 +777,9 @@ class Guard:
                 return
         take_steps(self._run_callbacks(error), self._block)
 
-    def _block(self, pending: Callback | Callable[[], bool]) -> object:
+    def _block(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Wait in this thread."""
-        if isinstance(pending, Callback):
+        if isinstance(pending, AsyncCallback):
             assert self.host is not None
             return self.host.run_without_loop(pending.awaitable)
         while not pending():
@@ -909,6 +911,10 @@ class Guard:
         return decorated
 
 
+def _kind_of(function: object) -> type[Callback]:
+    return AsyncCallback if awaits(function) else Callback
+
+
 class Registrar:
     """Registers callbacks with a timeout and a name, without taking keywords from the callbacks: see `Guard.options`."""
 
@@ -920,7 +926,7 @@ class Registrar:
     def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
         """As `Guard.callback`."""
         self._guard.register(
-            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=awaits(function))
+            _kind_of(function)(function, args, kwargs, "callback", self._timeout, self._name)
         )
         return function
 
@@ -929,9 +935,7 @@ class Registrar:
     ) -> Callable[P, Awaitable[T]]:
         """As `Guard.push_async_callback`."""
         awaits(function)
-        self._guard.register(
-            Callback(function, args, kwargs, "callback", self._timeout, self._name, awaits=True)
-        )
+        self._guard.register(AsyncCallback(function, args, kwargs, "callback", self._timeout, self._name))
         return function
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-    Steps = Generator["Callback | Callable[[], bool]", Any, "T"]
+    Steps = Generator["AsyncCallback | Callable[[], bool]", Any, "T"]
     """What needs time, written once for threads and for event loops: it yields what is to be awaited, a callback that has been
     called and whose `awaitable` is pending, or a condition that is to become true."""
 
@@ -46,18 +46,9 @@ IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=Fal
 class Callback:
     """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
 
-    __slots__ = (
-        "args",
-        "awaitable",
-        "awaits",
-        "flight",
-        "function",
-        "kind",
-        "kwargs",
-        "label",
-        "scope",
-        "timeout",
-    )
+    __slots__ = ("args", "function", "kind", "kwargs", "label", "timeout")
+
+    flight: Flight | None = None
 
     def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
         self,
@@ -67,8 +58,6 @@ class Callback:
         kind: Literal["callback", "exit"] = "callback",
         timeout: float | None = None,
         label: str | None = None,
-        *,
-        awaits: bool = False,
     ) -> None:
         self.function: Callable[..., Any] = function
         self.args: tuple[Any, ...] = args
@@ -76,10 +65,6 @@ class Callback:
         self.kind: Literal["callback", "exit"] = kind
         self.timeout: float | None = timeout
         self.label: str | None = label
-        self.awaits: bool = awaits
-        self.awaitable: Any = None  # what calling it gave, if that is to be awaited
-        self.flight: Flight | None = None  # while an event loop awaits it
-        self.scope: Any = None  # what the loop put around the context manager whose exit it is
 
     @property
     def name(self) -> str:
@@ -93,8 +78,34 @@ class Callback:
         self.function(*self.args, **self.kwargs)
         return False
 
+
+class AsyncCallback(Callback):
+    """One whose result must be awaited.
+
+    Attributes:
+        awaitable: what calling it gave.
+        flight: while an event loop awaits it.
+        scope: what the loop put around the context manager whose exit it is.
+    """
+
+    __slots__ = ("awaitable", "flight", "scope")
+
+    def __init__(  # noqa: PLR0917  # as above
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        kind: Literal["callback", "exit"] = "callback",
+        timeout: float | None = None,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(function, args, kwargs, kind, timeout, label)
+        self.awaitable: Any = None
+        self.flight: Flight | None = None
+        self.scope: Any = None
+
     def start(self, error: BaseException | None) -> None:
-        """Call one that awaits; what it returned is still to be awaited."""
+        """Call it; what it returned is still to be awaited."""
         if self.kind == "exit":
             self.awaitable = self.function(*_details(error))
         else:
@@ -173,7 +184,9 @@ class CallbackStack:
     @property
     def awaited(self) -> str | None:
         """The name of a callback that must be awaited, if there is one."""
-        return next((each.name for each in reversed(self._callbacks[:]) if each.awaits), None)
+        return next(
+            (each.name for each in reversed(self._callbacks[:]) if isinstance(each, AsyncCallback)), None
+        )
 
     @property
     def has_timeouts(self) -> bool:
@@ -202,7 +215,7 @@ def run_all(stack: CallbackStack, error: BaseException | None, observer: Observe
             if stack.closed:
                 return outcome
             stack.closed = True  # then look once more: see CallbackStack.push
-        elif callback.awaits:
+        elif isinstance(callback, AsyncCallback):
             yield from _await_one(callback, outcome, observer)
         else:
             _run_one(callback, outcome, observer)
@@ -226,7 +239,7 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
         outcome.fail(failure)
 
 
-def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None]:
+def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) -> Steps[None]:
     failure: BaseException | None = None
     around = IN_CALLBACK.get()
     IN_CALLBACK.set(True)
@@ -244,7 +257,7 @@ def _await_one(callback: Callback, outcome: Outcome, observer: Observer) -> Step
         outcome.fail(failure)
 
 
-def take_steps(steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], object]) -> T:
+def take_steps(steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], object]) -> T:
     """Take all steps in a thread that may block.
 
     Args:
@@ -266,7 +279,7 @@ def take_steps(steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], 
 
 
 async def take_steps_with(
-    steps: Steps[T], wait: Callable[[Callback | Callable[[], bool]], Awaitable[object]]
+    steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], Awaitable[object]]
 ) -> T:
     """Take all steps in a task.
 

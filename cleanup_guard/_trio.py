@@ -13,7 +13,7 @@ import trio
 from cleanup_guard._async import POLL, Host
 from cleanup_guard._errors import CallbackInterrupted
 from cleanup_guard._process import in_main, is_ours
-from cleanup_guard._stack import Callback
+from cleanup_guard._stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,16 +129,16 @@ class TrioHost(Host):
         scope.__enter__()
         return scope
 
-    async def wait(self, pending: Callback | Callable[[], bool]) -> object:
+    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Await what a step needs, shielded."""
-        if isinstance(pending, Callback):
+        if isinstance(pending, AsyncCallback):
             return await self._await(pending)
         with trio.CancelScope(shield=True):
             while not pending():
                 await trio.sleep(POLL)
         return None
 
-    async def _await(self, callback: Callback) -> object:
+    async def _await(self, callback: AsyncCallback) -> object:
         if callback.scope is None and _is_scope(callback.function):
             # A scope of ours around it would not nest with its own. So nothing can cancel it, and this scope is never entered.
             callback.flight = Flight(self, trio.CancelScope())
