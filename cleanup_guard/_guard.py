@@ -14,7 +14,15 @@ from enum import Enum
 
 from cleanup_guard import _signals
 from cleanup_guard._clock import grace_from_environment, seconds
-from cleanup_guard._decorate import awaits, check_callable, decorate, decorate_main, name_of
+from cleanup_guard._decorate import (
+    ASYNC_GENERATOR,
+    COROUTINE,
+    awaits,
+    check_callable,
+    decorate,
+    decorate_main,
+    name_of,
+)
 from cleanup_guard._errors import CleanupError, SignalExit
 from cleanup_guard._events import Finished, MainFailed
 from cleanup_guard._exits import NETS, LastWord, close_watcher, release
@@ -912,6 +920,9 @@ class Guard:
 
 
 def _kind_of(function: object) -> type[Callback]:
+    code = getattr(function, "__code__", None)
+    if code is not None and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+        return Callback  # what nearly everybody registers
     return AsyncCallback if awaits(function) else Callback
 
 
