@@ -880,10 +880,10 @@ class Guard:
         if error is not None and not leaves and not (host is not None and host.is_cancellation(error)):
             self.reporter.emit(MainFailed(error=error))
             OUTBOX.drain(0.3)
-        exception = process.make_exception(status if isinstance(status, int) else None)
         if host is not None:
-            return host.go_on(exception, error)
-        raise exception
+            process.end_in_task()
+            return host.go_on(process.make_exception(status if isinstance(status, int) else None), error)
+        raise process.make_exception(status if isinstance(status, int) else None)
 
     @property
     def foreign(self) -> bool:

@@ -112,6 +112,9 @@ class Process:
         self.blocked: bool = (
             False  # the event loop does not answer: the stop is raised in main as it is without a loop
         )
+        self.ended_in_task: bool = (
+            False  # the stop's exception left a task, and tasks keep it in a reference cycle
+        )
         self.insisted: bool = False  # a person pressed Ctrl-C again
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting: bool = False  # the interpreter is on its way out
@@ -329,6 +332,14 @@ class Process:
             self._previous_error = error
 
     _previous_error: BaseException | None = None
+
+    def end_in_task(self) -> None:
+        """The stop's exception is about to end a loop: what was the loop's own way with signals is not put back any more."""
+        self.ended_in_task = True
+        for signum, previous in self.handlers.previous.items():
+            if _is_loops(previous):
+                default = _signals.default_int_handler if signum == _signals.SIGINT else signal.SIG_DFL
+                self.handlers.previous[signum] = default
 
     def _look(self, frame: FrameType | None) -> None:
         """Decide what the state allows: raise the stop, interrupt a callback, forget a stop that is over, or nothing."""

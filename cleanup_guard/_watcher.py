@@ -9,6 +9,7 @@ It cannot be the last deadline, because it needs the GIL; that is `Process.arm_l
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from math import inf
@@ -66,6 +67,8 @@ class Watcher:
         self._own_pokes: dict[int, int] = {}
         self._poked_at = -inf
         self._presses_seen = 0
+        self._next_collection = -inf
+        self._collections = 0
 
     # -- the thread --
 
@@ -343,6 +346,8 @@ class Watcher:
         process = self.process
         if process.exiting or not process.swallowed:
             self._dead_since = None
+            if process.ended_in_task and not process.exiting:
+                self._collect_garbage(now)
             return now + DEAD_FOR
         if self._dead_since is None:
             self._dead_since = now
@@ -350,6 +355,18 @@ class Watcher:
             self.forget_confirmed = True
             self._poke()
         return now + DEAD_FOR
+
+    def _collect_garbage(self, now: float) -> None:
+        """Whether an exception in a reference cycle is alive shows only then. Finalizers may block, so not in this thread."""
+        if now < self._next_collection:
+            return
+        self._next_collection = now + FORGET_AFTER * 2**self._collections
+        self._collections += 1
+        if self._collections > 1:  # the first time is the moment at which the loop has ended
+            try:
+                threading.Thread(target=gc.collect, name="cleanup_guard collection", daemon=True).start()
+            except RuntimeError:
+                pass  # the interpreter is shutting down
 
     def _take_over(self, stop: Stop, now: float) -> None:
         if self.took_over:

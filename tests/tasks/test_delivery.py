@@ -315,6 +315,31 @@ run_main(again)
 
 
 @every_loop
+def test_a_program_that_catches_its_stop_outlives_the_grace_period(loop: str) -> None:
+    """The loop's tasks keep the exception in a reference cycle; that is not taken for a stop that is still on its way."""
+    code = """
+async def main():
+    async with guard(grace=2) as g:
+        g.callback(bye)
+        ready()
+        await sleep(60)
+try:
+    run_main(main)
+except SystemExit:
+    say("caught")
+began = time.monotonic()
+while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    time.sleep(0.01)
+time.sleep(max(0, 3 - (time.monotonic() - began)))
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+say("goes on")
+"""
+    ended = perform(loop, code, TERM)
+    assert (ended.out, ended.status) == (["bye", "caught", "goes on"], 0)
+    assert not strange_lines(ended)
+
+
+@every_loop
 def test_a_loop_in_another_thread(loop: str) -> None:
     """A guard there takes no signals; a stop that main receives cancels its task, and the thread ends silently."""
     code = """
