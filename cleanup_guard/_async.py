@@ -45,6 +45,12 @@ POLL = 0.005
 """Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
 
 
+def is_bound_to_task(callback: AsyncCallback) -> bool:
+    """Whether this is the exit of a task group, nursery or scope of a library for loops, which only its own task can leave."""
+    manager = next(iter(getattr(callback.function, "args", ())), None)
+    return type(manager).__module__.startswith(("asyncio.", "trio.", "anyio."))
+
+
 def backend() -> Backend:
     """The module for the loop that runs here.
 

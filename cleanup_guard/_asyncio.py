@@ -16,7 +16,7 @@ import weakref
 from contextlib import nullcontext
 from math import inf
 
-from cleanup_guard._async import POLL, Host
+from cleanup_guard._async import POLL, Host, is_bound_to_task
 from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
@@ -198,6 +198,9 @@ class AsyncioHost(Host):
         """Await an exit of an async context manager, which must be left in the task that entered it."""
         task = asyncio.current_task()
         assert task is not None  # the host's own, except in a take-over
+        if task is not self.task and is_bound_to_task(callback):
+            callback.awaitable.close()  # after the take-over the process ends
+            return None
         callback.flight = flight = Flight(self.loop, task)
         try:
             return await callback.awaitable

@@ -10,7 +10,7 @@ from math import inf
 
 import trio
 
-from cleanup_guard._async import POLL, Host
+from cleanup_guard._async import POLL, Host, is_bound_to_task
 from cleanup_guard._errors import CallbackInterrupted
 from cleanup_guard._process import in_main, is_ours
 from cleanup_guard._stack import AsyncCallback
@@ -63,12 +63,6 @@ class Entered:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         return bool(self._scope.__exit__(kind, error, trace))
-
-
-def _is_scope(function: object) -> bool:
-    """Whether this is the exit of a nursery or task group that was pushed."""
-    manager = next(iter(getattr(function, "args", ())), None)
-    return type(manager).__module__.startswith(("trio.", "anyio."))
 
 
 class TrioHost(Host):
@@ -139,12 +133,17 @@ class TrioHost(Host):
         return None
 
     async def _await(self, callback: AsyncCallback) -> object:
-        if callback.scope is None and _is_scope(callback.function):
-            # A scope of ours around it would not nest with its own. So nothing can cancel it, and this scope is never entered.
-            callback.flight = Flight(self, trio.CancelScope())
-            return await callback.awaitable
+        here = trio.lowlevel.current_task() is self.task
+        if is_bound_to_task(callback):
+            if not here:
+                callback.awaitable.close()  # a take-over, after which the process ends
+                return None
+            if callback.scope is None:
+                # A scope of ours would not nest with its own. So nothing can cancel it, and this one is never entered.
+                callback.flight = Flight(self, trio.CancelScope())
+                return await callback.awaitable
         value: object = None
-        with Entered(callback.scope or self.open_scope()) as scope:
+        with Entered((callback.scope if here else None) or self.open_scope()) as scope:
             scope.shield = True
             callback.flight = Flight(self, scope)
             try:

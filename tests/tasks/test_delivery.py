@@ -135,6 +135,42 @@ run_main(main)
     assert "in main" in ended.err
 
 
+@every_loop
+def test_a_finally_that_waits_too_long_is_taken_over_from_in_the_loop(loop: str) -> None:
+    """The callbacks run in the loop, which still works; groups and scopes that only main's task can leave are left out."""
+    group = "trio.open_nursery()" if loop == "trio" else "asyncio.TaskGroup()"
+    wait = "with trio.CancelScope(shield=True): " if loop == "trio" else ""
+    code = f"""
+from contextlib import asynccontextmanager
+
+@asynccontextmanager
+async def resource():
+    try:
+        yield
+    finally:
+        await sleep(0.01)
+        say("left")
+
+@guard(grace=3)
+async def main():
+    g = current_guard()
+    g.callback(bye)
+    await g.enter_async_context(resource())
+    await g.enter_async_context({group})
+    g.callback(say, "plain")
+    try:
+        ready()
+        await sleep(60)
+    finally:
+        {wait}await sleep(60)
+run_main(main)
+"""
+    ended = perform(loop, code, TERM)
+    assert (ended.out, ended.status) == (["plain", "left", "bye"], 143)
+    assert "main has not come back" in ended.err
+    assert "failed" not in ended.err
+
+
 SEVERAL = {
     "asyncio": """
 async def main():
