@@ -6,7 +6,7 @@ With `@guard` alone it stays a coroutine function, for `asyncio.run(main())`.
 
 import asyncio
 
-from cleanup_guard import current_guard, guard
+from cleanup_guard import guard, on_exit
 
 
 async def say_goodbye() -> None:
@@ -16,9 +16,7 @@ async def say_goodbye() -> None:
 
 @guard(run="asyncio")
 async def main() -> None:
-    g = current_guard()
-    assert g is not None
-    g.callback(say_goodbye)
+    on_exit(say_goodbye)
     print("ready: press Ctrl-C, or send SIGTERM", flush=True)
     await asyncio.sleep(3600)
 
