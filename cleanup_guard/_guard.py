@@ -284,18 +284,20 @@ class Guard:
             raise TypeError(
                 f"{kind.__qualname__} object is not an async context manager: it has no __aenter__ and __aexit__"
             )
-        self._refuse_if_done(f"{kind.__qualname__}.__aexit__")
+        name = f"{kind.__qualname__}.__aexit__"
+        self._refuse_awaiting(name)
+        self._refuse_if_done(name)
         scope = None if self.host is None else self.host.open_scope()
         try:
             value = await kind.__aenter__(manager)
+            try:
+                self._push_async_exit(manager, scope)
+            except BaseException as error:  # the guard was left meanwhile
+                await kind.__aexit__(manager, type(error), error, error.__traceback__)
+                raise
         except BaseException as error:
             if scope is not None:
                 scope.__exit__(type(error), error, error.__traceback__)
-            raise
-        try:
-            self._push_async_exit(manager, scope)
-        except BaseException as error:  # the guard was left meanwhile
-            await kind.__aexit__(manager, type(error), error, error.__traceback__)
             raise
         return value
 

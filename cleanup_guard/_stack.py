@@ -88,21 +88,9 @@ class AsyncCallback(Callback):
         scope: what the loop put around the context manager whose exit it is.
     """
 
-    __slots__ = ("awaitable", "flight", "scope")
-
-    def __init__(  # noqa: PLR0917  # as above
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        kind: Literal["callback", "exit"] = "callback",
-        timeout: float | None = None,
-        label: str | None = None,
-    ) -> None:
-        super().__init__(function, args, kwargs, kind, timeout, label)
-        self.awaitable: Any = None
-        self.flight: Flight | None = None
-        self.scope: Any = None
+    awaitable: Any = None
+    flight: Flight | None = None
+    scope: Any = None
 
     def start(self, error: BaseException | None) -> None:
         """Call it; what it returned is still to be awaited."""

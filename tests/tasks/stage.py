@@ -10,12 +10,22 @@ from support import PREAMBLE, Child, Ended, child
 STAGE = (
     PREAMBLE
     + """
+from contextlib import asynccontextmanager
+
 def say(*words):  # one write, because several tasks and threads speak
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 async def bye(name="bye"):
     await sleep(0.01)
     say(name)
+
+@asynccontextmanager
+async def resource(name):
+    try:
+        yield name
+    finally:
+        await sleep(0.01)
+        say("left", name)
 """
 )
 

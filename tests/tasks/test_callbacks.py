@@ -214,16 +214,6 @@ def test_exits_run_in_the_guarded_task(loop: str) -> None:
     group = "trio.open_nursery()" if loop == "trio" else "asyncio.TaskGroup()"
     begin = "start_soon(job)" if loop == "trio" else "create_task(job())"
     code = f"""
-from contextlib import asynccontextmanager
-
-@asynccontextmanager
-async def resource(name):
-    try:
-        yield name
-    finally:
-        await sleep(0.01)
-        say("left", name)
-
 async def job():
     try:
         await sleep(60)
