@@ -163,7 +163,9 @@ class Guard:
         self._cleaned = threading.Event()
         self._outcome: Outcome | None = None
         self._taken: list[int] = []
-        self._in_callback = False  # entered in a callback of another guard, which a stop does not cut short
+        self._inside_cleanup = (
+            False  # entered in a callback, or while main unwinds: the stop is raised elsewhere
+        )
         self.left: bool = False
         self.popped: bool = False  # made by pop_all and not entered since
 
@@ -583,10 +585,12 @@ class Guard:
             process = REGISTRY.get()
         NETS.stretch()
         FORK_HOOKS.register()
-        self._in_callback = process.in_callback
+        told_already = process.machine.state is State.UNWINDING
         if find_host is not None:
             self.host = find_host(process)
+            told_already = told_already and bool(self.host.guards)
             self.host.guards.append(self)
+        self._inside_cleanup = process.in_callback or told_already
         if main:
             self._enter_in_main(process)
         else:
@@ -713,7 +717,7 @@ class Guard:
     def _leave(self, error: BaseException | None) -> Steps[bool]:
         process = self._process
         assert process is not None
-        raises_stop = self in process.guards and not (self.popped or self._in_callback)
+        raises_stop = self in process.guards and not (self.popped or self._inside_cleanup)
         outcome = yield from self._clean_up(error)
         try:
             if isinstance(error, LastAct) and raises_stop:
@@ -723,7 +727,12 @@ class Guard:
         if process.stop is not None and raises_stop:
             return self._end_of_stop(process, error)
         host = self.host
-        if process.stop is not None and host is not None and host.cancels and not self.popped:
+        if (
+            process.stop is not None
+            and host is not None
+            and host.cancels
+            and not (self.popped or host.in_main)
+        ):
             return self._end_of_loop(process.stop, host, error)
         _raise_failures(outcome, error)
         return outcome.suppressed

@@ -177,6 +177,30 @@ main()
     assert "failed" not in ended.err
 
 
+def test_a_guard_inside_a_finally_does_not_cut_it_short() -> None:
+    """The stop is on its way through main already: a guarded function that `finally` calls does not raise it again."""
+    code = """
+@guard
+def helper():
+    on_exit(print, "helper's callback")
+@guard
+def main():
+    on_exit(print, "main's callback")
+    try:
+        ready()
+        time.sleep(60)
+    finally:
+        helper()
+        print("the rest of finally")
+main()
+"""
+    ended = run(code, TERM)
+    assert (ended.out, ended.status) == (
+        ["helper's callback", "the rest of finally", "main's callback"],
+        143,
+    )
+
+
 def test_a_second_ctrl_c_interrupts_the_callback_in_progress() -> None:
     """A person insists: the callback in progress is interrupted, the others still run."""
     with child(INSIST.format(body="time.sleep(60)")) as started:

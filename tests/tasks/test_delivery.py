@@ -232,6 +232,36 @@ run_main(main)
     assert not strange_lines(ended)
 
 
+@every_asyncio
+def test_a_guard_inside_a_finally_does_not_cut_it_short(loop: str) -> None:
+    """The task has been told of the stop already: neither `async with` nor a plain guard there raises it again."""
+    code = """
+@guard
+async def helper():
+    on_exit(bye, "helper's callback")
+
+@guard
+def plain_helper():
+    on_exit(say, "plain helper's callback")
+
+@guard
+async def main():
+    on_exit(bye, "main's callback")
+    try:
+        ready()
+        await sleep(60)
+    finally:
+        await helper()
+        plain_helper()
+        say("the rest of finally")
+run_main(main)
+"""
+    ended = perform(loop, code, TERM)
+    helpers = ["helper's callback", "plain helper's callback"]
+    assert (ended.out, ended.status) == ([*helpers, "the rest of finally", "main's callback"], 143)
+    assert not strange_lines(ended)
+
+
 @every_loop
 def test_a_stop_while_an_inner_guard_is_left_normally(loop: str) -> None:
     """Its callbacks run to their end, then the task is told, and the outer ones follow."""
