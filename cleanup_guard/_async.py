@@ -92,6 +92,7 @@ class Host:
         )  # of another guard, whose stop is not this task's business
         self.asked_at: float = inf
         self.answered: bool = False
+        self.unanswered: int = 0  # looks of the watcher that found no answer
         self.cancels: int = 0  # of ours that the task has been told of
         self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
         self._ask = [None]

@@ -39,6 +39,9 @@ IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 BLOCKED = 1.0
 """Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""
 
+CHANCES = 5
+"""The looks at an event loop that find no answer before it counts as blocked."""
+
 INSISTS = 2
 """The press of Ctrl-C that interrupts what is in progress; the next one ends the process."""
 
@@ -289,8 +292,11 @@ class Watcher:
         process, budget = self.process, stop.budget
         patience = BLOCKED if budget.grace is None else BLOCKED * budget.grace / DEFAULT_GRACE
         for host in process.hosts:
-            if host.in_main and not host.answered and now - host.asked_at >= patience:
-                process.blocked = True
+            if host.in_main and not host.answered and host.asked_at < inf:
+                host.unanswered += 1
+                # A whole process that was frozen for a while has had no chance to answer.
+                if now - host.asked_at >= patience and host.unanswered >= CHANCES:
+                    process.blocked = True
         return self._poke_regularly(stop, now) if process.blocked else now + SLOW_POKE
 
     def _poke_regularly(self, stop: Stop, now: float) -> float:
