@@ -73,7 +73,7 @@ def timeline(rehearsal: Rehearsal, *, colour: bool, width: int = 80, unicode: bo
         Lines without an end of line after the last.
     """
     picture = _Picture(rehearsal, max(width, NARROWEST), UNICODE if unicode else ASCII, colour=colour)
-    text = "\n".join(line.rstrip() for line in picture.lines())
+    text = "\n".join(line.rstrip(" ") for line in picture.lines())
     return text if unicode else "".join(each if each.isascii() else "?" * cells(each) for each in text)
 
 

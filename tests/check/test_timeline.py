@@ -10,7 +10,7 @@ from check.rehearsals import HOSTILE, clean, killed, many, rehearsals, torn_down
 from hypothesis import HealthCheck, given, settings
 
 from cleanup_guard._rehearse import _words
-from cleanup_guard._rehearse._seen import Heard, Rehearsal, Seen
+from cleanup_guard._rehearse._seen import Advice, Heard, Rehearsal, Seen
 from cleanup_guard._rehearse._timeline import timeline
 from cleanup_guard._rehearse._words import Scale, cells
 
@@ -252,6 +252,15 @@ def test_no_line_is_too_wide(rehearsal: Rehearsal) -> None:
             assert cells(line) <= 80 or line.startswith(" " * 6)
         coloured = timeline(rehearsal, colour=True, unicode=unicode)
         assert COLOURS.sub("", coloured).split() == text.split()
+
+
+def test_a_line_that_ends_in_a_space_which_is_not_ascii() -> None:
+    """It is shown the same with and without colour, also where it becomes a question mark."""
+    found = killed()
+    found.advice = [Advice("exec", "Do this:", "0\N{NO-BREAK SPACE}", fault=False)]
+    shown = timeline(found, colour=False, unicode=False)
+    assert "0?" in shown.split()
+    assert COLOURS.sub("", timeline(found, colour=True, unicode=False)).split() == shown.split()
 
 
 @pytest.mark.parametrize("width", [1, 60, 81, 250])
