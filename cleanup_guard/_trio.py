@@ -169,7 +169,7 @@ class TrioHost(Host):
 
     async def be_told(self) -> None:
         """A guard inside another one was left while a stop came: the next checkpoint tells the task."""
-        if self.guards and not self.cancels:
+        if self.guards and not self.cancels and self.process.stop is not None:
             self._cancel()
 
     def is_cancellation(self, error: BaseException) -> bool:
