@@ -112,7 +112,8 @@ def _leave_guards(process: Process, target: _target.Target, *, despite_failures:
 def _become(process: Process, target: _target.Target) -> int:
     """The last act. Returns the exit status if it failed, or if a stop came first."""
     from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._report import OUTBOX, write_line
+    from cleanup_guard._ground.stderr import write_line
+    from cleanup_guard._report import OUTBOX
 
     def stopped() -> bool:
         return process.stop is not None or not process.handlers.previous.keys().isdisjoint(
