@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
-    from cleanup_guard._guard import Guard as Guard
-    from cleanup_guard._guard import current_guard as current_guard
-    from cleanup_guard._guard import guard as guard
-    from cleanup_guard._guard import on_exit as on_exit
-    from cleanup_guard._guard import unregister as unregister
-    from cleanup_guard._report import log_event as log_event
+    from cleanup_guard._guard.guard import Guard as Guard
+    from cleanup_guard._guard.guard import current_guard as current_guard
+    from cleanup_guard._guard.guard import guard as guard
+    from cleanup_guard._guard.guard import on_exit as on_exit
+    from cleanup_guard._guard.guard import unregister as unregister
+    from cleanup_guard._process.report import log_event as log_event
 
     if sys.platform == "linux":
         from cleanup_guard._supervise._oneoff import run as run
@@ -73,8 +73,8 @@ if sys.platform != "linux":
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
     "_exec": ("exec_into",),
-    "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
-    "_report": ("log_event",),
+    "_guard.guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
+    "_process.report": ("log_event",),
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),
 }

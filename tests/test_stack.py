@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cleanup_guard._stack import Callback, CallbackStack, Outcome, describe, take_steps
-from cleanup_guard._stack import run_all as steps_of_all
+from cleanup_guard._stop.stack import Callback, CallbackStack, Outcome, describe, take_steps
+from cleanup_guard._stop.stack import run_all as steps_of_all
 
 THREADS = 4
 ROUNDS = 30
@@ -301,7 +301,7 @@ def test_a_callback_is_taken_back_by_identity() -> None:
     ("function", "name"),
     [
         (print, "print"),
-        (functools.partial(functools.partial(describe)), "cleanup_guard._stack.describe"),
+        (functools.partial(functools.partial(describe)), "cleanup_guard._stop.stack.describe"),
         (Weird(), "Weird object"),
         ([].append, "list.append"),
     ],

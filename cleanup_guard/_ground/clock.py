@@ -69,7 +69,7 @@ class Budget:
     throttled container needs time to die, too. Shares are of what remains after that margin.
     """
 
-    __slots__ = ("began", "grace", "margin")
+    __slots__ = ("began", "grace", "margin", "stepped_in")
 
     HOOKS = 0.2  # on_stop hooks may hold back the stop this long
     STUCK = 0.5  # main has not run one line of Python since the stop: the watcher runs the callbacks
@@ -77,8 +77,12 @@ class Budget:
     TAKE_OVER = 0.8  # main still has not come back: the watcher runs the callbacks
     INTERRUPT = 0.9  # the callback in progress is interrupted, so that the others have their turn
 
+    INSTANTS = (HOOKS, STUCK, FORCE, TAKE_OVER, INTERRUPT, 1.0)
+    """The shares at which something is due."""
+
     def __init__(self, grace: float | None, began: float) -> None:
         self.grace: float | None = grace
+        self.stepped_in: bool = False  # into a stop that was somebody else's, at TAKE_OVER
         self.began: float = began
         self.margin: float = 0.0 if grace is None else min(max(0.1 * grace, 0.05), 2.0, grace / 2)
 
@@ -87,6 +91,11 @@ class Budget:
         if self.grace is None:
             return inf
         return self.began + share * (self.grace - self.margin)
+
+    @property
+    def take_over(self) -> float:
+        """When the watcher takes over from a main that has not come back."""
+        return self.at(self.INTERRUPT if self.stepped_in else self.TAKE_OVER)
 
     @property
     def end(self) -> float:

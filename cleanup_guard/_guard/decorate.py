@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+from types import CodeType, MethodType
 
-from cleanup_guard._process import CALLERS
+from cleanup_guard._stop.stack import CALLERS, AsyncCallback, Callback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from typing import Any, Protocol, TypeVar
 
     from typing_extensions import ParamSpec
-
-    from cleanup_guard._guard import Guard
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -30,7 +30,7 @@ COROUTINE, ITERABLE_COROUTINE, GENERATOR, ASYNC_GENERATOR = 0x80, 0x100, 0x20, 0
 LOOPS = ("asyncio", "uvloop", "trio")
 
 
-def name_of(function: object) -> str:
+def called(function: object) -> str:
     """What an error message calls it."""
     return str(getattr(function, "__qualname__", None) or repr(function))
 
@@ -53,12 +53,14 @@ def awaits(function: object) -> bool:
         TypeError: it can be neither called nor awaited.
     """
     code = getattr(function, "__code__", None)
-    flags: int = _flags(function) if code is None else code.co_flags
-    if code is None:
+    if isinstance(code, CodeType):
+        flags = code.co_flags
+    else:
         check_callable(function, "a callback")
+        flags = _flags(function)
     if flags & ASYNC_GENERATOR:
         raise TypeError(
-            f"callback {name_of(function)!r} is an async generator function, which does nothing when it is called: "
+            f"callback {called(function)!r} is an async generator function, which does nothing when it is called: "
             "register a coroutine function"
         )
     return bool(flags & COROUTINE)
@@ -67,20 +69,33 @@ def awaits(function: object) -> bool:
 def _flags(function: object) -> int:
     while isinstance(function, functools.partial):
         function = function.func
-    function = getattr(function, "__func__", function)
+    # Whoever answers every attribute (xmlrpc's and Pyro's proxies) has none of these.
+    inner = function.__func__ if isinstance(function, MethodType) else function
+    code = getattr(inner, "__code__", None)
+    if not isinstance(code, CodeType):
+        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)  # noqa: B004
+    return code.co_flags if isinstance(code, CodeType) else 0
+
+
+def kind_of(function: object) -> type[Callback]:
+    """The kind of callback for a function.
+
+    Raises:
+        TypeError: it can be neither called nor awaited.
+    """
     code = getattr(function, "__code__", None)
-    if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
-    return getattr(code, "co_flags", 0)
+    if isinstance(code, CodeType) and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+        return Callback  # what nearly everybody registers
+    return AsyncCallback if awaits(function) else Callback
 
 
-def decorate(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> Any:
+def decorate(function: Callable[..., Any], new_guard: Callable[[], Any]) -> Any:
     """Make a function of the same kind, each call of which runs inside a new guard.
 
     Raises:
         TypeError: it is not callable.
     """
-    check_callable(function, "what guard decorates")
+    _refuse_to_decorate(function)
     flags = _flags(function)
     if flags & (COROUTINE | ITERABLE_COROUTINE):
         return _coroutine(function, new_guard)
@@ -92,7 +107,25 @@ def decorate(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> An
     return wrapper
 
 
-def _function(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> Any:
+def _refuse_to_decorate(function: object) -> None:
+    """Refuse what would silently become something else.
+
+    Raises:
+        TypeError: it is not a function or method that can be called.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        kind = type(function).__name__
+        raise TypeError(
+            f"guard decorates functions, not a {kind} object: put @{kind} above @guard, so that guard is next to the function"
+        )
+    check_callable(function, "what guard decorates")
+    if isinstance(function, type):
+        raise TypeError(
+            f"guard decorates functions, and {called(function)} is a class: guard the method that does the work"
+        )
+
+
+def _function(function: Callable[..., Any], new_guard: Callable[[], AbstractContextManager[Any]]) -> Any:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         with new_guard():
@@ -101,7 +134,7 @@ def _function(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> A
     return guarded
 
 
-def _generator(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> Any:
+def _generator(function: Callable[..., Any], new_guard: Callable[[], AbstractContextManager[Any]]) -> Any:
     @functools.wraps(function)
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with new_guard():
@@ -111,7 +144,9 @@ def _generator(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> 
     return generator
 
 
-def _coroutine(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> Any:
+def _coroutine(
+    function: Callable[..., Any], new_guard: Callable[[], AbstractAsyncContextManager[Any]]
+) -> Any:
     @functools.wraps(function)
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
         async with new_guard():
@@ -120,7 +155,9 @@ def _coroutine(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> 
     return coroutine
 
 
-def _async_generator(function: Callable[..., Any], new_guard: Callable[[], Guard]) -> Any:
+def _async_generator(
+    function: Callable[..., Any], new_guard: Callable[[], AbstractAsyncContextManager[Any]]
+) -> Any:
     @functools.wraps(function)
     async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         async with new_guard():
@@ -143,7 +180,7 @@ def _async_generator(function: Callable[..., Any], new_guard: Callable[[], Guard
     return async_generator
 
 
-def decorate_main(loop: str, guard: Guard) -> RunsMain:
+def decorate_main(loop: str, guard: Callable[[Any], Any]) -> RunsMain:
     """See the option `run` of `guard`.
 
     Raises:
@@ -154,50 +191,16 @@ def decorate_main(loop: str, guard: Guard) -> RunsMain:
 
     def decorator(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         if not _flags(check_callable(function, "what guard decorates")) & (COROUTINE | ITERABLE_COROUTINE):
-            raise TypeError(f"guard(run={loop!r}) runs an async def: {name_of(function)!r} is none")
+            raise TypeError(f"guard(run={loop!r}) runs an async def: {called(function)!r} is none")
         guarded: Callable[P, Coroutine[Any, Any, T]] = guard(function)
 
         @functools.wraps(function)
         def main(*args: P.args, **kwargs: P.kwargs) -> T:
-            result: T = _RUN[loop](functools.partial(guarded, *args, **kwargs))
+            from cleanup_guard._hosts.loops import RUN
+
+            result: T = RUN[loop](functools.partial(guarded, *args, **kwargs))
             return result
 
         return main
 
     return decorator
-
-
-def _run_asyncio(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    import asyncio
-
-    return asyncio.run(main())
-
-
-def _run_uvloop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    import asyncio
-
-    try:
-        import uvloop
-    except ImportError:
-        raise _missing("uvloop") from None
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
-
-
-def _run_trio(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    try:
-        import trio
-    except ImportError:
-        raise _missing("trio") from None
-    return trio.run(main)
-
-
-_RUN: dict[str, Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]] = {
-    "asyncio": _run_asyncio,
-    "uvloop": _run_uvloop,
-    "trio": _run_trio,
-}
-
-
-def _missing(name: str) -> ModuleNotFoundError:
-    return ModuleNotFoundError(f"guard(run={name!r}) needs the package {name}: pip install {name}", name=name)

@@ -10,10 +10,11 @@ from math import inf
 
 import trio
 
-from cleanup_guard._async import POLL, Host, is_bound_to_task
 from cleanup_guard._ground.errors import CallbackInterrupted
-from cleanup_guard._process import in_main, is_ours
-from cleanup_guard._stack import AsyncCallback
+from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._process.signals import in_main
+from cleanup_guard._stop.stack import AsyncCallback
+from cleanup_guard._stop.token import MARK, Pulse, is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
-    from cleanup_guard._guard import Guard
-    from cleanup_guard._process import Process, Stop
+    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")
 
@@ -72,9 +74,10 @@ class TrioHost(Host):
 
     def __init__(self, process: Process) -> None:
         super().__init__(process)
-        self.task = trio.lowlevel.current_task()
+        self.task = self.key = trio.lowlevel.current_task()
         self.token = trio.lowlevel.current_trio_token()
         self._ended = False
+        self._pulse = Pulse()  # of the exception that has left it
         self.shields: set[trio.CancelScope] = set()
         self.scope = trio.CancelScope()
         self.scope.__enter__()
@@ -96,6 +99,7 @@ class TrioHost(Host):
         """Begin a task that nobody waits for, in the loop."""
         trio.lowlevel.spawn_system_task(function)
 
+    @property
     def may_be_interrupted(self) -> bool:
         """Whether a task of the program runs. Trio's own code does not survive an exception."""
         return _current_task() is not None
@@ -104,12 +108,16 @@ class TrioHost(Host):
         """Cancel everything inside the guard, in the loop."""
         self.scope.cancel()
 
-    def look_for_swallowing(self, now: float, last_call: float) -> float:
-        """Nobody can swallow a cancellation; but critical sections do not hold it back for ever. Watcher only."""
-        if now < last_call:
-            return last_call
+    handling = True  # nobody can swallow a cancellation for longer than to the next checkpoint
+
+    @property
+    def holds(self) -> bool:
+        """Whether the loop keeps the stop's exception, until all other tasks have ended. Any thread."""
+        return self._pulse.beats and self.call_soon(lambda: None)
+
+    def lift_shields(self) -> None:
+        """Critical sections hold the stop back no more. Any thread."""
         self.call_soon(self._lift_shields)
-        return inf
 
     def _lift_shields(self) -> None:
         for scope in self.shields:
@@ -161,6 +169,7 @@ class TrioHost(Host):
 
     def go_on(self, exception: BaseException, error: BaseException | None) -> bool:  # noqa: ARG002
         """The stop goes on upwards from the task's outermost guard."""
+        self._pulse.follow(exception.__dict__[MARK])
         raise exception
 
     def pass_on(self, error: BaseException | None) -> bool:  # noqa: ARG002
@@ -169,7 +178,7 @@ class TrioHost(Host):
 
     async def be_told(self) -> None:
         """A guard inside another one was left while a stop came: the next checkpoint tells the task."""
-        if self.guards and not self.cancels and self.process.stop is not None:
+        if self.members and not self.cancels and self.process.stop is not None:
             self._cancel()
 
     def is_cancellation(self, error: BaseException) -> bool:
@@ -183,7 +192,7 @@ class TrioHost(Host):
 
     def left(self, error: BaseException | None, raised: BaseException | None) -> bool:  # noqa: ARG002
         """The outermost guard was left: so is its scope."""
-        if self.guards or self._ended:
+        if self.members or self._ended:
             return False
         self._ended = True
         return bool(
@@ -204,13 +213,11 @@ class TrioHost(Host):
 def host_here(process: Process) -> TrioHost:
     """The host of the running task, made on its first guard."""
     task = trio.lowlevel.current_task()
-    for host in process.hosts:
-        if isinstance(host, TrioHost) and host.task is task:
-            return host
-    return TrioHost(process)
+    host = process.roster.hosts.get(task)
+    return host if isinstance(host, TrioHost) else TrioHost(process)
 
 
-async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
+async def wait_for_stop(waiters: Waiters, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
     """See `Guard.stopped`."""
     token = trio.lowlevel.current_trio_token()
     event = trio.Event()
@@ -221,24 +228,24 @@ async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: A
         except trio.RunFinishedError:
             pass
 
-    guard.add_waker(wake)
+    waiters.add(wake)
     try:
         with trio.CancelScope(deadline=inf if timeout is None else trio.current_time() + timeout):
             await event.wait()
             return True
     finally:
-        guard.remove_waker(wake)
-    return guard.stopping
+        waiters.remove(wake)
+    return waiters.woken
 
 
 async def enter_shield(process: Process) -> trio.CancelScope:
     """Begin a critical section, unless a stop has come: then this is where the task is cancelled."""
-    while process.stop is not None and process.is_wanted and process.deliveries == 0:
+    while process.stop is not None and process.is_wanted and process.delivery.times == 0:
         await trio.sleep(POLL)
     await trio.lowlevel.checkpoint_if_cancelled()
     scope = trio.CancelScope(shield=True)
     scope.__enter__()
-    for host in process.hosts:
+    for host in list(process.roster.hosts.values()):
         if isinstance(host, TrioHost):
             host.shields.add(scope)
     return scope
@@ -248,7 +255,7 @@ async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
     """End a critical section."""
     scope: Any = held
     scope.__exit__(None, None, None)
-    for host in process.hosts:
+    for host in list(process.roster.hosts.values()):
         if isinstance(host, TrioHost):
             host.shields.discard(scope)
     if not failed:

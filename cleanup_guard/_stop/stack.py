@@ -1,9 +1,11 @@
 """The callbacks of one guard: a LIFO stack from which each callback is claimed exactly once.
 
 Rules:
-1. A callback is claimed by `list.pop()`, one C call that no signal and no other thread can split (hazard H63). Main, the
-   watcher and the exit net all claim from the same list, so none can run what another has run.
-2. Only the holder of the turn runs callbacks, so two claimers never run two callbacks at once or out of order.
+1. Only the holder of the turn runs callbacks, so two claimers never run two callbacks at once or out of order. Who cannot
+   go on hands the turn back, and main, the watcher and the exit nets can all take it.
+2. A callback is moved from the stack to the hand by one C call, and called by another one that takes it from there. No signal
+   and no other thread can come in between (hazard H63): however the runner is cut short, by somebody's alarm between two of
+   our lines for example, whoever comes next sees what has been called and what has not.
 3. A registration that returned is kept: it is run, or moved, or undone by `unregister`.
 
 This module knows nothing of signals, time limits or processes: it tells an observer what begins and what ended.
@@ -11,13 +13,17 @@ This module knows nothing of signals, time limits or processes: it tells an obse
 
 from __future__ import annotations
 
+from _operator import call
 from contextvars import ContextVar
+from functools import partial
 
 from cleanup_guard._ground.errors import CallbackInterrupted
+from cleanup_guard._ground.once import Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
+    from types import CodeType
     from typing import Any, Literal, Protocol, TypeVar
 
     T = TypeVar("T")
@@ -46,7 +52,7 @@ IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=Fal
 class Callback:
     """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
 
-    __slots__ = ("args", "function", "kind", "kwargs", "label", "timeout")
+    __slots__ = ("args", "call", "function", "kind", "kwargs", "label", "timeout")
 
     flight: Flight | None = None
 
@@ -65,18 +71,31 @@ class Callback:
         self.kind: Literal["callback", "exit"] = kind
         self.timeout: float | None = timeout
         self.label: str | None = label
+        self.call: list[Callable[[], Any]] | None = None  # prepared; empty once it has been made
 
     @property
     def name(self) -> str:
         """What reports call it: the name it was given, else the function's qualified name."""
         return self.label or describe(self.function)
 
+    @property
+    def called(self) -> bool:
+        """Whether it has been called."""
+        return self.call == []
+
+    def make_call(self, error: BaseException | None) -> Any:
+        """Call it, unless it has been called. Returns what it returned."""
+        if self.call is None:
+            if self.kind == "exit":
+                self.call = [partial(self.function, *_details(error))]
+            else:
+                self.call = [partial(self.function, *self.args, **self.kwargs)]
+        return next(map(call, iter(self.call.pop, None))) if self.call else None
+
     def run(self, error: BaseException | None) -> bool:
         """Call it. Returns True when it is an exit callback that suppresses the error."""
-        if self.kind == "exit":
-            return bool(self.function(*_details(error)))
-        self.function(*self.args, **self.kwargs)
-        return False
+        returned = self.make_call(error)
+        return self.kind == "exit" and bool(returned)
 
 
 class AsyncCallback(Callback):
@@ -94,10 +113,7 @@ class AsyncCallback(Callback):
 
     def start(self, error: BaseException | None) -> None:
         """Call it; what it returned is still to be awaited."""
-        if self.kind == "exit":
-            self.awaitable = self.function(*_details(error))
-        else:
-            self.awaitable = self.function(*self.args, **self.kwargs)
+        self.awaitable = self.make_call(error)
 
 
 def _details(error: BaseException | None) -> tuple[Any, Any, Any]:
@@ -105,25 +121,40 @@ def _details(error: BaseException | None) -> tuple[Any, Any, Any]:
     return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 
+CALLERS: set[CodeType] = {Callback.make_call.__code__}
+"""The code of ours that calls user functions inside a `try` or `with` of its own."""
+
+
 def describe(function: object) -> str:
-    """A name for a callable that says where it comes from: partials and bound methods are looked through."""
+    """A name for a callable that says where it comes from: partials and bound methods are looked through.
+
+    Whatever the callable does when it is asked for its name (a dead proxy raises), there is a name.
+    """
+    try:
+        return _describe(function)
+    except Exception:
+        return f"{type(function).__qualname__} object"
+
+
+def _describe(function: object) -> str:
     while not hasattr(function, "__qualname__") and hasattr(function, "func"):
         function = getattr(function, "func")  # noqa: B009  # a partial, which `object` does not say
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type(function).__qualname__ + " object"
     module = getattr(function, "__module__", None)
-    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+    return f"{module}.{name}" if isinstance(module, str) and module not in ("__main__", "builtins") else name
 
 
 class CallbackStack:
     """The registry of one guard. Every method may be called from any thread."""
 
-    __slots__ = ("_callbacks", "_turn", "closed")
+    __slots__ = ("_callbacks", "_hand", "closed", "turn")
 
     def __init__(self, callbacks: list[Callback] | None = None) -> None:
         self._callbacks: list[Callback] = [] if callbacks is None else callbacks
-        self._turn = [None]
+        self._hand: list[Callback] = []  # the one that is being called
+        self.turn = Once()
         self.closed: bool = False
 
     def __len__(self) -> int:
@@ -147,12 +178,18 @@ class CallbackStack:
             return False  # claimed in the meantime: it ran
         return True
 
-    def claim(self) -> Callback | None:
-        """Take the callback that was registered last; it is the caller's to run."""
-        try:
-            return self._callbacks.pop()
-        except IndexError:
-            return None
+    def take(self) -> Callback | None:
+        """Take the callback that was registered last into the hand, unless one is there. For the holder of the turn."""
+        if not self._hand:
+            try:
+                next(map(self._hand.append, iter(self._callbacks.pop, None)))
+            except IndexError:
+                return None
+        return self._hand[0]
+
+    def put_down(self) -> None:
+        """The callback in the hand is done with."""
+        self._hand.clear()
 
     def discard(self, function: object) -> int:
         """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
@@ -165,9 +202,15 @@ class CallbackStack:
         moved, self._callbacks = self._callbacks, []
         return CallbackStack(moved)
 
+    def disown(self) -> None:
+        """Forget everything, in a fork child: what its parent registered is not the child's."""
+        self._callbacks.clear()
+        self._hand.clear()
+        self.closed = True
+
     def names(self) -> list[str]:
-        """The callbacks that have not been claimed, in the order in which they would run."""
-        return [each.name for each in reversed(self._callbacks[:])]
+        """The callbacks that have not been called, in the order in which they would be."""
+        return [each.name for each in (*self._hand[:], *reversed(self._callbacks[:])) if not each.called]
 
     @property
     def awaited(self) -> str | None:
@@ -181,32 +224,27 @@ class CallbackStack:
         """Whether any callback that is left has a timeout of its own."""
         return any(each.timeout is not None for each in self._callbacks[:])
 
-    def take_turn(self) -> bool:
-        """Become the one who runs the callbacks. False when somebody else is, or has been."""
-        try:
-            self._turn.pop()
-        except IndexError:
-            return False
-        return True
 
-
-def run_all(stack: CallbackStack, error: BaseException | None, observer: Observer) -> Steps[Outcome]:
+def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps[None]:
     """Run every callback, last registered first, whatever each of them raises; then close the stack.
 
     The caller holds the turn. What a callback raises is told to the observer, which may put another exception in its place,
-    and to the exit callbacks after it, as `contextlib.ExitStack` does.
+    and to the exit callbacks after it, as `contextlib.ExitStack` does. Called again it goes on where it was cut short.
     """
-    outcome = Outcome(error)
     while True:
-        callback = stack.claim()
+        callback = stack.take()
         if callback is None:
             if stack.closed:
-                return outcome
+                return
             stack.closed = True  # then look once more: see CallbackStack.push
-        elif isinstance(callback, AsyncCallback):
-            yield from _await_one(callback, outcome, observer)
-        else:
-            _run_one(callback, outcome, observer)
+            continue
+        if not callback.called:
+            if isinstance(callback, AsyncCallback):
+                yield from _await_one(callback, outcome, observer)
+            else:
+                _run_one(callback, outcome, observer)
+        if callback.called:
+            stack.put_down()
 
 
 def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
@@ -217,6 +255,8 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
             if callback.run(outcome.error):
                 outcome.suppress()
         except BaseException as raised:
+            if not callback.called:
+                raise  # somebody's signal handler, before the call
             failure = None if outcome.knows(raised) else raised
         failure = observer.ended(callback, failure)
     except (

@@ -14,14 +14,14 @@ import asyncio
 import sys
 import weakref
 from contextlib import nullcontext
-from math import inf
 
-from cleanup_guard._async import POLL, Host, is_bound_to_task
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
-from cleanup_guard._ground.events import StopRedelivered, TasksLeft
-from cleanup_guard._guard import CONTEXT
-from cleanup_guard._process import Token, in_main
-from cleanup_guard._stack import IN_CALLBACK, AsyncCallback
+from cleanup_guard._ground.events import TasksLeft
+from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._process.roster import CONTEXT
+from cleanup_guard._process.signals import in_main
+from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
+from cleanup_guard._stop.token import Pulse, Token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,16 +29,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, TypeVar
 
-    from cleanup_guard._guard import Guard
-    from cleanup_guard._process import Process, Stop
+    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")
 
 LEFT_BEHIND = 1.0
 """Seconds for which a cancelled callback may go on before the others have their turn."""
-
-DEAD_FOR, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds after the death of its exception at which a cancellation counts as swallowed; it doubles from time to time."""
 
 ARRIVES = 0.25
 """Seconds within which a task group that is being left has cancelled its tasks."""
@@ -67,24 +65,20 @@ class Flight:
         self.task = task
         self.cancels = 0
         self.left_behind: asyncio.Future[None] = loop.create_future()
-        self._token: weakref.ref[Token] | None = None
+        self._pulse = Pulse()
 
     def cancel(self) -> None:
         """Cancel it, again if it has swallowed that. Any thread."""
         _call_soon(self.loop, self._cancel)
 
     def _cancel(self) -> None:
-        if (
-            self.task.done()
-            or self.left_behind.done()
-            or (self._token is not None and self._token() is not None)
-        ):
+        if self.task.done() or self.left_behind.done() or self._pulse.beats:
             return
         if not self.cancels:
             self.loop.call_later(LEFT_BEHIND, self.leave_behind)
         self.cancels += 1
         token = StopToken("time is over")
-        self._token = weakref.ref(token)
+        self._pulse.follow(token)
         self.task.cancel(token)
 
     def leave_behind(self) -> None:
@@ -103,11 +97,11 @@ class AsyncioHost(Host):
     def __init__(self, process: Process, task: asyncio.Task[Any]) -> None:
         super().__init__(process)
         self.loop = asyncio.get_running_loop()
-        self.task = task
-        self._token: weakref.ref[Token] | None = None
-        self._dead_since: float | None = None
-        self._pause = DEAD_FOR
-        self._before: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet(asyncio.all_tasks())
+        self.task = self.key = task
+        self._pulse = Pulse()
+        self._before: weakref.WeakSet[asyncio.Task[Any]] | None = None
+        if sys.version_info < (3, 12) and self.is_root:
+            self._before = weakref.WeakSet(asyncio.all_tasks())
         self._missed: BaseException | None = None
         self._spawned: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
@@ -131,31 +125,13 @@ class AsyncioHost(Host):
     def cancel_task(self, stop: Stop) -> None:
         """Cancel the task, in the loop, between two of its steps."""
         token = StopToken(stop.reason)
-        self._token = weakref.ref(token)
-        self._dead_since = None
+        self._pulse.follow(token)
         self.task.cancel(token)
 
     @property
-    def has_swallowed(self) -> bool:
-        """Whether the CancelledError is dead, and the task goes on."""
-        return self.cancels > 0 and (self._token is None or self._token() is None)
-
-    def look_for_swallowing(self, now: float, last_call: float) -> float:  # noqa: ARG002
-        """Cancel again if the CancelledError is dead and the task goes on. Returns when to look again. Watcher only."""
-        if self._token is None or not self.alive or self.leaving:
-            return inf
-        if not self.has_swallowed:
-            self._dead_since = None
-            return now + DEAD_FOR / 2
-        if self._dead_since is None:
-            self._dead_since = now
-        if now - self._dead_since < self._pause:
-            return now + DEAD_FOR / 2
-        self._token = self._dead_since = None
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self.process.reporter().emit(StopRedelivered(times=self.cancels + 1))
-        self.insist()
-        return now + DEAD_FOR
+    def handling(self) -> bool:
+        """Whether the CancelledError is alive, or the task has ended, or leaves a guard. Any thread."""
+        return not self.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
 
     # -- leaving a guard --
 
@@ -233,20 +209,21 @@ class AsyncioHost(Host):
 
     def pass_on(self, error: BaseException | None) -> bool:
         """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
-        if (error is not None and self.is_cancellation(error)) or self.guards:
+        if (error is not None and self.is_cancellation(error)) or self.members:
             return False
         raise asyncio.CancelledError
 
     async def be_told(self) -> None:
         """A guard inside another one was left while a stop came: the task is told of it here."""
-        if self.guards and not self.cancels and self.process.stop is not None:
+        if self.members and not self.cancels and self.process.stop is not None:
             self.insist()
             while self.process.is_wanted:
                 await asyncio.sleep(POLL)
 
     def others_are_uncritical(self) -> bool:
         """Whether no other task is in a critical section that a stop must wait for."""
-        return self.process.forced or self.process.shields <= _SHIELDS.get(self.task, 0)
+        roster, delivery = self.process.roster, self.process.delivery
+        return delivery.forced or roster.shields <= _SHIELDS.get(self.task, 0)
 
     def is_cancellation(self, error: BaseException) -> bool:
         """Whether main ended as a cancelled task does."""
@@ -260,25 +237,22 @@ class AsyncioHost(Host):
         return False
 
     def tasks_left(self) -> TasksLeft | None:
-        """The tasks that were begun since the first guard was entered, and go on."""
-        if sys.version_info < (3, 12) and not self.is_root:
-            return None  # nothing tells whose they are
-        guarded = {id(host.task) for host in self.process.hosts if isinstance(host, AsyncioHost)}
+        """The tasks that were begun inside the guards of the loop's main task, which ends the loop, and go on."""
+        if not self.is_root:
+            return None
+        guarded = {id(task) for task in list(self.process.roster.hosts)}
         left = [
             task
             for task in asyncio.all_tasks(self.loop)
-            if task is not asyncio.current_task()
-            and task not in self._before
-            and id(task) not in guarded
-            and not task.cancelling()
-            and self._begun_inside(task)
+            if id(task) not in guarded and not task.cancelling() and self._begun_inside(task)
         ]
         return TasksLeft(names=tuple(sorted(map(_describe, left)))) if left else None
 
     def _begun_inside(self, task: asyncio.Task[Any]) -> bool:
         if sys.version_info < (3, 12):
-            return True
-        return any(guard in task.get_context().get(CONTEXT, ()) for guard in self.guards)
+            return self._before is not None and task not in self._before
+        around = task.get_context().get(CONTEXT, ())
+        return any(member in around for member in list(self.members))
 
     # -- after the loop --
 
@@ -306,13 +280,11 @@ def host_here(process: Process) -> AsyncioHost:
     """The host of the running task, made on its first guard."""
     task = asyncio.current_task()
     assert task is not None
-    for host in process.hosts:
-        if isinstance(host, AsyncioHost) and host.task is task:
-            return host
-    return AsyncioHost(process, task)
+    host = process.roster.hosts.get(task)
+    return host if isinstance(host, AsyncioHost) else AsyncioHost(process, task)
 
 
-async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
+async def wait_for_stop(waiters: Waiters, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
     """See `Guard.stopped`."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
@@ -320,14 +292,14 @@ async def wait_for_stop(guard: Guard, timeout: float | None) -> bool:  # noqa: A
     def wake() -> None:
         _call_soon(loop, event.set)
 
-    guard.add_waker(wake)
+    waiters.add(wake)
     try:
         async with asyncio.timeout(timeout):
             await event.wait()
     except TimeoutError:
-        return guard.stopping
+        return waiters.woken
     finally:
-        guard.remove_waker(wake)
+        waiters.remove(wake)
     return True
 
 
@@ -343,7 +315,7 @@ async def enter_shield(process: Process) -> object:
     if depth == 0:
         await _let_stop_pass(process, task)
     _SHIELDS[task] = depth + 1
-    process.shields += 1
+    process.roster.shields += 1
     return task
 
 
@@ -351,21 +323,20 @@ async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
     """End a critical section. A guarded task is told of a stop here."""
     task: Any = held
     _SHIELDS[task] -= 1
-    process.shields -= 1
+    process.roster.shields -= 1
     process.deliver()
-    guarded = any(isinstance(host, AsyncioHost) and host.task is task for host in process.hosts)
-    if guarded and not failed and not _SHIELDS[task]:
+    if task in process.roster.hosts and not failed and not _SHIELDS[task]:
         await _let_stop_pass(process, task)
 
 
 async def _let_stop_pass(process: Process, task: asyncio.Task[Any]) -> None:
     if process.stop is None or IN_CALLBACK.get():
         return
-    while process.is_wanted and process.deliveries == 0 and not task.cancelling():
+    while process.is_wanted and process.delivery.times == 0 and not task.cancelling():
         await asyncio.sleep(POLL)
     # A task group tells its tasks once its own task has been told.
     limit = process.clock() + ARRIVES
-    while process.deliveries and not task.cancelling() and process.clock() < limit:
+    while process.delivery.times and not task.cancelling() and process.clock() < limit:
         await asyncio.sleep(POLL)
 
 

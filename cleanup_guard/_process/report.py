@@ -8,27 +8,23 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 from collections import deque
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._ground.events import Event  # noqa: TC001  # the default hook is told one
+from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
+from cleanup_guard._process import native
+from cleanup_guard._stop.stack import describe
+from cleanup_guard._stop.token import OURS, is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cleanup_guard._ground.events import Hook
-
-OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
-"""Where our own frames come from."""
-
-TOKEN = "_cleanup_guard"  # noqa: S105
-"""The name under which an exception of ours carries the token that shows whether it is alive."""
 
 
 def log_event(event: Event) -> None:
@@ -62,7 +58,7 @@ def _traceback(event: Event) -> str:
     while each is not None and error is not None:
         each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(OURS)]
         error = error.__cause__ or error.__context__
-        if error is not None and TOKEN in error.__dict__ and not isinstance(error, CallbackInterrupted):
+        if is_ours(error) and not isinstance(error, CallbackInterrupted):
             each.__cause__ = each.__context__ = None
         each = each.__cause__ or each.__context__
     return "\n" + "".join(formatted.format()).rstrip()
@@ -87,44 +83,38 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[tuple[Hook, ...], Event]] = deque()
-        self._idle = [None]
+        self._busy = Once()
 
     def forget(self) -> None:
         """In a fork child: what its parent has to tell is not the child's."""
         self._waiting.clear()
-        self._idle[:] = [None]
+        self._busy.give_back()
 
     def put(self, hooks: tuple[Hook, ...], event: Event) -> None:
         """Have the hooks called soon. Never blocks; any thread, though not a handler."""
         self._waiting.append((hooks, event))
-        try:
-            self._idle.pop()
-        except IndexError:
-            return
-        try:
-            threading.Thread(target=self._work, name="cleanup_guard reporter", daemon=True).start()
-        except RuntimeError:  # CPython 3.12.0 to 3.12.3 start no thread once the interpreter is shutting down
+        # Where no thread is to be had (a limit; CPython 3.12.0 to 3.12.3 at the end of the interpreter) it is done here.
+        if self._busy.claim() and not native.Thread(self._work, "cleanup_guard reporter").start():
             self._work()
 
     def _work(self) -> None:
         while True:
-            while self._waiting:
-                call_hooks(*self._waiting.popleft())
-            self._idle.append(None)
-            if not self._waiting:
-                return
             try:
-                self._idle.pop()
-            except IndexError:
-                return  # whoever has put something in between has started another thread
+                while self._waiting:
+                    call_hooks(*self._waiting.popleft())
+            finally:
+                self._busy.give_back()
+            # Whoever has put something in between, and got the claim, has started another thread.
+            if not self._waiting or not self._busy.claim():
+                return
 
     def drain(self, timeout: float) -> bool:
         """Wait until all that was put has been told, at most this many seconds. Returns whether it has."""
         limit = time.monotonic() + timeout
-        while self._waiting or not self._idle:
+        while self._waiting or self._busy.claimed:
             if time.monotonic() >= limit:
                 return False
-            time.sleep(0.001)
+            native.sleep(0.001)
         return True
 
 
@@ -132,12 +122,19 @@ OUTBOX = Outbox()
 
 
 def call_hooks(hooks: tuple[Hook, ...], event: Event) -> None:
-    """Tell each hook; one that fails is told of on stderr."""
+    """Tell each hook; one that fails, in whatever way, is told of on stderr."""
     for hook in hooks:
         try:
             hook(event)
-        except Exception as error:
-            write_line(f"hook {hook!r} failed on {type(event).__name__}: {type(error).__name__}: {error}")
+        except BaseException as error:
+            write_line(f"hook {describe(hook)} failed on {type(event).__name__}: {_say(error)}")
+
+
+def _say(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 class Reporter:

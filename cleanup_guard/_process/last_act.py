@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 
+from cleanup_guard._process.last_word import LastWord
+from cleanup_guard._stop.ending import Ending, ending_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cleanup_guard._process import Process
-    from cleanup_guard._stack import Outcome
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stack import Outcome
 
 
 class LastAct(SystemExit):
@@ -49,20 +52,17 @@ class LastAct(SystemExit):
         if self._despite_failures:
             outcome.failures.clear()
         self._failed = self._failed or bool(outcome.failures)
-        if len(process.guards) == 1 and not (self._failed or outcome.suppressed or process.stop):
+        if len(process.roster.main) == 1 and not (self._failed or outcome.suppressed or process.stop):
             self.status = self._act()
 
     def after_exit(self, outcome: Outcome) -> None:
         """As `after`, for the exit net: Python has asked for the exit status already, so a new one is said otherwise."""
         self.after(outcome)
         stop = self._process.stop
-        from cleanup_guard import _signals
-        from cleanup_guard._exits import LastWord
-
         if stop is not None:
-            LastWord(stop.signum if stop.signum == _signals.SIGINT else None, stop.status).say()
+            LastWord(ending_of(stop, None)).say()
         elif self.status != 1:
-            LastWord(None, self.status).say()
+            LastWord(Ending(None, self.status)).say()
 
 
 def _asked_by_interpreter() -> bool:

@@ -1,4 +1,4 @@
-"""Guards on an event loop: what is different when main is a task. `_asyncio.py` and `_trio.py` say it to their loops.
+"""Guards on an event loop: what is different when main is a task. `on_asyncio.py` and `on_trio.py` say it to their loops.
 
 The stop itself, its clock and its callbacks are those of any guard. What an event loop changes:
 
@@ -11,13 +11,13 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 
 from __future__ import annotations
 
-import sys
 import threading
 from math import inf
 
-from cleanup_guard._process import in_main
-from cleanup_guard._stack import take_steps_with
-from cleanup_guard._state import Move, State
+from cleanup_guard._ground.once import Once
+from cleanup_guard._process import native
+from cleanup_guard._process.signals import in_main
+from cleanup_guard._stop.stack import take_steps_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     from cleanup_guard._ground.events import TasksLeft
-    from cleanup_guard._guard import Guard
-    from cleanup_guard._process import Process, Stop
-    from cleanup_guard._stack import AsyncCallback, Steps
+    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._process.roster import Member
+    from cleanup_guard._stop.stack import AsyncCallback, Steps
+    from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
         """A module for one kind of loop. Its functions are called inside one."""
 
         def host_here(self, process: Process) -> Host: ...
-        async def wait_for_stop(self, guard: Guard, timeout: float | None) -> bool: ...  # noqa: ASYNC109
+        async def wait_for_stop(self, waiters: Waiters, timeout: float | None) -> bool: ...  # noqa: ASYNC109
         async def enter_shield(self, process: Process) -> object: ...
         async def leave_shield(self, process: Process, held: object, *, failed: bool) -> None: ...
 
@@ -51,51 +53,24 @@ def is_bound_to_task(callback: AsyncCallback) -> bool:
     return type(manager).__module__.startswith(("asyncio.", "trio.", "anyio."))
 
 
-def backend() -> Backend:
-    """The module for the loop that runs here.
-
-    Raises:
-        RuntimeError: none does.
-    """
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()
-        except RuntimeError:
-            pass
-        else:
-            from cleanup_guard import _trio
-
-            return _trio
-    if "asyncio" in sys.modules:
-        from cleanup_guard import _asyncio
-
-        if _asyncio.is_running():
-            return _asyncio
-    raise RuntimeError(
-        "this has to be awaited in a task of asyncio or trio, and no event loop is running here"
-    )
-
-
 class Host:
     """A task with guards in it: all guards of one task share it."""
 
     wraps_exceptions: bool = False
     """Whether the loop wraps what a task raises in an exception group, which hides an exit status from Python."""
 
+    in_loop = True
+
     def __init__(self, process: Process) -> None:
         self.process = process
         self.in_main: bool = in_main()
-        self.guards: list[Guard] = []  # outermost first
-        self.in_callback: bool = (
-            process.in_callback
-        )  # of another guard, whose stop is not this task's business
+        self.members: dict[Member, None] = {}  # outermost first
+        # Of another guard, whose stop is not this task's business.
+        self.in_callback: bool = process.in_callback
         self.asked_at: float = inf
-        self.answered: bool = False
-        self.unanswered: int = 0  # looks of the watcher that found no answer
         self.cancels: int = 0  # of ours that the task has been told of
         self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
-        self._ask = [None]
+        self._ask = Once()
 
     # -- what each kind of loop does in its own way --
 
@@ -157,18 +132,23 @@ class Host:
         """A guard was left with this exception, and raises that one. Returns whether the first goes no further."""
         raise NotImplementedError
 
+    @property
     def may_be_interrupted(self) -> bool:
         """Whether an exception can be raised in main right now, without harm to the loop itself. Main's signal handler only."""
         return True
 
-    def look_for_swallowing(self, now: float, last_call: float) -> float:  # noqa: ARG002
-        """Cancel again if the task has swallowed that and goes on. Returns when to look again. Watcher only."""
-        return inf
+    @property
+    def handling(self) -> bool:
+        """Whether the task is on its way out because of the stop, or has not been told of it. Any thread."""
+        raise NotImplementedError
 
     @property
-    def has_swallowed(self) -> bool:
-        """Whether the task was cancelled and goes on all the same."""
+    def holds(self) -> bool:
+        """Whether its loop keeps the stop's exception until the loop ends. Any thread."""
         return False
+
+    def lift_shields(self) -> None:
+        """Critical sections hold the stop back no more. Any thread."""
 
     def tasks_left(self) -> TasksLeft | None:
         """The tasks that were begun inside, go on, and have nobody who waits for them."""
@@ -178,14 +158,9 @@ class Host:
 
     def ask(self, now: float) -> None:
         """Ask the loop to cancel the task, once. Any thread."""
-        if self.in_callback:
-            return
-        try:
-            self._ask.pop()
-        except IndexError:
-            return
-        self.asked_at = now
-        self.insist()
+        if not self.in_callback and self.members and self._ask.claim():
+            self.asked_at = now
+            self.insist()
 
     def insist(self) -> None:
         """Ask the loop to cancel the task, be it again. Any thread."""
@@ -193,25 +168,30 @@ class Host:
 
     def _cancel(self) -> None:
         process, stop = self.process, self.process.stop
-        self.answered = True
-        if stop is None or self.in_callback or not self.alive or self.leaving or not self.guards:
+        self.asked_at = inf
+        if stop is None or self.in_callback or not self.alive or self.leaving or not self.members:
             return
-        if not process.released:
-            self._ask.append(None)  # a shield was entered meanwhile
+        if not process.may_tell:
+            self._ask.give_back()  # a shield was entered meanwhile
             return
         if self.in_main:
-            process.insisted = False
-            if process.machine.state is State.STOPPING:
-                process.machine.fire(Move.RAISE)
-            process.deliveries += 1
+            process.delivery.raised()
         self.cancels += 1
         self.cancel_task(stop)
 
     def withdraw(self) -> None:
         """The stop was raised in main: the task is not to be cancelled as well."""
-        self._ask.clear()
+        self._ask.claim()
 
     # -- leaving --
+
+    def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+        """Take a step in a thread where no loop runs."""
+        if not callable(pending):
+            return self.run_without_loop(pending.awaitable)
+        while not pending():
+            native.sleep(0.001)
+        return None
 
     async def take_steps(self, steps: Steps[T]) -> T:
         """Take all steps in the running task."""
@@ -220,17 +200,16 @@ class Host:
     @property
     def ends_loop(self) -> bool:
         """Whether the guard that was just left is the one that lets the stop go on: the outermost, in the last task."""
-        return not self.guards and (self.is_root or self.others_are_clean())
+        return not self.members and (self.is_root or self.others_are_clean())
 
     def others_are_clean(self) -> bool:
         """Whether no other task of this thread has guards that are entered."""
-        return not any(
-            host is not self and host.in_main == self.in_main and host.guards for host in self.process.hosts
-        )
+        hosts = list(self.process.roster.hosts.values())
+        return not any(each is not self and each.in_main == self.in_main and each.members for each in hosts)
 
     # -- for other threads --
 
-    def run_in_loop(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:
+    def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:
         """Have the loop run a coroutine to its end, from another thread. Returns whether the loop took it in time.
 
         Args:
@@ -242,7 +221,7 @@ class Host:
         """
         taken, ended = threading.Event(), threading.Event()
         errors: list[BaseException] = []
-        open_offer = [None]
+        offer = Once()
 
         async def run() -> None:
             try:
@@ -253,22 +232,15 @@ class Host:
                 ended.set()
 
         def begin() -> None:
-            try:
-                open_offer.pop()
-            except IndexError:
-                return  # it took too long
-            taken.set()
-            self.spawn(run)
+            if offer.claim():  # else it took too long
+                taken.set()
+                self.spawn(run)
 
         if not self.call_soon(begin):
             return False
-        if not taken.wait(min(max(0.0, patience), threading.TIMEOUT_MAX)):
-            try:
-                open_offer.pop()
-            except IndexError:
-                pass  # taken at the last moment
-            else:
-                return False
+        in_time = taken.wait(min(max(0.0, patience), threading.TIMEOUT_MAX))
+        if not in_time and offer.claim():
+            return False
         ended.wait()
         if errors:
             raise errors[0]

@@ -1,12 +1,11 @@
 """The life of a stop, as data: every state, every move, and what each move leads to.
 
-The table is the specification. The code fires moves, the tests walk the table, and the diagram in the README is drawn from
-it (`python -m cleanup_guard._state`). A move that the table does not list raises `IllegalMove` and changes nothing.
+The table is the specification: the diagram in the README is drawn from it (`python -m cleanup_guard._stop.state`), and the
+tests check that the facts which a move changes make the state that the table says.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 
 
@@ -77,7 +76,7 @@ TABLE: dict[State, dict[Move, State]] = {
         Move.ENTER: State.CLEANING,
         Move.STOP: State.CLEANING,
         Move.RAISE: State.CLEANING,
-        Move.SWALLOW: State.CLEANING,  # the handler decided it while the watcher took over
+        Move.SWALLOW: State.CLEANING,  # seen while the watcher took over
         Move.LEAVE: State.CLEANING,
         Move.TAKE_OVER: State.CLEANING,
         Move.NEXT: State.UNWINDING,
@@ -85,7 +84,7 @@ TABLE: dict[State, dict[Move, State]] = {
     },
     # Everything ran. Repeats of the signal are absorbed until the process is gone.
     State.DONE: {
-        Move.ENTER: State.RUNNING,
+        Move.ENTER: State.UNWINDING,  # in a `finally` around: the stop is still on its way
         Move.STOP: State.DONE,
         Move.TAKE_OVER: State.DONE,  # the watcher decided it while main came back and cleaned up
         Move.FORGET: State.IDLE,
@@ -93,55 +92,28 @@ TABLE: dict[State, dict[Move, State]] = {
 }
 
 
-class IllegalMove(RuntimeError):
-    """A move that the table does not list: a bug in cleanup_guard, never in the program that uses it."""
+def state_of(
+    *, entered: bool, leaving: bool, stopped: bool, told: bool, taken_over: bool, finished: bool
+) -> State:
+    """The state that these facts make.
 
-    def __init__(self, state: State, move: Move) -> None:
-        super().__init__(f"{move.name} ({move.value}) is not a move from {state.name} ({state.value})")
-        self.state: State = state
-        self.move: Move = move
+    Nobody stores a state, so none can be stale or contradict another: each fact has one place, and is written by one C call.
 
-
-class Machine:
-    """The current state. `fire` may be called from a signal handler that interrupted `fire`, and from any thread.
-
-    A lock would deadlock in the handler, so moves queue in a deque (one atomic append) and whoever is already inside `fire`
-    makes them: a move is never computed from a state that another one is about to replace.
+    Args:
+        entered: main is inside a guard.
+        leaving: main is leaving one; its callbacks run.
+        stopped: there is a stop.
+        told: the stop has been raised in main, and main has not been seen to let go of it.
+        taken_over: the watcher's thread runs the callbacks.
+        finished: after the stop main has left its last guard.
     """
-
-    __slots__ = ("_busy", "_moves", "state")
-
-    def __init__(self) -> None:
-        self.state: State = State.IDLE
-        self._moves: deque[Move] = deque()
-        self._busy = [None]
-
-    def fire(self, move: Move) -> None:
-        """Make a move, now or as soon as the move in progress is made.
-
-        Raises:
-            IllegalMove: the table does not list it; the state is as before.
-        """
-        self._moves.append(move)
-        while self._moves:
-            try:
-                self._busy.pop()
-            except IndexError:
-                return  # someone is in the loop below, and looks at the queue again after leaving it
-            try:
-                self._step()
-            finally:
-                self._busy.append(None)
-
-    def _step(self) -> None:
-        try:
-            move = self._moves.popleft()
-        except IndexError:
-            return  # taken by the one who was here before
-        target = TABLE[self.state].get(move)
-        if target is None:
-            raise IllegalMove(self.state, move)
-        self.state = target
+    if not stopped:
+        return State.LEAVING if leaving else State.RUNNING if entered else State.IDLE
+    if finished:
+        return State.DONE
+    if leaving or taken_over:
+        return State.CLEANING
+    return State.UNWINDING if told else State.STOPPING
 
 
 def diagram() -> str:
