@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._exec import exec_into as exec_into
+    from cleanup_guard._exec.exec_into import exec_into as exec_into
     from cleanup_guard._ground.errors import CleanupError as CleanupError
     from cleanup_guard._ground.errors import SignalExit as SignalExit
     from cleanup_guard._ground.events import CallbackDone as CallbackDone
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         from cleanup_guard._supervise._oneoff import run as run
         from cleanup_guard._supervise._supervisor import Child as Child
         from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CallbackDone",
@@ -72,7 +74,7 @@ if sys.platform != "linux":
 
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
-    "_exec": ("exec_into",),
+    "_exec.exec_into": ("exec_into",),
     "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
     "_report": ("log_event",),
     "_supervise._oneoff": ("run",),
