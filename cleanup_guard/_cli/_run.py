@@ -79,8 +79,10 @@ def main(argv: list[str]) -> int:
     if options is None:
         print(USAGE, end="")
         return 0
+    from cleanup_guard._ground.environment import undo_coercion
     from cleanup_guard._supervise._command import Command
 
+    undo_coercion()
     return Command(options, mask).main()
 
 
