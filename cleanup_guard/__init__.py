@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._exec import exec_into as exec_into
+    from cleanup_guard._exec.exec_into import exec_into as exec_into
     from cleanup_guard._ground.errors import CleanupError as CleanupError
     from cleanup_guard._ground.errors import SignalExit as SignalExit
     from cleanup_guard._ground.events import CallbackDone as CallbackDone
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
         from cleanup_guard._supervise._oneoff import run as run
         from cleanup_guard._supervise._supervisor import Child as Child
         from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
+    else:
+        from cleanup_guard._supervise.elsewhere import Child as Child
+        from cleanup_guard._supervise.elsewhere import Supervisor as Supervisor
+        from cleanup_guard._supervise.elsewhere import run as run
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CallbackDone",
@@ -65,19 +71,16 @@ __all__ = [
     "unregister",
 ]
 
-if sys.platform != "linux":
-    __all__.remove("Child")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("Supervisor")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("run")  # noqa: PYI056 - mypy and pyright both follow it
-
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
-    "_exec": ("exec_into",),
+    "_exec.exec_into": ("exec_into",),
     "_guard.guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
     "_process.report": ("log_event",),
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),
 }
+if sys.platform != "linux":
+    _HOMES = {"_supervise.elsewhere": ("Child", "Supervisor", "run"), **_HOMES}
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cleanup_guard._ground.names import number_of
 
+assert sys.platform == "linux"
+
 if TYPE_CHECKING:
     from cleanup_guard._rehearse._engine import Waker
     from cleanup_guard._rehearse._ready import Wish
@@ -44,9 +46,6 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard check` with these arguments. Returns the exit status."""
-    if sys.platform != "linux":
-        print("cleanup-guard check: needs Linux", file=sys.stderr)
-        return NOT_RUN
     try:
         options = parse(argv)
     except SystemExit as leave:
