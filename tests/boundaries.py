@@ -29,13 +29,13 @@ from types import FrameType
 from typing import Any
 
 import scenarios
+from cleanup_guard._exits import early_net
+from cleanup_guard._report import OURS
+from cleanup_guard._state import State
 from scenarios import SCENARIOS, World
 
 from cleanup_guard import CleanupError, Finished, SignalExit, StopReceived
-from cleanup_guard._exits import early_net
 from cleanup_guard._process import REGISTRY, Process, forget, is_ours, unhush_traceback
-from cleanup_guard._report import OURS
-from cleanup_guard._state import State
 
 TOO_LATE = 3.0
 """Seconds after which a run that should take milliseconds has failed."""

@@ -6,13 +6,13 @@ import signal
 import threading
 from collections.abc import Callable
 
+from cleanup_guard._state import State
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cleanup_guard import CleanupError, Guard, SignalExit
 from cleanup_guard._process import REGISTRY, forget
-from cleanup_guard._state import State
 
 
 class Failed(Exception):

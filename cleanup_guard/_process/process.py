@@ -103,15 +103,18 @@ class Process:
     @property
     def may_tell(self) -> bool:
         """Whether main may be told of the stop now."""
-        stop = self.stop
-        held = self.roster.held is not None
-        return stop is not None and self.delivery.may_tell(stop, announced=self.announced, held=held)
+        return self._may_tell(shielded=self.roster.shields > 0)
 
     @property
     def is_wanted(self) -> bool:
         """The same, but for critical sections: who waits at the entry of one is told there."""
-        stop, cooperates = self.stop, self.roster.cooperates
-        return stop is not None and self.delivery.may_tell(stop, announced=self.announced, held=cooperates)
+        return self._may_tell(shielded=False)
+
+    def _may_tell(self, *, shielded: bool) -> bool:
+        stop = self.stop
+        return stop is not None and self.delivery.may_tell(
+            stop, announced=self.announced, shielded=shielded, cooperates=self.roster.cooperates
+        )
 
     @property
     def handling(self) -> bool:

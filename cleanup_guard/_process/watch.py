@@ -241,6 +241,7 @@ class Watcher:
         return Facts(
             state,
             announced=process.announced,
+            may_tell=process.may_tell,
             noticed=process.noticed,
             held=process.roster.held,
             handling=not looks or process.handling or (stop.theirs is not None and state is not State.DONE),

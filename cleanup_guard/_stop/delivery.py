@@ -72,6 +72,7 @@ class Facts:
     Attributes:
         state: where the process stands.
         announced: the on_stop callbacks are over, or have used up their time.
+        may_tell: main may be told (see `Delivery.may_tell`).
         noticed: main has run our handler since the stop.
         held: what holds the stop back, for a person to read: a critical section, a main that cooperates; None if nothing does.
         handling: main is on its way out because of the stop (only looked at while it unwinds, and when all is done).
@@ -80,13 +81,24 @@ class Facts:
         exiting: the interpreter is shutting down.
     """
 
-    __slots__ = ("announced", "asked_at", "exiting", "handling", "held", "in_tasks", "noticed", "state")
+    __slots__ = (
+        "announced",
+        "asked_at",
+        "exiting",
+        "handling",
+        "held",
+        "in_tasks",
+        "may_tell",
+        "noticed",
+        "state",
+    )
 
     def __init__(
         self,
         state: State,
         *,
         announced: bool = True,
+        may_tell: bool = True,
         noticed: bool = False,
         held: str | None = None,
         handling: bool = True,
@@ -96,6 +108,7 @@ class Facts:
     ) -> None:
         self.state = state
         self.announced = announced
+        self.may_tell = may_tell
         self.noticed = noticed
         self.held = held
         self.handling = handling
@@ -136,11 +149,20 @@ class Delivery:
 
     # -- facts for the handler --
 
-    def may_tell(self, stop: Stop, *, announced: bool, held: bool) -> bool:
-        """Whether main may be told now."""
+    def may_tell(self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool) -> bool:
+        """Whether main may be told now.
+
+        Args:
+            stop: the stop.
+            announced: the on_stop callbacks are over.
+            shielded: main is in a critical section.
+            cooperates: main looks for the stop itself.
+        """
         if stop.theirs is not None:
             return False
-        return self.forced or self.insisted or (announced and not held)
+        if self.forced or shielded:
+            return self.forced
+        return self.insisted or (announced and not cooperates)
 
     def raised(self) -> None:
         """The stop has been raised in main, or its tasks were cancelled."""
@@ -183,7 +205,7 @@ class Delivery:
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
                 world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began))
-        if self.may_tell(stop, announced=facts.announced, held=facts.held is not None):
+        if facts.may_tell:
             world.ask_hosts(now)
         look = {
             State.STOPPING: self._urge,
@@ -213,7 +235,7 @@ class Delivery:
         if stuck or now >= budget.take_over or self._let_go >= LETS_GO:
             self._take_over(world)
             return inf
-        if not self.may_tell(stop, announced=facts.announced, held=facts.held is not None):
+        if not facts.may_tell:
             if facts.noticed:
                 return now + SLOW_POKE if facts.announced else inf
         elif facts.in_tasks:

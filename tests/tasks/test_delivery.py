@@ -6,9 +6,8 @@ import signal
 import time
 
 import pytest
-from tasks.stage import every_asyncio, every_loop, perform, stage, strange_lines
-
 from cleanup_guard._watcher import DUPLICATE
+from tasks.stage import every_asyncio, every_loop, perform, stage, strange_lines
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 

@@ -8,7 +8,6 @@ import threading
 from types import FrameType
 
 import pytest
-
 from cleanup_guard._state import TABLE, IllegalMove, Machine, Move, State, diagram
 
 CELLS = [(state, move) for state in State for move in Move]
