@@ -188,7 +188,7 @@ class Host:
     def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Take a step in a thread where no loop runs."""
         if not callable(pending):
-            return self.run_without_loop(pending.awaitable)
+            return self.run_without_loop(pending.take_awaitable())
         while not pending():
             native.sleep(0.001)
         return None
