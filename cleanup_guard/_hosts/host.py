@@ -156,14 +156,14 @@ class Host:
 
     # -- the stop --
 
-    def ask(self, now: float) -> None:
+    def ask(self) -> None:
         """Ask the loop to cancel the task, once. Any thread."""
         if not self.in_callback and self.members and self._ask.claim():
-            self.asked_at = now
             self.insist()
 
     def insist(self) -> None:
         """Ask the loop to cancel the task, be it again. Any thread."""
+        self.asked_at = self.process.clock()
         self.call_soon(self._cancel)
 
     def _cancel(self) -> None:
@@ -188,7 +188,7 @@ class Host:
     def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
         """Take a step in a thread where no loop runs."""
         if not callable(pending):
-            return self.run_without_loop(pending.awaitable)
+            return self.run_without_loop(pending.take_awaitable())
         while not pending():
             native.sleep(0.001)
         return None

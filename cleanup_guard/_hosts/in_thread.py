@@ -30,7 +30,7 @@ class ThreadHost:
         self.in_main: bool = in_main()
         self.members: dict[Member, None] = {}
 
-    def ask(self, now: float) -> None:
+    def ask(self) -> None:
         """Main is poked by the watcher."""
 
     def insist(self) -> None:

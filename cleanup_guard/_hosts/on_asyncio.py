@@ -151,7 +151,7 @@ class AsyncioHost(Host):
 
     async def _await_apart(self, callback: AsyncCallback) -> object:
         """Await a callback in a task of its own."""
-        task = self.loop.create_task(_contain(callback.awaitable), name=f"cleanup_guard {callback.name}")
+        task = self.loop.create_task(_contain(callback.take_awaitable()), name=f"cleanup_guard {callback.name}")
         callback.flight = flight = Flight(self.loop, task)
         try:
             while not (task.done() or flight.left_behind.done()):
@@ -160,7 +160,7 @@ class AsyncioHost(Host):
                 except asyncio.CancelledError as error:
                     self._missed = error
         finally:
-            callback.flight = callback.awaitable = None
+            callback.flight = None
         if not task.done():
             raise CallbackLeftBehind
         failure = asyncio.CancelledError() if task.cancelled() else task.result()
@@ -175,17 +175,17 @@ class AsyncioHost(Host):
         task = asyncio.current_task()
         assert task is not None  # the host's own, except in a take-over
         if task is not self.task and is_bound_to_task(callback):
-            callback.awaitable.close()  # after the take-over the process ends
+            callback.take_awaitable().close()  # after the take-over the process ends
             return None
         callback.flight = flight = Flight(self.loop, task)
         try:
-            return await callback.awaitable
+            return await callback.take_awaitable()
         except asyncio.CancelledError:
             if flight.cancels:
                 raise CallbackInterrupted from None
             raise
         finally:
-            callback.flight = callback.awaitable = None
+            callback.flight = None
             flight.leave_behind()
             for _ in range(flight.cancels):
                 task.uncancel()

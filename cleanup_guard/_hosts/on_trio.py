@@ -144,20 +144,20 @@ class TrioHost(Host):
         here = trio.lowlevel.current_task() is self.task
         if is_bound_to_task(callback):
             if not here:
-                callback.awaitable.close()  # a take-over, after which the process ends
+                callback.take_awaitable().close()  # a take-over, after which the process ends
                 return None
             if callback.scope is None:
                 # A scope of ours would not nest with its own. So nothing can cancel it, and this one is never entered.
                 callback.flight = Flight(self, trio.CancelScope())
-                return await callback.awaitable
+                return await callback.take_awaitable()
         value: object = None
         with Entered((callback.scope if here else None) or self.open_scope()) as scope:
             scope.shield = True
             callback.flight = Flight(self, scope)
             try:
-                value = await callback.awaitable
+                value = await callback.take_awaitable()
             finally:
-                callback.flight = callback.awaitable = None
+                callback.flight = None
         if scope.cancelled_caught:
             raise CallbackInterrupted
         return value

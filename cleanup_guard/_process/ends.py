@@ -56,8 +56,8 @@ def _run_stop_hook(hook: Callback, member: Member, patience: float) -> None:
 
 
 async def _await(hook: AsyncCallback) -> None:
-    hook.start(None)
-    await hook.awaitable
+    hook.make_call(None)
+    await hook.take_awaitable()
 
 
 # -- the take-over --

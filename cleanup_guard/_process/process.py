@@ -203,6 +203,7 @@ class Process:
         stop = self.stop
         if stop is None or not self.told.ended.claim():
             return
+        self.announce()  # it may have come so late that nobody has yet
         took = self.clock() - stop.budget.began
         self.roster.tell(
             Finished(reason=stop.reason, callbacks=stop.callbacks, failures=stop.failures, seconds=took)

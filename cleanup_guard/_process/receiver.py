@@ -120,7 +120,7 @@ class Receiver:
             if not self._came_back(state):
                 return
         elif state is State.UNWINDING:
-            if process.roster.loops_in_main() or not (delivery.swallowed or delivery.insisted):
+            if process.roster.loops_in_main() or not delivery.insisted:
                 return
         elif state is not State.STOPPING or not self._may_raise:
             return

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
         ) -> bool: ...  # it is on its way out because of the stop, or has not been told of it
         @property
         def holds(self) -> bool: ...  # its loop keeps the stop's exception until it ends
-        def ask(self, now: float) -> None: ...  # once
+        def ask(self) -> None: ...  # once
         def insist(self) -> None: ...
         def withdraw(self) -> None: ...  # the stop was raised in main
         def lift_shields(self) -> None: ...

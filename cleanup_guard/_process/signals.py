@@ -93,8 +93,10 @@ class Signals:
 
     def uninstall(self, signum: int) -> None:
         """Put in place what was there before, for the time of a call of it."""
-        before = self.previous[signum]
-        _signal.signal(signum, int(signal.SIG_DFL) if before is None else before)
+        before = self.previous.get(signum)
+        if before is None:
+            return  # a signal came a moment ago, and its handler has given everything back
+        _signal.signal(signum, before)
         if signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 

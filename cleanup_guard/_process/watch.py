@@ -344,10 +344,10 @@ class Watcher:
         """Have main look."""
         self._watch.poke()
 
-    def ask_hosts(self, now: float) -> None:
+    def ask_hosts(self) -> None:
         """Ask the loops to cancel their guarded tasks, once."""
         for host in list(self._process.roster.hosts.values()):
-            host.ask(now)
+            host.ask()
 
     def insist(self, *, everybody: bool) -> None:
         """Ask them again: everybody, or those who have let go of the stop."""

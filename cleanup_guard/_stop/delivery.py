@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
         def begin(self) -> None: ...  # announce the stop, start the on_stop callbacks
         def poke(self) -> None: ...  # have main run our handler, which looks what it may do
-        def ask_hosts(self, now: float) -> None: ...  # ask the loops to cancel their guarded tasks, once
+        def ask_hosts(self) -> None: ...  # ask the loops to cancel their guarded tasks, once
         def insist(
             self, *, everybody: bool
         ) -> None: ...  # ask them again, or those who have let go of the stop
@@ -121,33 +121,38 @@ class Delivery:
     """The delivery of one stop.
 
     Attributes:
-        told: the stop has been raised in main, or its tasks were cancelled, and main has not been seen to let go of it.
-        times: how often that was done.
+        times: how often the stop was raised in main, or its tasks were cancelled.
         forced: nothing holds the stop back any more.
         insisted: a person pressed Ctrl-C again.
         blocked: the event loop does not answer: the stop is raised in main as it is without a loop.
         took_over: the callbacks run in a thread of ours.
-        swallowed: main has let go of it, and is to be told again.
         over: all has been done; nothing more is due.
     """
 
     def __init__(self) -> None:
-        self.told: bool = False
         self.times: int = 0
         self.forced: bool = False
         self.insisted: bool = False
         self.blocked: bool = False
         self.took_over: bool = False
-        self.swallowed: bool = False
         self.over: bool = False
         self._begun = False
         self._prepared = False
         self._let_go_since: float | None = None
+        self._let_go_of = 0  # the time of which main has let go, counted as `times` is
         self._let_go = 0
         self._next_poke = 0.0
         self._unanswered = 0
 
     # -- facts for the handler --
+
+    @property
+    def told(self) -> bool:
+        """Whether main has been told, and has not been seen to let go of it.
+
+        Main counts the one and the watcher the other, so that neither can undo what the other has just said.
+        """
+        return self.times > self._let_go_of
 
     def may_tell(self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool) -> bool:
         """Whether main may be told now.
@@ -166,10 +171,9 @@ class Delivery:
 
     def raised(self) -> None:
         """The stop has been raised in main, or its tasks were cancelled."""
-        self.told = True
-        self.times += 1
-        self.swallowed = self.insisted = False
+        self.insisted = False
         self._let_go_since = None
+        self.times += 1
 
     def becomes_ours(self, stop: Stop, budget: Budget) -> None:
         """Whoever owned the stop has given it to us: from now on this budget counts."""
@@ -206,7 +210,7 @@ class Delivery:
             if facts.held is not None and facts.state is State.STOPPING:
                 world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began))
         if facts.may_tell:
-            world.ask_hosts(now)
+            world.ask_hosts()
         look = {
             State.STOPPING: self._urge,
             State.UNWINDING: self._look_for_swallowing,
@@ -251,6 +255,8 @@ class Delivery:
             # A whole process that was frozen for a while has had no chance to answer.
             if now - facts.asked_at >= patience and self._unanswered >= CHANCES:
                 self.blocked = True
+        elif self.times:  # it has let go of the stop, and could not be told again then
+            world.insist(everybody=False)
         return self._poke_regularly(now, stop, world) if self.blocked else now + SLOW_POKE
 
     def _poke_regularly(self, now: float, stop: Stop, world: World) -> float:
@@ -270,20 +276,21 @@ class Delivery:
                 world.insist(everybody=True)
                 return now + SLOW_POKE
             return self._poke_regularly(now, stop, world)
+        times = self.times
         if not self._has_let_go(now, facts, DEAD_FOR):
             return now + DEAD_FOR / 2
-        if not self.swallowed:
-            self.swallowed = True
-            self._let_go += 1
-            if self._let_go >= LETS_GO:
-                self._take_over(world)
-                return inf
-            world.tell(StopRedelivered(times=self.times + 1))
+        self._let_go_of = times
+        self._let_go_since = None
+        self._let_go += 1
+        if self._let_go >= LETS_GO:
+            self._take_over(world)
+            return inf
+        world.tell(StopRedelivered(times=times + 1))
         if facts.in_tasks:
-            self.blocked = self.swallowed = False
-            self._let_go_since = None
+            self.blocked = False
+            self._unanswered = 0
             world.insist(everybody=False)
-            return now + DEAD_FOR
+            return now + SLOW_POKE
         return self._poke_regularly(now, stop, world)
 
     def _look_for_survival(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
@@ -296,12 +303,12 @@ class Delivery:
 
     def _has_let_go(self, now: float, facts: Facts, patience: float) -> bool:
         """Whether main has been seen without the stop for so long."""
+        since = self._let_go_since
         if facts.handling:
-            self._let_go_since = None
-            return False
-        if self._let_go_since is None:
-            self._let_go_since = now
-        return now - self._let_go_since >= patience
+            since = self._let_go_since = None
+        elif since is None:
+            since = self._let_go_since = now
+        return since is not None and now - since >= patience
 
     def _take_over(self, world: World) -> None:
         if not self.took_over:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from _operator import call
 from contextvars import ContextVar
 from functools import partial
+from itertools import islice
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._ground.once import Once
@@ -52,7 +53,7 @@ IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=Fal
 class Callback:
     """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
 
-    __slots__ = ("args", "call", "function", "kind", "kwargs", "label", "timeout")
+    __slots__ = ("args", "call", "function", "kind", "kwargs", "label", "returned", "timeout")
 
     flight: Flight | None = None
 
@@ -72,6 +73,7 @@ class Callback:
         self.timeout: float | None = timeout
         self.label: str | None = label
         self.call: list[Callable[[], Any]] | None = None  # prepared; empty once it has been made
+        self.returned: list[Any] | None = None  # what it returned
 
     @property
     def name(self) -> str:
@@ -83,37 +85,48 @@ class Callback:
         """Whether it has been called."""
         return self.call == []
 
-    def make_call(self, error: BaseException | None) -> Any:
-        """Call it, unless it has been called. Returns what it returned."""
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.called
+
+    def make_call(self, error: BaseException | None) -> None:
+        """Call it, unless it has been called, and keep what it returns: all in one C call."""
         if self.call is None:
+            self.returned = []
             if self.kind == "exit":
                 self.call = [partial(self.function, *_details(error))]
             else:
                 self.call = [partial(self.function, *self.args, **self.kwargs)]
-        return next(map(call, iter(self.call.pop, None))) if self.call else None
+        if self.call and self.returned is not None:
+            self.returned.extend(islice(map(call, iter(self.call.pop, None)), 1))
 
     def run(self, error: BaseException | None) -> bool:
         """Call it. Returns True when it is an exit callback that suppresses the error."""
-        returned = self.make_call(error)
-        return self.kind == "exit" and bool(returned)
+        self.make_call(error)
+        return self.kind == "exit" and any(self.returned or ())
 
 
 class AsyncCallback(Callback):
     """One whose result must be awaited.
 
     Attributes:
-        awaitable: what calling it gave.
         flight: while an event loop awaits it.
         scope: what the loop put around the context manager whose exit it is.
     """
 
-    awaitable: Any = None
     flight: Flight | None = None
     scope: Any = None
 
-    def start(self, error: BaseException | None) -> None:
-        """Call it; what it returned is still to be awaited."""
-        self.awaitable = self.make_call(error)
+    @property
+    def done(self) -> bool:
+        """Whether it has been called, and somebody awaits what it returned, or has."""
+        return self.called and not self.returned
+
+    def take_awaitable(self) -> Any:
+        """What it returned, for the one who awaits it."""
+        assert self.returned
+        return self.returned.pop()
 
 
 def _details(error: BaseException | None) -> tuple[Any, Any, Any]:
@@ -238,12 +251,12 @@ def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps
                 return
             stack.closed = True  # then look once more: see CallbackStack.push
             continue
-        if not callback.called:
+        if not callback.done:
             if isinstance(callback, AsyncCallback):
                 yield from _await_one(callback, outcome, observer)
             else:
                 _run_one(callback, outcome, observer)
-        if callback.called:
+        if callback.done:
             stack.put_down()
 
 
@@ -255,7 +268,7 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
             if callback.run(outcome.error):
                 outcome.suppress()
         except BaseException as raised:
-            if not callback.called:
+            if not callback.done:
                 raise  # somebody's signal handler, before the call
             failure = None if outcome.knows(raised) else raised
         failure = observer.ended(callback, failure)
@@ -271,15 +284,18 @@ def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) ->
     failure: BaseException | None = None
     around = IN_CALLBACK.get()
     IN_CALLBACK.set(True)
-    observer.began(callback)
     try:
-        callback.start(outcome.error)
+        observer.began(callback)
+        callback.make_call(outcome.error)
         suppresses = yield callback
         if callback.kind == "exit" and suppresses:
             outcome.suppress()
     except BaseException as raised:
+        if not callback.done:
+            raise  # as in `_run_one`, before it was awaited
         failure = None if outcome.knows(raised) else raised
-    IN_CALLBACK.set(around)
+    finally:
+        IN_CALLBACK.set(around)
     failure = observer.ended(callback, failure)
     if failure is not None:
         outcome.fail(failure)

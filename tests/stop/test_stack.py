@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from cleanup_guard._stop.stack import Callback, CallbackStack, Outcome, describe, take_steps
+from cleanup_guard._stop import stack as stack_module
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, Outcome, describe, take_steps
 from cleanup_guard._stop.stack import run_all as steps_of_all
 
 THREADS = 4
@@ -42,11 +48,13 @@ def exit_of(function: Callable[..., object]) -> Callback:
     return Callback(function, (), {}, "exit")
 
 
-def run_all(stack: CallbackStack, error: BaseException | None, observer: Silent) -> Outcome:
-    """Run all; nothing in this module awaits."""
-    return take_steps(
-        steps_of_all(stack, error, observer), lambda pending: pytest.fail(f"waits for {pending}")
-    )
+def run_all(
+    stack: CallbackStack, error: BaseException | None, observer: Silent, outcome: Outcome | None = None
+) -> Outcome:
+    """Run all that is left; awaiting is calling here."""
+    outcome = outcome or Outcome(error)
+    take_steps(steps_of_all(stack, outcome, observer), lambda pending: pending.take_awaitable()())  # type: ignore[union-attr]
+    return outcome
 
 
 def at_once(*functions: Callable[[], object]) -> None:
@@ -115,26 +123,55 @@ def test_a_callback_registered_by_a_callback_runs() -> None:
 
 
 def test_the_turn_is_given_once() -> None:
-    """Only one of many may run the callbacks."""
+    """Only one of many may run the callbacks; who hands the turn back lets one other have it."""
     for _ in range(ROUNDS):
         stack = CallbackStack()
         won: list[bool] = []
-        at_once(*[lambda: won.append(stack.take_turn())] * THREADS)  # noqa: B023 - used within the round
+        at_once(*[lambda: won.append(stack.turn.claim())] * THREADS)  # noqa: B023 - used within the round
         assert sorted(won) == [False] * (THREADS - 1) + [True]
+        stack.turn.give_back()
+        assert stack.turn.claim()
 
 
-def test_each_callback_is_claimed_once() -> None:
-    """Threads that claim from one stack share its callbacks out between them, none twice and none left."""
-    for _ in range(ROUNDS):
-        stack = CallbackStack([of(print, number) for number in range(300)])
-        claimed: list[int] = []
+def test_what_is_in_the_hand_stays_there_until_it_is_put_down() -> None:
+    """Whoever takes next, after the holder of the turn was cut short, finds the same callback in the hand."""
+    stack = CallbackStack([of(print, name="first"), of(print, name="last")])
+    taken = stack.take()
+    assert taken is not None
+    assert stack.take() is taken
+    assert stack.names() == ["last", "first"]
+    taken.make_call(None)
+    assert stack.names() == ["first"]
+    stack.put_down()
+    again = stack.take()
+    assert again is not None
+    assert again.name == "first"
+    stack.put_down()
+    assert stack.take() is None
 
-        def claim(stack: CallbackStack = stack, claimed: list[int] = claimed) -> None:
-            while (callback := stack.claim()) is not None:
-                claimed.append(callback.args[0])
 
-        at_once(*[claim] * THREADS)
-        assert sorted(claimed) == list(range(300))
+def test_a_callback_is_called_once() -> None:
+    """Calling it again does nothing, whether it returned or raised."""
+    ran: list[int] = []
+    once = of(ran.append, 1)
+    assert not once.called
+    for _ in range(3):
+        once.run(None)
+    assert once.called
+    assert ran == [1]
+    failing = of(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        failing.run(None)
+    assert failing.called
+    assert failing.run(None) is False
+
+
+def test_a_fork_child_has_nothing_to_run() -> None:
+    """What is in the hand of the parent is not the child's either."""
+    stack = CallbackStack([of(print), of(print)])
+    stack.take()
+    stack.disown()
+    assert (stack.names(), stack.take(), stack.push(of(print))) == ([], None, False)
 
 
 def test_registering_while_another_thread_closes() -> None:
@@ -202,8 +239,8 @@ def test_move_leaves_an_open_stack() -> None:
     moved = stack.move()
     assert stack.push(of(print, name="stays"))
     assert (stack.names(), moved.names()) == (["stays"], ["moved"])
-    assert moved.take_turn()
-    assert stack.take_turn()
+    assert moved.turn.claim()
+    assert stack.turn.claim()
 
 
 def test_discard_compares_functions_with_equality() -> None:
@@ -309,3 +346,168 @@ def test_a_callback_is_taken_back_by_identity() -> None:
 def test_names(function: object, name: str) -> None:
     """A report names what a callback calls, through partials and bound methods."""
     assert describe(function) == name
+
+
+class Nameless:
+    """A callable that fails whoever asks it for anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+def dead_proxy() -> object:
+    """A weak reference's proxy whose object is gone."""
+    return weakref.proxy(Weird())
+
+
+@pytest.mark.parametrize("make", [Nameless, dead_proxy])
+def test_there_is_a_name_whatever_happens(make: Callable[[], object]) -> None:
+    """A callable that raises when it is asked for its name costs nobody his turn."""
+    function = make()
+    assert describe(function).endswith(" object")
+
+
+def test_a_dead_proxy_costs_nobody_his_turn() -> None:
+    """Calling it raises, which is reported as any failure."""
+    ran: list[int] = []
+    stack = CallbackStack([of(ran.append, 1), of(dead_proxy()), of(ran.append, 2)])  # type: ignore[arg-type]
+    outcome = run_all(stack, None, Silent())
+    assert ran == [2, 1]
+    assert [type(each) for each in outcome.failures] == [ReferenceError]
+
+
+# -- cut short -----------------------------------------------------------------------------------------------------------
+
+
+class Alarm(BaseException):
+    """What somebody's signal handler raises: a time limit of a job queue or a test runner."""
+
+
+class Staged:
+    """A stack of callbacks of every kind, and what has come of them."""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        self.ended: list[str] = []
+        self.stack = CallbackStack()
+        for number in range(2):
+            self.stack.push(of(self.note, f"plain {number}"))
+            self.stack.push(exit_of(lambda *_, number=number: self.note(f"exit {number}")))
+            self.stack.push(of(self.fail, f"failing {number}"))
+            self.stack.push(AsyncCallback(self.coroutine_function, (f"async {number}",), {}))
+        self.wanted = [f"{kind} {number}" for number in (1, 0) for kind in ("async", "failing", "exit", "plain")]
+
+    def note(self, name: str) -> None:
+        """The callback."""
+        self.began.append(name)
+        self.ended.append(name)
+
+    def fail(self, name: str) -> None:
+        """One that fails."""
+        self.note(name)
+        raise LookupError(name)
+
+    def coroutine_function(self, name: str) -> Callable[[], object]:
+        """One that is awaited. Returns what is awaited, which for this module is called."""
+        return lambda: self.note(name)
+
+
+class Tripwire:
+    """Raises at one line, or one opcode, of `stack.py`, as a signal handler does that runs there."""
+
+    FILES = (stack_module.__file__, sys.modules["cleanup_guard._ground.once"].__file__)
+
+    def __init__(self, at: int, event: str) -> None:
+        self.left, self.event = at, event
+        self.place = ""
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        """The trace function."""
+        if frame.f_code.co_filename not in self.FILES or frame.f_code.co_name == "take_awaitable":
+            return None  # whoever has taken the awaitable has it
+        frame.f_trace_opcodes = self.event == "opcode"
+        if event == self.event:
+            self.left -= 1
+            if self.left == 0:
+                self.place = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+                raise Alarm(self.place)
+        return self.trace
+
+    def run(self, function: Callable[[], object]) -> bool:
+        """Run a function under the trace. Returns whether it was cut short."""
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            function()
+        except Alarm:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+def interruptions(event: str, step: int) -> Iterator[Tripwire]:
+    """A tripwire for every line, or every so manyth opcode, until one is not reached."""
+    for at in itertools.count(1, step):
+        tripwire = Tripwire(at, event)
+        yield tripwire
+        if not tripwire.place:
+            return
+
+
+@pytest.mark.parametrize(("event", "step"), [("line", 1), ("opcode", 3)])
+def test_an_exception_between_any_two_lines_loses_no_callback(event: str, step: int) -> None:
+    """Somebody's handler raises while the callbacks run: whoever comes next runs those that are left, and none twice."""
+    tried = 0
+    for tripwire in interruptions(event, step):
+        staged, observer = Staged(), Silent()
+        outcome = Outcome(None)
+        cut = tripwire.run(lambda: run_all(staged.stack, None, observer, outcome))  # noqa: B023
+        if cut:
+            run_all(staged.stack, None, observer, outcome)
+        assert staged.began == staged.wanted, tripwire.place
+        assert staged.stack.closed
+        tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize("method", ["began", "ended"])
+def test_an_observer_that_raises_loses_no_callback(method: str) -> None:
+    """A handler may raise in the observer's lines, too: the callback is called once, before or after."""
+    for number in range(8):
+        staged, observer, outcome, calls = Staged(), Silent(), Outcome(None), itertools.count()
+        honest = getattr(observer, method)
+
+        def raising(
+            *arguments: object,
+            calls: Iterator[int] = calls,
+            number: int = number,
+            honest: Callable[..., object] = honest,
+        ) -> object:
+            if next(calls) == number:
+                raise Alarm
+            return honest(*arguments)
+
+        setattr(observer, method, raising)
+        for _ in range(2):
+            try:
+                run_all(staged.stack, None, observer, outcome)
+            except Alarm:
+                continue
+        assert staged.began == staged.wanted, number
+
+
+def test_a_registration_during_a_resumed_run_is_kept() -> None:
+    """The stack is closed by the run that comes to its end, not by one that was cut short."""
+    ran: list[str] = []
+    stack, observer = CallbackStack([of(ran.append, "first"), of(ran.append, "last")]), Silent()
+    observer.began = lambda callback: (_ for _ in ()).throw(Alarm())  # type: ignore[method-assign]
+    with pytest.raises(Alarm):
+        run_all(stack, None, observer)
+    assert not stack.closed
+    assert stack.push(of(ran.append, "late"))
+    run_all(stack, None, Silent())
+    assert ran == ["last", "late", "first"]

@@ -6,13 +6,13 @@ import signal
 import threading
 from collections.abc import Callable
 
-from cleanup_guard._state import State
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cleanup_guard import CleanupError, Guard, SignalExit
-from cleanup_guard._process import REGISTRY, forget
+from cleanup_guard._process.process import REGISTRY
+from cleanup_guard._stop.state import State
 
 
 class Failed(Exception):
@@ -88,7 +88,7 @@ class GuardsAgainstModel(RuleBasedStateMachine):
         """Register a callback that does not return, with a short timeout, on a guard whose thread can be interrupted."""
         twin = self.entered[-1]
         taken = any(
-            each.guard._taken for each in self.entered
+            each.guard._stay.signums for each in self.entered
         )  # without a signal a blocking call cannot be ended
         if not taken or any(kind == "hangs" for _, kind in twin.pending):
             return
@@ -220,8 +220,8 @@ class GuardsAgainstModel(RuleBasedStateMachine):
             ) else self._close_failing(twin)
         self.popped.clear()
         process = REGISTRY.process
-        if process is not None and process.machine.state is State.DONE:
-            forget(process)
+        if process is not None and process.state is State.DONE:
+            process.forget()
         self.stopped = False
 
     def _close_failing(self, twin: Twin) -> None:
@@ -255,7 +255,7 @@ class GuardsAgainstModel(RuleBasedStateMachine):
             self.leave()
         after = (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), threading.active_count())
         assert after == self.before
-        assert REGISTRY.process is None or not REGISTRY.process.guards
+        assert REGISTRY.process is None or REGISTRY.process.roster.empty
 
 
 GuardsAgainstModel.TestCase.settings = settings(

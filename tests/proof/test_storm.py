@@ -1,6 +1,6 @@
 """Signals of random kinds at random moments, sent to random programs: no callback is lost, doubled or out of order.
 
-A failure prints its seed; `CLEANUP_GUARD_STORM=SEED pytest tests/test_storm.py` runs that one program again, fifty times.
+A failure prints its seed; `CLEANUP_GUARD_STORM=SEED pytest tests/proof/test_storm.py` runs that one program again, fifty times.
 """
 
 from __future__ import annotations

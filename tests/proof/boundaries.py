@@ -1,6 +1,6 @@
 """The boundary proof's engine: run a scenario once for every place in it, and let a signal arrive there.
 
-`python boundaries.py '{"scenario": "decorated", "signum": 15, ...}'` prints what came of it as one line of JSON; see `Plan`.
+`python -m proof.boundaries '{"scenario": "decorated", "signum": 15, ...}'` prints what came of it as one line of JSON; see `Plan`.
 
 How a signal is injected: a trace function counts opcodes, in the frames of the scenario and of cleanup_guard. At the chosen
 one it does what CPython does when a signal arrives there: it writes the signal's number to the wakeup fd and calls the handler
@@ -28,14 +28,18 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
-import scenarios
-from cleanup_guard._exits import early_net
-from cleanup_guard._report import OURS
-from cleanup_guard._state import State
-from scenarios import SCENARIOS, World
-
 from cleanup_guard import CleanupError, Finished, SignalExit, StopReceived
-from cleanup_guard._process import REGISTRY, Process, forget, is_ours, unhush_traceback
+from cleanup_guard._process.last_word import LastWord, unhush_traceback
+from cleanup_guard._process.moment import Moment
+from cleanup_guard._process.nets import early_net
+from cleanup_guard._process.process import REGISTRY
+from cleanup_guard._process.receiver import Receiver
+from cleanup_guard._stop.delivery import Presses
+from cleanup_guard._stop.owner import LOOPS
+from cleanup_guard._stop.state import State
+from cleanup_guard._stop.token import OURS, is_ours
+from proof import scenarios
+from proof.scenarios import SCENARIOS, World
 
 TOO_LATE = 3.0
 """Seconds after which a run that should take milliseconds has failed."""
@@ -92,14 +96,14 @@ class Summary:
 
 def _look_through_us() -> None:
     """Have a real signal that arrives inside the trace function count as one for the frame that is traced."""
-    harmless = Process._harmless
+    is_right = Moment.is_right
 
-    def look_through(self: Process, frame: FrameType | None) -> bool:
+    def look_through(self: Moment, frame: FrameType | None, waiting_since: float | None) -> bool:
         while frame is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
-        return harmless(self, frame)
+        return is_right(self, frame, waiting_since)
 
-    Process._harmless = look_through  # type: ignore[method-assign]
+    Moment.is_right = look_through  # type: ignore[method-assign]
 
 
 class Injector:
@@ -142,18 +146,20 @@ class Injector:
         if not self._at:
             sys.settrace(None)
         handler = signal.getsignal(signum)
-        process = getattr(handler, "__self__", None)
+        receiver = getattr(handler, "__self__", None)
         self.places.append(f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} +{frame.f_lasti}")
-        if not isinstance(process, Process):
+        if not isinstance(receiver, Receiver):
             return
+        process = REGISTRY.get()
         if not self.injected:
             self.world.injected = True
         self.injected += 1
-        self.must_stop = self.must_stop or process.machine.state is not State.IDLE
-        if process.watcher is not None and process.watcher.pipe._wired:
-            os.write(process.watcher.pipe._writer, bytes([signum]))
+        self.must_stop = self.must_stop or not (process.state is State.IDLE or process.ballot.closed)
+        pipe = process.watch._pipe
+        if pipe is not None and pipe.wired:
+            os.write(pipe._writer, bytes([signum]))
         try:
-            process.on_signal(signum, frame)
+            receiver.on_signal(signum, frame)
         except BaseException:
             self.raised += 1
             if self._at:
@@ -181,7 +187,12 @@ class Injector:
 
 
 class Outside:
-    """The program's own handlers before and after the guard: they count what the guard hands on to them."""
+    """The program's own handlers before and after the guard: they count what the guard hands on to them.
+
+    They pass for an event loop's own way with Ctrl-C: in front of any other Python handler the stop would not be the guard's.
+    """
+
+    __module__ = LOOPS[0]
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -229,7 +240,7 @@ class Attempt:
         SCENARIOS[self.scenario](self.world)
 
     def _net(self) -> None:
-        while (process := REGISTRY.process) is not None and process.guards:
+        while (process := REGISTRY.process) is not None and (process.roster.main or process.roster.popped):
             self.skipped = True
             try:
                 early_net()
@@ -241,12 +252,13 @@ class Attempt:
     def _put_back(self) -> None:
         process = REGISTRY.process
         if process is not None:
-            state = process.machine.state
+            state = process.state
             if state not in (State.DONE, State.IDLE):
                 self.faults.append(f"the process object is left in state {state}")
             if state is State.DONE:
-                forget(process)
+                process.forget()
             REGISTRY.process = None
+        LastWord.take_back()
         unhush_traceback()
 
     # -- what must be true ----------------------------------------------------------------------------------------------
@@ -358,9 +370,7 @@ def targets(plan: Plan, boundaries: int) -> Iterator[list[tuple[int, int]]]:
 def explore(plan: Plan, progress: Callable[[str], object]) -> Summary:
     """Try what the plan says."""
     if plan.insist:
-        from cleanup_guard import _watcher
-
-        _watcher.DUPLICATE = 0.0
+        Presses.DUPLICATE = 0.0
     _look_through_us()
     summary = Summary()
     for _ in range(3):  # the first runs import modules, and on 3.12 the first does not count opcodes

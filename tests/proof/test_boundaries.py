@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from boundaries import Plan, Summary
-from scenarios import SCENARIOS
+from proof.boundaries import Plan, Summary
+from proof.scenarios import SCENARIOS
 from support import _default_signals
 
-ENGINE = Path(__file__).with_name("boundaries.py")
+TESTS = Path(__file__).parent.parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SEED = int(os.environ.get("CLEANUP_GUARD_SEED", "1"))
 OTHERS = sorted(SCENARIOS.keys() - {"decorated"})
@@ -34,11 +34,12 @@ SHARDS = 2
 def explore(plan: Plan, folder: Path) -> Summary:
     """Have one child try what the plan says."""
     progress = folder / f"{plan.scenario}-{plan.signum}-{plan.second}-{plan.start}"
-    arguments = [sys.executable, str(ENGINE), json.dumps(asdict(plan)), str(progress)]
+    arguments = [sys.executable, "-m", "proof.boundaries", json.dumps(asdict(plan)), str(progress)]
     ended = subprocess.run(
         arguments,
         capture_output=True,
         text=True,
+        cwd=TESTS,
         timeout=LIMIT,
         preexec_fn=_default_signals,
         check=False,
