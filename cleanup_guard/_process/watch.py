@@ -16,6 +16,7 @@ from cleanup_guard._ground.events import TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import ends, native
+from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.signals import WakeupPipe, block_all, poke
 from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
@@ -50,6 +51,7 @@ class Watch:
         self.poked_at: float = -inf
         self.hooks = Once()
         self.hooks_ended: bool = False
+        self.hook: str | None = None  # the one that is running
         self.resume_due: bool = False  # main's handler is to do it
 
     # -- for everybody --
@@ -245,6 +247,7 @@ class Watcher:
             in_tasks=bool(loops),
             asked_at=min((host.asked_at for host in loops), default=inf),
             exiting=process.exiting,
+            hook=self._watch.hook,
         )
 
     def _own_pokes(self, signum: int) -> int:
@@ -270,7 +273,7 @@ class Watcher:
             if pokes > seen and now - self._watch.poked_at > 1.0:
                 # A poke that the kernel merged with another one is not to hide a signal for ever.
                 self._seen[signum] = seen = pokes
-            if seen > pokes and process.stop is None and process.roster.main:
+            if seen > pokes and process.stop is None and process.roster.listens:
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
         # Whoever has replaced our wakeup fd may have left us the handler.
         sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
@@ -332,7 +335,7 @@ class Watcher:
 
         def run() -> None:
             try:
-                ends.run_stop_hooks(process, watch.hooks)
+                ends.run_stop_hooks(process, watch)
             finally:
                 watch.hooks_ended = True
                 watch.wake()
@@ -370,7 +373,7 @@ class Watcher:
         stop = process.stop
         if stop is None or process.state is State.DONE:
             return  # main was quicker
-        process.roster.tell(TookOver(seconds=process.clock() - stop.budget.began))
+        process.roster.tell(TookOver(seconds=process.clock() - stop.budget.began, where=self.where()))
         if not native.Thread(lambda: ends.run_everything(process), "cleanup_guard take-over").start():
             ends.run_everything(process)
 
@@ -386,6 +389,10 @@ class Watcher:
         """There is no stop any more."""
         self._presses = Presses(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT))
         self._forwarded.clear()
+
+    def where(self) -> str:
+        """Where main is."""
+        return where_is(native.main_ident())
 
     def tell(self, event: Event) -> None:
         """Tell all hooks."""
