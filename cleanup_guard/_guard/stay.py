@@ -25,11 +25,12 @@ from cleanup_guard._process.forks import FORK_HOOKS
 from cleanup_guard._process.last_act import LastAct
 from cleanup_guard._process.last_word import LastWord, hush_traceback
 from cleanup_guard._process.main import call_in_main, can_be_taken
+from cleanup_guard._process.native import in_main
 from cleanup_guard._process.nets import NETS
 from cleanup_guard._process.process import REGISTRY, Process
 from cleanup_guard._process.report import OUTBOX, Reporter, log_event
 from cleanup_guard._process.roster import CONTEXT, THREADS
-from cleanup_guard._process.signals import DEFAULT_SIGNALS, in_main
+from cleanup_guard._process.signals import DEFAULT_SIGNALS
 from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.ending import Ending, ending_of
 from cleanup_guard._stop.stack import Outcome, run_all, take_steps

@@ -16,7 +16,7 @@ from math import inf
 
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
-from cleanup_guard._process.signals import in_main
+from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.stack import take_steps_with
 
 TYPE_CHECKING = False

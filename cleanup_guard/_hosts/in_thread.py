@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from cleanup_guard._process import native
-from cleanup_guard._process.signals import in_main
+from cleanup_guard._process.native import in_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from contextlib import nullcontext
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._ground.events import TasksLeft
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._process.native import in_main
 from cleanup_guard._process.roster import CONTEXT
-from cleanup_guard._process.signals import in_main
 from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
 from cleanup_guard._stop.token import Pulse, Token
 

@@ -12,7 +12,7 @@ import trio
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
-from cleanup_guard._process.signals import in_main
+from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.stack import AsyncCallback
 from cleanup_guard._stop.token import MARK, Pulse, is_ours
 

@@ -15,11 +15,15 @@ from cleanup_guard._stop.stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+
     from cleanup_guard._ground.once import Once
     from cleanup_guard._process.roster import Member, ProcessView
     from cleanup_guard._stop.ending import Ending
     from cleanup_guard._stop.stack import Callback
     from cleanup_guard._stop.stop import Stop
+else:
+    import _signal
 
 DRAIN = 0.3
 """Seconds that an ending process gives to hooks, and to its own stdout and stderr, to come to rest."""
@@ -164,5 +168,5 @@ def _die(ending: Ending) -> None:
         ctypes.pythonapi.PyOS_setsig(ending.signum, None)
     except (ImportError, AttributeError):
         return
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [ending.signum])
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, [ending.signum])
     os.kill(os.getpid(), ending.signum)

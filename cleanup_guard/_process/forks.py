@@ -22,15 +22,18 @@ import sys
 
 from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.native import in_main
 from cleanup_guard._process.process import REGISTRY
 from cleanup_guard._process.report import OUTBOX
-from cleanup_guard._process.signals import in_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
 
     from cleanup_guard._process.process import Process
+else:
+    import _signal
 
 COUNTS_LATE = sys.version_info[:2] == (3, 13)
 """Whether CPython counts threads after the hooks."""
@@ -64,7 +67,7 @@ class ForkHooks:
         watch.LOCK.acquire()
         process = self._process = REGISTRY.process
         caught = list(process.signals.previous) if process is not None else []
-        self._masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, caught))
+        self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None:
             process.watch.pause()
             process.last_resort.pause()
@@ -88,7 +91,7 @@ class ForkHooks:
         finally:
             if COUNTS_LATE:
                 self._trips.append(trip)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             watch.LOCK.release()
 
     def in_child(self) -> None:
@@ -104,7 +107,7 @@ class ForkHooks:
         GUEST.stand_down()
         if process is not None:
             _disown(process)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _disown(process: Process) -> None:

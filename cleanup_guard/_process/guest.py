@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 
-from cleanup_guard._process.signals import in_main
+from cleanup_guard._process.native import in_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -143,6 +143,42 @@ class Moment:
         return True
 
 
+DEPTH = 6
+"""Frames between `subprocess.run` and the call in which it waits, at the most."""
+
+
+def waits_for_child(frame: FrameType | None, signum: int | None) -> bool:
+    """Whether main waits in `subprocess.run` for a child that is, or may be, on its way out because of the same signal.
+
+    It would kill that child in the middle of its cleanup (hazard H16). A child that does not catch the signal would be gone, had
+    it been told.
+    """
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is None or signum is None:
+        return False
+    for _ in range(DEPTH):
+        if frame is None:
+            return False
+        if frame.f_code is subprocess.run.__code__:
+            child = frame.f_locals.get("process")
+            return child is not None and child.returncode is None and _catches(child.pid, signum)
+        frame = frame.f_back
+    return False
+
+
+def _catches(pid: int, signum: int) -> bool:
+    try:
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.read(fd, 65536)
+        finally:
+            os.close(fd)
+        caught = int(status.partition(b"\nSigCgt:")[2].split(maxsplit=1)[0], 16)
+    except (OSError, IndexError, ValueError):
+        return False
+    return bool(caught >> (signum - 1) & 1)
+
+
 def _filename_below_pure(frame: FrameType) -> str:
     """The file of the frame that called the pure library code which this frame may be in."""
     outer: FrameType | None = frame

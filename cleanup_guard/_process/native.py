@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import select
     from collections.abc import Callable
 
-BUILTIN = (type(len), type)
-"""Functions, and the classes of locks, that are written in C."""
+BUILTIN = type(len)
+"""Functions that are written in C."""
 
 
 def _original(name: str, attribute: str) -> object:
     """A function of a module as it was before anybody patched it: another copy of a module in C can be made anew."""
     found = getattr(__import__(name), attribute, None)
-    if isinstance(found, BUILTIN):
+    if isinstance(found, BUILTIN) or (isinstance(found, type) and found.__module__ == name):
         return found
     import importlib.util
 
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     def make_rlock() -> threading.RLock: ...
     def make_poll() -> select.poll: ...
     def get_ident() -> int: ...
+    def get_native_id() -> int: ...
     def start_new_thread(function: Callable[[], object], args: tuple[()], /) -> int: ...
 else:
     sleep = _original("time", "sleep")
     make_lock = _original("_thread", "allocate_lock")
     make_rlock = _original("_thread", "RLock")
     get_ident = _original("_thread", "get_ident")
+    get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
     make_poll = _original("select", "poll")
 
@@ -58,6 +60,25 @@ def is_patched() -> bool:
         threading, "_start_new_thread", None
     )
     return not isinstance(start, BUILTIN)
+
+
+_MAIN: dict[int, int] = {}
+"""By process: the identifier of its main thread, where `threading` says something else."""
+
+
+def main_ident() -> int | None:
+    """The identifier of the main thread."""
+    return _MAIN.get(os.getpid()) if is_patched() else threading.main_thread().ident
+
+
+def in_main() -> bool:
+    """Whether this is the main thread, whichever greenlet runs in it."""
+    if not is_patched():
+        return get_ident() == threading.main_thread().ident
+    if get_native_id() != os.getpid():  # as Linux numbers threads
+        return False
+    _MAIN[os.getpid()] = get_ident()
+    return True
 
 
 class Thread:
@@ -94,7 +115,7 @@ class Thread:
 
     def _run(self) -> None:
         assert self._ended is not None
-        self._kernel_id = threading.get_native_id()
+        self._kernel_id = get_native_id()
         try:
             self._target()
         finally:

@@ -14,8 +14,8 @@ import threading
 
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process.last_word import LastWord
+from cleanup_guard._process.native import in_main
 from cleanup_guard._process.process import REGISTRY, Process
-from cleanup_guard._process.signals import in_main
 from cleanup_guard._stop.ending import ending_of
 
 TYPE_CHECKING = False

@@ -19,9 +19,10 @@ from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
+from cleanup_guard._process.native import in_main
 from cleanup_guard._process.receiver import Receiver
 from cleanup_guard._process.roster import Roster
-from cleanup_guard._process.signals import Signals, in_main
+from cleanup_guard._process.signals import Signals
 from cleanup_guard._process.watch import Watch
 from cleanup_guard._stop.delivery import Delivery
 from cleanup_guard._stop.ending import ending_of

@@ -8,9 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-import threading
-
-from cleanup_guard._process.moment import Moment
+from cleanup_guard._process import native
+from cleanup_guard._process.moment import Moment, waits_for_child
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import Token, handles, mark
 
@@ -130,7 +129,12 @@ class Receiver:
 
     def _is_right(self, frame: FrameType | None) -> bool:
         stop = self.process.stop
-        return self.moment.is_right(frame, None if stop is None else stop.budget.began)
+        if stop is None:
+            return self.moment.is_right(frame, None)
+        budget = stop.budget
+        if self.process.clock() < budget.at(budget.STUCK) and waits_for_child(frame, stop.signum):
+            return False
+        return self.moment.is_right(frame, budget.began)
 
     @property
     def _may_raise(self) -> bool:
@@ -170,7 +174,7 @@ class Receiver:
     @property
     def handling(self) -> bool:
         """Whether main is in an `except`, `finally` or `__exit__` because of the stop. Any thread."""
-        main = threading.main_thread().ident
+        main = native.main_ident()
         return main is not None and handles(main, self.token)
 
     # -- the end --

@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import sys
-import threading
 
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
@@ -82,7 +81,7 @@ class Signals:
         if restarts:
             self._restarting.add(signum)
         self.install(signum)
-        if signum in signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum]):
+        if signum in _signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum]):
             self._blocked.add(signum)
         return True
 
@@ -111,7 +110,7 @@ class Signals:
                 lost.append(signum)
             elif signum in self.previous:
                 if signum in self._blocked:
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+                    _signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
                 self.uninstall(signum)
             self.previous.pop(signum, None)
             self._blocked.discard(signum)
@@ -261,14 +260,9 @@ class WakeupPipe:
 
 def block_all() -> None:
     """Block all signals in the calling thread, so that the kernel gives them to main (H19)."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def poke(thread: int, signum: int) -> None:
     """Interrupt the system call that a thread is in: only `pthread_kill` does (H20)."""
-    signal.pthread_kill(thread, signum)
-
-
-def in_main() -> bool:
-    """Whether this is the main thread, where signals can be taken."""
-    return native.get_ident() == threading.main_thread().ident
+    _signal.pthread_kill(thread, signum)

@@ -15,7 +15,7 @@ from cleanup_guard._ground.events import (
     Event,
 )
 from cleanup_guard._process import native
-from cleanup_guard._process.signals import in_main
+from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.token import Pulse, Token, mark
 
 TYPE_CHECKING = False

@@ -10,14 +10,14 @@ callback has a time limit, or a stop is under way. `need` and `release` decide t
 from __future__ import annotations
 
 import os
-import threading
 from math import inf
 
 from cleanup_guard._ground.events import TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import ends, native
-from cleanup_guard._process.signals import WakeupPipe, block_all, in_main, poke
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.signals import WakeupPipe, block_all, poke
 from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
@@ -83,9 +83,9 @@ class Watch:
         signum = _least_meant(ours, process)
         self.pokes[signum] = self.pokes.get(signum, 0) + 1
         self.poked_at = now
-        main = threading.main_thread().ident
-        assert main is not None
-        poke(main, signum)
+        main = native.main_ident()
+        if main is not None:
+            poke(main, signum)
 
     # -- come and go --
 
@@ -143,9 +143,6 @@ class Watch:
         """Have main's handler resume. Returns the signal to trip for that, which counts as a poke."""
         signum = _least_meant(signums, self._process)
         self.pokes[signum] = self.pokes.get(signum, 0) + 1
-        watcher = self._watcher
-        if watcher is not None:
-            watcher.tripped(signum)
         self.resume_due = True
         return signum
 
@@ -252,10 +249,6 @@ class Watcher:
 
     def _own_pokes(self, signum: int) -> int:
         return self._watch.pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
-
-    def tripped(self, signum: int) -> None:
-        """Main was poked without a byte in the pipe."""
-        self._pokes_before[signum] = self._pokes_before.get(signum, 0) + 1
 
     def _forward(self, signum: int) -> None:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
