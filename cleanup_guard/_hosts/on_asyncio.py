@@ -151,7 +151,9 @@ class AsyncioHost(Host):
 
     async def _await_apart(self, callback: AsyncCallback) -> object:
         """Await a callback in a task of its own."""
-        task = self.loop.create_task(_contain(callback.take_awaitable()), name=f"cleanup_guard {callback.name}")
+        task = self.loop.create_task(
+            _contain(callback.take_awaitable()), name=f"cleanup_guard {callback.name}"
+        )
         callback.flight = flight = Flight(self.loop, task)
         try:
             while not (task.done() or flight.left_behind.done()):
