@@ -97,7 +97,7 @@ def _leave_guards(process: Process, target: Target, *, despite_failures: bool) -
     from cleanup_guard._process.last_act import LastAct
     from cleanup_guard._process.nets import leave_elsewhere
 
-    if any(turn.ident == _thread.get_ident() for turn in process.roster.turns):
+    if any(turn.ident == _thread.get_ident() for turn in list(process.roster.turns)):
         raise RuntimeError(
             f"exec_into({os.fsdecode(target.argv[0])!r}) was called in a cleanup callback, after main: "
             "call it as the last thing that main does"

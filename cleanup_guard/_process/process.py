@@ -271,7 +271,7 @@ class Process:
                 unhush_traceback()
         wanted = self.roster.wanted_signals()
         self.tell_replaced(
-            self.signals.give_back([each for each in self.signals.previous if each not in wanted])
+            self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
         )
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()

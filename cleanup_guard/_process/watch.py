@@ -314,9 +314,10 @@ class Watcher:
         callback = turn.current
         if callback is None:
             return
-        if callback.flight is not None:
-            callback.flight.cancel()
-            if now - turn.interrupt.sent_at < IMPATIENT or not callback.flight.holds_thread():
+        flight = callback.flight  # another thread ends it
+        if flight is not None:
+            flight.cancel()
+            if now - turn.interrupt.sent_at < IMPATIENT or not flight.holds_thread():
                 return
         if turn.in_main:
             self._watch.poke()

@@ -285,11 +285,7 @@ class Delivery:
             self._take_over(world)
             return inf
         if self.insisted:
-            if facts.in_tasks:
-                self.insisted = False
-                world.insist(everybody=True)
-                return now + SLOW_POKE
-            return self._poke_regularly(now, stop, world)
+            return self._insist(now, stop, facts, world)
         times = self.times
         if not self._has_let_go(now, facts, DEAD_FOR):
             return now + DEAD_FOR / 2
@@ -307,7 +303,15 @@ class Delivery:
             return now + SLOW_POKE
         return self._poke_regularly(now, stop, world)
 
-    def _look_for_survival(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
+    def _insist(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
+        """A person insists: what main does on its way out is interrupted."""
+        if not facts.in_tasks:
+            return self._poke_regularly(now, stop, world)
+        self.insisted = False
+        world.insist(everybody=True)
+        return now + SLOW_POKE
+
+    def _look_for_survival(self, now: float, stop: Stop, facts: Facts, world: World) -> float:  # noqa: ARG002  # as the others
         """Cleanup is complete. If main handles the stop no more and does not exit, the program means to go on."""
         if facts.exiting or not self._has_let_go(now, facts, FORGET_AFTER):
             return now + DEAD_FOR

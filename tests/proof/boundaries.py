@@ -1,6 +1,6 @@
 """The boundary proof's engine: run a scenario once for every place in it, and let a signal arrive there.
 
-`python -m proof.boundaries '{"scenario": "decorated", "signum": 15, ...}'` prints what came of it as one line of JSON; see `Plan`.
+`python -m proof.boundaries '{"scenario": "decorated", "signum": 15}'` prints what came of it as one line of JSON; see `Plan`.
 
 How a signal is injected: a trace function counts opcodes, in the frames of the scenario and of cleanup_guard. At the chosen
 one it does what CPython does when a signal arrives there: it writes the signal's number to the wakeup fd and calls the handler
@@ -28,6 +28,9 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
+from proof import scenarios
+from proof.scenarios import SCENARIOS, World
+
 from cleanup_guard import CleanupError, Finished, SignalExit, StopReceived
 from cleanup_guard._process.last_word import LastWord, unhush_traceback
 from cleanup_guard._process.moment import Moment
@@ -38,8 +41,6 @@ from cleanup_guard._stop.delivery import Presses
 from cleanup_guard._stop.owner import LOOPS
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import OURS, is_ours
-from proof import scenarios
-from proof.scenarios import SCENARIOS, World
 
 TOO_LATE = 3.0
 """Seconds after which a run that should take milliseconds has failed."""

@@ -82,7 +82,7 @@ def at_once(functions: list[Callable[[], object]]) -> None:
 
 
 @pytest.fixture
-def _switches_often() -> object:  # noqa: PT005  # it gives nothing
+def _switches_often() -> object:  # it gives nothing
     """Threads take turns a thousand times as often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
@@ -105,7 +105,9 @@ def test_threads_agree_on_who_was_first() -> None:
             if ballot.close():
                 won.append(None)
 
-        at_once([*(lambda number=number, propose=propose: propose(number) for number in range(THREADS)), close])  # type: ignore[misc]
+        at_once(
+            [*(lambda number=number, propose=propose: propose(number) for number in range(THREADS)), close]
+        )  # type: ignore[misc]
         assert len(won) == 1
         assert ballot.stop is won[0]
         assert ballot.closed is (won[0] is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_a_stop_that_is_given_to_us_has_the_budget_that_is_given_with_it() -> No
     ],
 )
 def test_when_main_may_be_told(facts: dict[str, bool], may: bool) -> None:
-    """After the on_stop callbacks, and not in a critical section; a cooperative main only if a person insists, or time is short."""
+    """After the on_stop callbacks, out of critical sections; a cooperative main only if a person insists, or time is short."""
     stage = Stage(theirs="a server" if facts.get("theirs") else None)
     stage.delivery.forced, stage.delivery.insisted = facts.get("forced", False), facts.get("insisted", False)
     allowed = stage.delivery.may_tell(
@@ -228,7 +229,7 @@ def test_a_main_that_handles_the_stop_is_left_alone() -> None:
 
 
 def test_a_main_that_lets_go_is_told_again() -> None:
-    """After a moment, so that between two blocks of main it does not count; then it is poked, and may be told by its handler."""
+    """After a moment, so that between two blocks of main it does not count; then it is poked, and its handler may tell it."""
     stage = Stage()
     stage.raise_in_main()
     assert stage.look(State.UNWINDING, at=1.0, handling=False) == []
@@ -505,8 +506,7 @@ def test_whatever_happens(
 @given(st.floats(0.01, 1000.0), st.floats(0.0, 1.0))
 def test_main_is_poked_no_faster_than_needed(grace: float, until: float) -> None:
     """However often the watcher is woken, two pokes are at least the quick interval apart."""
-    stage, poked = Stage(grace=grace), []
-    for step in range(200):
-        if "poke" in stage.look(at=until * step / 200, noticed=True):
-            poked.append(stage.now)
-    assert all(later - earlier >= QUICK * 0.999 for earlier, later in zip(poked, poked[1:], strict=False))
+    stage = Stage(grace=grace)
+    steps = [until * step / 200 for step in range(200)]
+    poked = [at for at in steps if "poke" in stage.look(at=at, noticed=True)]
+    assert all(later - earlier >= QUICK * 0.999 for earlier, later in pairwise(poked))

@@ -398,7 +398,9 @@ class Staged:
             self.stack.push(exit_of(lambda *_, number=number: self.note(f"exit {number}")))
             self.stack.push(of(self.fail, f"failing {number}"))
             self.stack.push(AsyncCallback(self.coroutine_function, (f"async {number}",), {}))
-        self.wanted = [f"{kind} {number}" for number in (1, 0) for kind in ("async", "failing", "exit", "plain")]
+        self.wanted = [
+            f"{kind} {number}" for number in (1, 0) for kind in ("async", "failing", "exit", "plain")
+        ]
 
     def note(self, name: str) -> None:
         """The callback."""
