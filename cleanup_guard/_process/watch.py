@@ -15,9 +15,11 @@ from math import inf
 from cleanup_guard._ground.events import TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import ends, native
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
+from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import WakeupPipe, block_all, poke
 from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
@@ -115,7 +117,7 @@ class Watch:
             while not self._leaves:
                 signums = pipe.wait(timeout)
                 if not self._leaves:
-                    timeout = watcher.look(signums)
+                    timeout = watcher.look_safely(signums)
 
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
         self._thread = thread if thread.start() else None
@@ -215,9 +217,19 @@ class Watcher:
         self._seen: dict[int, int] = {}
         self._pokes_before = dict(watch.pokes)
         self._forwarded: set[int] = set()
+        self._told = Once()
         self._presses = Presses()
 
     # -- one look --
+
+    def look_safely(self, signums: bytes) -> float | None:
+        """As `look`. A mistake in it, of ours or of a hook, is told once, and does not end the watch."""
+        try:
+            return self.look(signums)
+        except Exception as error:
+            if self._told.claim():
+                write_line(f"the watcher stumbled, and goes on: {say(error)}")
+            return SLOW_POKE
 
     def look(self, signums: bytes) -> float | None:
         """Notice signals, and do what is due. Returns for how long nothing else is, in seconds."""
