@@ -6,6 +6,7 @@ before that, and what after, is therefore no matter of taste; and argparse (15 m
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
+    from cleanup_guard._supervise._child import Child, Scope
     from cleanup_guard._supervise._options import Options
-    from cleanup_guard._supervise._policy import Child, Scope
+    from cleanup_guard._supervise._procfile import Line
+    from cleanup_guard._supervise._ready import Sign
 
     T = TypeVar("T")
 else:
@@ -32,23 +35,30 @@ Stopping
   --grace NAME=SECONDS       less for one child, counted from when it is asked
   --stop-signal [NAME=]SIG   ask with this signal instead of the one that arrived
   --stop-on SIG              take this signal, too, for a stop (TERM and INT are)
-  --signal-to WHOM           group (default), main, or main-then-group; [NAME=]WHOM for one child
+  --no-stop-on SIG           forward this signal only: INT for a program in which Ctrl-C is no stop
+  --signal-to WHOM           tree (default): everybody once, but below a program that catches it that one passes it on;
+                             group: the whole process group at once; main; main-then-group; [NAME=]WHOM for one child
   --rewrite SIG:SIG          send another signal than the one that arrives; SIG:0 drops it
   --drain SECONDS            wait after a stop signal before anybody is asked, inside the grace period
+  --stay                     go on as long as anybody lives, for a program that daemonizes
   --no-wait-all              leave when the programs have ended, without waiting for their descendants
-  --on-exit COMMAND          run this when everybody is gone, inside the grace period; repeatable, in this order
+  --on-exit COMMAND          run this when everybody is gone, inside the grace period; repeatable, in this order; it finds
+                             CLEANUP_GUARD_STATUS and CLEANUP_GUARD_REASON in its environment
 
 Several programs
   --name NAME                the name of the first, the second ... program; the default is the program's own
-  --procfile FILE            programs from lines of `name: command`
+  --procfile FILE            programs from lines of `name: shell line`, with $PORT and the .env beside it
   --when-one-exits WHAT      stop (default): the others are stopped; wait: they go on
   --after NAME=OTHER[,...]   start NAME after OTHER, and stop it before
+  --ready NAME=SIGN          what shows that NAME is ready, for those that come after it: a text in its output, tcp:PORT,
+                             or file:PATH
   --prefix                   label each line of output with its program's name
 
 Status and signals
   --map-exit N:M             exit with M instead of N; a killed program is never reported as 0
   --signals inherit          children keep the caller's blocked and ignored signals (default: none)
   --pdeathsig SIG            the kernel sends this to the programs, though not to their descendants, if we are killed
+  --verbose                  say of each signal from whom it came, to whom it went, and when
 
 Exit status: the program's own; 128+n if signal n ended it; with several, that of the first to fail. 127: not found,
 126: not executable, 2: wrong usage.
@@ -74,14 +84,21 @@ def main(argv: list[str]) -> int:
     try:
         options = parse(argv)
     except UsageError as error:
-        print(f"cleanup-guard run: {error} (see cleanup-guard run --help)", file=sys.stderr)
+        from cleanup_guard._ground.foreign import shown
+
+        print(
+            f"cleanup-guard run: {shown(str(error), limit=None)} (see cleanup-guard run --help)", file=sys.stderr
+        )
         return 2
     if options is None:
         print(USAGE, end="")
         return 0
     from cleanup_guard._supervise._command import Command
 
-    return Command(options, mask).main()
+    status = Command(options, mask).main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # there is nothing to finalize, and somebody waits for us
 
 
 def parse(argv: list[str]) -> Options | None:
@@ -106,6 +123,7 @@ class Parser:
         self.procfile: str | None = None
         self.per_child: list[tuple[str, str, Callable[[Child], None]]] = []
         self.after: list[tuple[str, str, str]] = []
+        self.ready: list[tuple[str, str, Sign]] = []
 
     def read_options(self, argv: list[str]) -> list[str] | None:
         """Take the options off the front. Returns the programs, or None for --help."""
@@ -120,7 +138,7 @@ class Parser:
             if option in FLAGS:
                 if equals:
                     raise UsageError(f"{option} takes no value, but was given {value!r}")
-                FLAGS[option](self)
+                self.options.flags.add(option)
             elif option in VALUES:
                 if not equals:
                     if not words:
@@ -133,28 +151,26 @@ class Parser:
 
     def finish(self, words: list[str]) -> Options:
         """Make the children, now that all is known."""
-        from cleanup_guard._supervise._policy import Child
-
         options = self.options
-        programs = self._programs(words)
-        if len(self.names) > len(programs):
-            raise UsageError(
-                f"--name {self.names[len(programs)]!r} has no program: there are {len(programs)}"
-            )
-        names = [name for name, _ in programs]
+        options.children = self._children(words)
+        names = [child.name for child in options.children]
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"there are two programs named {name!r}: tell them apart with --name")
-        options.children = [Child(name, program) for name, program in programs]
         by_name = {child.name: child for child in options.children}
         for option, name, apply in self.per_child:
             for child in [self._child(by_name, option, name)] if name else options.children:
                 apply(child)
+        for option, name, sign in self.ready:
+            self._child(by_name, option, name).ready = sign
         self._order(by_name)
+        self._check_flags()
         self._check_grace()
         return options
 
-    def _programs(self, words: list[str]) -> list[tuple[str, list[str]]]:
+    def _children(self, words: list[str]) -> list[Child]:
+        from cleanup_guard._supervise._child import Child
+
         if self.procfile is not None:
             if words:
                 raise UsageError(f"--procfile and the program {words[0]!r} exclude each other")
@@ -169,7 +185,9 @@ class Parser:
             raise UsageError("there is no program to run")
         if [] in found:
             raise UsageError("a program is missing beside ':::'")
-        return [(self._name(number, program, found), program) for number, program in enumerate(found)]
+        if len(self.names) > len(found):
+            raise UsageError(f"--name {self.names[len(found)]!r} has no program: there are {len(found)}")
+        return [Child(self._name(number, program, found), program) for number, program in enumerate(found)]
 
     def _name(self, number: int, program: list[str], found: list[list[str]]) -> str:
         if number < len(self.names):
@@ -178,19 +196,33 @@ class Parser:
         same = [each for each in found[:number] if each[0].rpartition("/")[2] == base]
         return f"{base}-{len(same) + 1}" if same else base
 
-    def _from_procfile(self, file: str) -> list[tuple[str, list[str]]]:
-        from cleanup_guard._supervise._procfile import parse as parse_procfile
+    def _from_procfile(self, file: str) -> list[Child]:
+        from cleanup_guard._supervise import _procfile
+        from cleanup_guard._supervise._child import Child
 
+        lines: list[Line] = self._reading(file, lambda: _procfile.read(file))
+        if not lines:
+            raise UsageError(f"--procfile {file!r} names no program")
+        if self.names:
+            raise UsageError(f"--name {self.names[0]!r}: the programs of a Procfile have names")
+        more: dict[str, str] = self._reading(f"{file}, its .env", lambda: _procfile.environment(file))
         try:
-            with open(file, encoding="utf-8") as lines:
-                found = parse_procfile(lines.read())
+            ports = _procfile.ports(len(lines), {**os.environ, **more})
+        except ValueError as error:
+            raise UsageError(f"--procfile {file!r}: {error}") from None
+        children = [Child(line.name, line.argv) for line in lines]
+        for child, port in zip(children, ports, strict=True):
+            child.environ = {**more, "PORT": port}
+        return children
+
+    @staticmethod
+    def _reading(file: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
         except OSError as error:
             raise UsageError(f"--procfile {file!r} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise UsageError(f"--procfile {file!r}: {error}") from None
-        if not found:
-            raise UsageError(f"--procfile {file!r} names no program")
-        return found
 
     @staticmethod
     def _child(by_name: dict[str, Child], option: str, name: str) -> Child:
@@ -215,10 +247,12 @@ class Parser:
             waiting.remove(ready)
         self.options.children = ordered
 
+    def _check_flags(self) -> None:
+        if {"--stay", "--no-wait-all"} <= self.options.flags:
+            raise UsageError("--stay and --no-wait-all exclude each other")
+
     def _check_grace(self) -> None:
         """The environment's grace period wins, and draining must leave time to stop."""
-        import os
-
         from cleanup_guard._clock import Budget, grace_from_environment
         from cleanup_guard._supervise._policy import KILL, KILL_BEFORE_CALLBACKS
 
@@ -260,7 +294,7 @@ def _signum(option: str, text: str) -> int:
 
 
 def _status(option: str, text: str) -> int:
-    if not text.isdecimal() or int(text) > HIGHEST:
+    if not text.isdecimal() or len(text) > len(str(HIGHEST)) or int(text) > HIGHEST:
         raise UsageError(f"{option} takes exit statuses from 0 to 255, not {text!r}")
     return int(text)
 
@@ -298,18 +332,32 @@ def _stop_signal(parser: Parser, option: str, text: str) -> None:
 
 def _signal_to(parser: Parser, option: str, text: str) -> None:
     name, _, value = text.rpartition("=")
-    scopes: tuple[Scope, ...] = ("group", "main", "main-then-group")
+    scopes: tuple[Scope, ...] = ("tree", "group", "main", "main-then-group")
     scope = _choice(option, value, scopes)
     parser.per_child.append((option, name, lambda child: setattr(child, "scope", scope)))
 
 
+def _arriving(option: str, text: str) -> int:
+    """A signal that arrives here, and may be given a meaning."""
+    from cleanup_guard._supervise._options import REFUSED
+
+    signum = _signum(option, text)
+    if signum in REFUSED:
+        raise UsageError(f"{option}: {text!r} never arrives, or means something else to us")
+    return signum
+
+
 def _stop_on(parser: Parser, option: str, text: str) -> None:
-    parser.options.stop_signals.add(_signum(option, text))
+    parser.options.stop_signals.add(_arriving(option, text))
+
+
+def _no_stop_on(parser: Parser, option: str, text: str) -> None:
+    parser.options.stop_signals.discard(_arriving(option, text))
 
 
 def _rewrite(parser: Parser, option: str, text: str) -> None:
     left, right = _pair(option, text, "SIGNAL:SIGNAL such as TERM:QUIT")
-    parser.options.rewrite[_signum(option, left)] = 0 if right == "0" else _signum(option, right)
+    parser.options.rewrite[_arriving(option, left)] = 0 if right == "0" else _signum(option, right)
 
 
 def _map_exit(parser: Parser, option: str, text: str) -> None:
@@ -327,10 +375,11 @@ def _drain(parser: Parser, option: str, text: str) -> None:
 def _on_exit(parser: Parser, option: str, text: str) -> None:
     from cleanup_guard._supervise._procfile import words
 
+    number = len(parser.options.on_exit) + 1
     try:
         words(text)
     except ValueError as error:
-        raise UsageError(f"{option} {text!r}: {error}") from None
+        raise UsageError(f"{option} number {number}: {error}") from None
     parser.options.on_exit.append(text)
 
 
@@ -355,6 +404,18 @@ def _after(parser: Parser, option: str, text: str) -> None:
     parser.after += [(option, name, other) for other in others.split(",")]
 
 
+def _ready(parser: Parser, option: str, text: str) -> None:
+    from cleanup_guard._supervise._ready import parse as parse_sign
+
+    name, equals, sign = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"{option} takes NAME=TEXT, NAME=tcp:PORT or NAME=file:PATH, not {text!r}")
+    try:
+        parser.ready.append((option, name, parse_sign(sign)))
+    except ValueError as error:
+        raise UsageError(f"{option} {name}=...: {error}") from None
+
+
 def _signals(parser: Parser, option: str, text: str) -> None:
     parser.options.inherit_signals = _choice(option, text, ("inherit", "default")) == "inherit"
 
@@ -363,24 +424,18 @@ def _pdeathsig(parser: Parser, option: str, text: str) -> None:
     parser.options.pdeathsig = _signum(option, text)
 
 
-def _no_wait_all(parser: Parser) -> None:
-    parser.options.wait_all = False
-
-
-def _prefix(parser: Parser) -> None:
-    parser.options.prefix = True
-
-
-FLAGS: dict[str, Callable[[Parser], None]] = {"--no-wait-all": _no_wait_all, "--prefix": _prefix}
+FLAGS = frozenset({"--no-wait-all", "--prefix", "--stay", "--verbose"})
 VALUES: dict[str, Callable[[Parser, str, str], None]] = {
     "--after": _after,
     "--drain": _drain,
     "--grace": _grace,
     "--map-exit": _map_exit,
     "--name": _name,
+    "--no-stop-on": _no_stop_on,
     "--on-exit": _on_exit,
     "--pdeathsig": _pdeathsig,
     "--procfile": _procfile,
+    "--ready": _ready,
     "--rewrite": _rewrite,
     "--signal-to": _signal_to,
     "--signals": _signals,

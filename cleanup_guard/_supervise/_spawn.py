@@ -196,7 +196,7 @@ def keep_fds_to_ourselves() -> None:
 
 
 def prctl(option: int, value: int) -> bool:
-    """Call prctl(2). Returns whether it could be.
+    """Call prctl(2). Returns whether it could be, and did what was asked.
 
     Through `_ctypes`, because `ctypes` itself costs another 250 KB, for a process that should cost next to nothing.
     """
@@ -209,6 +209,18 @@ def prctl(option: int, value: int) -> bool:
         return bool(_ctypes.call_function(function, (option, value, 0, 0, 0)) == 0)
     except (ImportError, AttributeError, OSError):
         return False
+
+
+def can_prctl() -> bool:
+    """Whether prctl(2) can be called. (Asked in the parent, it also saves a child that calls it the import.)"""
+    try:
+        import _ctypes
+
+        dlopen: Any = _ctypes.dlopen
+        _ctypes.dlsym(dlopen(None, os.RTLD_NOW), "prctl")
+    except (ImportError, AttributeError, OSError):
+        return False
+    return True
 
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
