@@ -13,20 +13,18 @@ import sys
 import time
 from math import inf
 
-from cleanup_guard._clock import Budget
+from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, prctl
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._spawn import (
-    PR_SET_PDEATHSIG,
     CannotStart,
     become_subreaper,
-    can_prctl,
     find,
     fork_spawn,
     keep_fds_to_ourselves,
-    prctl,
     spawn,
 )
 
@@ -105,7 +103,7 @@ class Command:
         _signal.signal(
             _signal.SIGCHLD, _signal.SIG_DFL
         )  # inherited as ignored, it would have the kernel reap for us
-        if self.options.pdeathsig is not None and not can_prctl():
+        if self.options.pdeathsig is not None and not prctl(PR_SET_PDEATHSIG, 0):
             raise CannotStart("--pdeathsig cannot be had here: prctl(2) is out of reach", WRONG_USAGE)
         missing = [] if become_subreaper() else ["orphans cannot be adopted (prctl), so they are not waited for"]
         if self.family.blind:
@@ -391,7 +389,7 @@ def _go_to(folder: str) -> None:
 
 
 def _name_of(signum: int) -> str:
-    from cleanup_guard._supervise._names import name_of
+    from cleanup_guard._ground.names import name_of
 
     return name_of(signum)
 
@@ -409,6 +407,6 @@ def _sender(info: _signal.struct_siginfo) -> str:
 
 def _say(text: str) -> None:
     from cleanup_guard._ground.foreign import shown
-    from cleanup_guard._report import write_line
+    from cleanup_guard._ground.stderr import write_line
 
     write_line(shown(text, limit=None))

@@ -15,9 +15,6 @@ import os
 import stat
 import sys
 
-# On Windows exec starts another process and ends this one: whoever waits for it sees the wrong end.
-assert sys.platform != "win32"
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -25,9 +22,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Environment = Mapping[str, str] | Mapping[bytes, bytes]
     Undo = list[tuple[Any, ...]]
 else:
     import _signal
+
+# On Windows exec starts another process and ends this one: whoever waits for it sees the wrong end.
+assert sys.platform != "win32"
 
 PYTHONS_OWN = (_signal.SIGPIPE, _signal.SIGXFSZ)
 """What Python ignores for itself, so that nobody can tell any more whether the parent did."""
@@ -183,7 +184,7 @@ def describe(
     program: Word,
     args: Sequence[Word],
     *,
-    env: Mapping[str, str] | Mapping[bytes, bytes],
+    env: Environment,
     cwd: Word | None,
     argv0: Word | None,
     who: Identity | None,
