@@ -63,6 +63,7 @@ NOTES = """\
 Exit status: the program's own; 128+n if signal n ended it; with several, that
 of the first to fail. 127: not found, 126: not executable, 2: wrong usage."""
 
+
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard run` with these arguments. Returns the exit status of wrong usage, and otherwise not at all."""
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())

@@ -97,6 +97,7 @@ class Parser:
 
     def _from_procfile(self, file: str) -> list[Child]:
         from cleanup_guard._supervise import _procfile
+
         lines: list[Line] = self._reading(file, lambda: _procfile.read(file))
         if not lines:
             raise Mistake(f"--procfile {quoted(file)} names no program")
@@ -137,9 +138,7 @@ class Parser:
         while waiting:
             ready = next((child for child in waiting if all(other in ordered for other in child.after)), None)
             if ready is None:
-                raise Mistake(
-                    f"--after goes round in a circle: {', '.join(child.name for child in waiting)}"
-                )
+                raise Mistake(f"--after goes round in a circle: {', '.join(child.name for child in waiting)}")
             ordered.append(ready)
             waiting.remove(ready)
         self.options.children = ordered

@@ -1,6 +1,6 @@
 """The commands of `--on-exit`: run one after the other when everybody is gone, inside what is left of the grace period.
 
-Messages name a command by its place, never by its text, which may hold a password.
+Messages name a command by its place and its program, never by its whole text, which may hold a password.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import os
 import time
 from math import inf
 
+from cleanup_guard._ground.foreign import quoted
 from cleanup_guard._supervise._policy import ABANDONED, INSISTED
-from cleanup_guard._supervise._procfile import words
+from cleanup_guard._supervise._procfile import SH, words
 from cleanup_guard._supervise._spawn import CannotStart, find, spawn
 
 TYPE_CHECKING = False
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Mapping
 
-    from cleanup_guard._clock import Budget
+    from cleanup_guard._ground.clock import Budget
     from cleanup_guard._supervise._policy import Stop
 else:
     import _signal
 
 TERMINAL_SIGNALS = frozenset({int(_signal.SIGTTIN), int(_signal.SIGTTOU)})
-"""Ignored in a callback, which is in the background: `stty sane` works there, and who reads the terminal is told that it cannot."""
+"""Ignored in a callback, which is in the background: `stty sane` works there, and who reads the terminal gets an error."""
 
 
 class Callbacks:
@@ -49,7 +50,9 @@ class Callbacks:
         stopping: Stop,
         say: Callable[[str], None],
     ) -> None:
-        self.awaited: int | None = None  # whose end the reaper is to tell: a pid is nobody's for longer
+        self.awaited: int | None = (
+            None  # whose end the reaper is to tell; nobody's, as soon as it has been told
+        )
         self._ended: int | None = None
         self._commands = commands
         self._environ = environ
@@ -69,9 +72,11 @@ class Callbacks:
                 self._say(f"--on-exit number {number} was not run: Ctrl-C was pressed three times")
                 failed = True
                 continue
-            problem = self._run(command)
+            argv = words(command)
+            problem = self._run(argv)
             if problem:
-                self._say(f"--on-exit number {number} {problem}")
+                program = "" if argv[0] == SH else f", {quoted(argv[0])}"
+                self._say(f"--on-exit number {number}{program} {problem}")
                 failed = True
         return failed
 
@@ -80,26 +85,26 @@ class Callbacks:
         self.awaited = None
         self._ended = status
 
-    def _run(self, command: str) -> str:
+    def _run(self, argv: list[str]) -> str:
         """Run one. Returns what is wrong with it, to go on a sentence with; empty if nothing is."""
-        argv = words(command)
         try:
-            file = find(argv[0], self._environ.get("PATH"))
-            self.awaited = spawn(file, argv, self._environ, keep_ignored=TERMINAL_SIGNALS)
+            pid = spawn(
+                find(argv[0], self._environ.get("PATH")), argv, self._environ, keep_ignored=TERMINAL_SIGNALS
+            )
         except CannotStart as error:
             return f"could not be started: {error}"
-        why = self._see_through(self.awaited)
-        if self.awaited is not None:
-            self.awaited = None
-            return f"{why}, and cannot be stopped"
-        assert self._ended is not None
+        self.awaited, self._ended = pid, None
+        why = self._see_through(pid)
+        self.awaited = None
+        if self._ended is None:
+            return f"{why}, but it cannot be stopped"
         status = os.waitstatus_to_exitcode(self._ended)
-        if why:
+        if why or status == 0:
             return why
-        return f"failed with status {status if status >= 0 else 128 - status}" if status else ""
+        return f"failed with status {status if status >= 0 else 128 - status}"
 
     def _see_through(self, pid: int) -> str:
-        """Wait for it, tell it to stop when its time is over, and kill it when all is. Returns why it was stopped, if it was."""
+        """Wait for it, tell it to stop when its time is over, kill it when all is. Returns why it was stopped, if it was."""
         started = time.monotonic()
         presses = self._stopping.presses
         why = ""

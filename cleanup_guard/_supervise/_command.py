@@ -14,7 +14,7 @@ import time
 from math import inf
 
 from cleanup_guard._ground.clock import Budget
-from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, prctl
+from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
@@ -103,9 +103,11 @@ class Command:
         _signal.signal(
             _signal.SIGCHLD, _signal.SIG_DFL
         )  # inherited as ignored, it would have the kernel reap for us
-        if self.options.pdeathsig is not None and not prctl(PR_SET_PDEATHSIG, 0):
+        if self.options.pdeathsig is not None and call("getpid") != self.family.me:
             raise CannotStart("--pdeathsig cannot be had here: prctl(2) is out of reach", WRONG_USAGE)
-        missing = [] if become_subreaper() else ["orphans cannot be adopted (prctl), so they are not waited for"]
+        missing = (
+            [] if become_subreaper() else ["orphans cannot be adopted (prctl), so they are not waited for"]
+        )
         if self.family.blind:
             missing.append(
                 "/proc is not there or not ours, so who has left its program's process group is not told to stop"
@@ -113,6 +115,7 @@ class Command:
         if missing:
             _say(f"here {'; and '.join(missing)}")
         keep_fds_to_ourselves()
+        self._reap()  # we may have been executed by somebody who had children
         if os.isatty(0):
             from cleanup_guard._supervise._terminal import Terminal
 
@@ -298,7 +301,9 @@ class Command:
             _say(f"stopped, because {policy.stopping.reason}")
         if policy.anybody_killed and policy.budget is not None:
             seconds = time.monotonic() - policy.budget.began
-            _say(f"killed, because still running {seconds:.1f} s after the stop began: {self.family.victims()}")
+            _say(
+                f"killed, because still running {seconds:.1f} s after the stop began: {self.family.victims()}"
+            )
 
     def _run_callbacks(self) -> bool:
         """Run the commands of --on-exit in their order. Returns whether one failed."""

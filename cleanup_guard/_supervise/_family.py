@@ -126,21 +126,13 @@ class Family:
 
     # -- telling --------------------------------------------------------------------------------------------------------
 
-    def tell(self, process: Process, signum: int, *, wake: bool) -> None:
-        if self._send(process, signum) and wake and process.state == "T":
-            self._send(process, SIGCONT)  # who is suspended takes a stop only then
+    def tell(self, process: Process, signum: int) -> None:
+        self._send(process, signum)
 
-    def signal(self, child: Child, signum: int, *, to_group: bool, wake: bool) -> None:
+    def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        target = -child.pid if to_group else child.pid
         self._observe(signum, f"{'the group of ' if to_group else ''}{child.name} (pid {child.pid})")
-        self._kill(target, signum)
-        if wake and self._is_suspended(child.pid, to_group=to_group):
-            self._kill(target, SIGCONT)
-
-    def _is_suspended(self, pid: int, *, to_group: bool) -> bool:
-        main = None if self.blind or to_group else _tree.look(pid)
-        return main is None or main.state == "T"
+        self._kill(-child.pid if to_group else child.pid, signum)
 
     def _send(self, process: Process, signum: int) -> bool:
         """Signal one process, if it still is the one that was seen."""
@@ -165,7 +157,9 @@ class Family:
             self._report(f"pid {pid} may not be signalled: it runs as another user, and we lack CAP_KILL")
 
     def left_behind(self, child: Child, rest: Sequence[Process], *, stays: bool) -> None:
-        told = "we stay as long as they do" if stays else "they are told to stop (--stay waits for them instead)"
+        told = (
+            "we stay as long as they do" if stays else "they are told to stop (--stay waits for them instead)"
+        )
         self._report(f"{child.name} ended with {child.code} and left others behind: {_names(rest)}; {told}")
 
     # -- killing --------------------------------------------------------------------------------------------------------
@@ -213,9 +207,10 @@ class Family:
 
     def victims(self) -> str:
         """Who had to be killed."""
-        owners, processes = [f"{name}: " for name, _ in self.killed.values()], [
-            process for _, process in self.killed.values()
-        ]
+        owners, processes = (
+            [f"{name}: " for name, _ in self.killed.values()],
+            [process for _, process in self.killed.values()],
+        )
         return _names(processes, owners) or "somebody who was not seen"
 
     def _record(self, name: str, processes: Iterable[Process]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cleanup_guard._supervise._child import Child
     from cleanup_guard._supervise._tree import Process
 
-SIGKILL, SIGCONT = 9, 18
+SIGKILL = 9
 
 LONGEST_WAIT = 3600.0
 """Seconds after which a wait is begun anew: poll(2) takes no more than 24 days at once."""
@@ -100,29 +100,19 @@ class Household:
     def pipes(self, process: Process) -> tuple[set[str], set[str]]:
         return _tree.pipes(process.pid)
 
-    def tell(self, process: Process, signum: int, *, wake: bool) -> None:
+    def tell(self, process: Process, signum: int) -> None:
         try:
-            if _tree.signal_one(process, signum) and wake and process.state == "T":
-                _tree.signal_one(process, SIGCONT)
+            _tree.signal_one(process, signum)
         except PermissionError:
             pass  # it runs as somebody else
 
-    def signal(self, child: Child, signum: int, *, to_group: bool, wake: bool) -> None:
+    def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        for each in (signum, SIGCONT) if wake else (signum,):
-            if to_group:
-                signal_group(child.pid, each)
-            elif each != SIGCONT or signum == SIGCONT or self._is_suspended(child.pid):
-                self._signal_main(child.pid, each)
-
-    def _is_suspended(self, pid: int) -> bool:
-        main = None if self.blind else _tree.look(pid)
-        return main is None or main.state == "T"
-
-    @staticmethod
-    def _signal_main(pid: int, signum: int) -> None:
+        if to_group:
+            signal_group(child.pid, signum)
+            return
         try:
-            os.kill(pid, signum)
+            os.kill(child.pid, signum)
         except (ProcessLookupError, PermissionError):
             pass  # gone, or running as somebody else
 

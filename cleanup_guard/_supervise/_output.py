@@ -81,26 +81,38 @@ class Output:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._open = 0
+        self._pausing = False
         self._names = list(names)
         self._width = max((len(shown(name)) for name in self._names), default=0)
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def pipes(self, name: str, sign: Sign | None = None) -> list[tuple[int, int]]:
+    def pipes(
+        self, name: str, sign: Sign | None = None, targets: tuple[int, int] = (1, 2)
+    ) -> list[tuple[int, int]]:
         """New pipes for a child's stdout and stderr, as pairs (ours, its) for `spawn`. `close` ours when it has been started.
+
+        Args:
+            name: the child's.
+            sign: what to look for in what it writes.
+            targets: where that goes to.
 
         Raises:
             OSError: there are no descriptors left.
         """
         pairs: list[tuple[int, int]] = []
         try:
-            for target in (1, 2):
+            for its, target in enumerate(targets, 1):
                 reader, writer = os.pipe()
-                pairs.append((writer, target))
+                pairs.append((writer, its))
                 stream = Stream(target, self._label(name, target), sign)
                 with self._lock:
                     self._selector.register(reader, selectors.EVENT_READ, stream)
+                    self._open += 1
         except OSError:
             self.close(pairs)
             raise
@@ -122,28 +134,53 @@ class Output:
         return text.encode()
 
     def start(self) -> None:
-        """Read from now on, unless we do already: a child has been started."""
+        """Read from now on, unless we do already, or there is nothing to read."""
         with self._lock:
-            if self._thread is None:
+            self._pausing = False
+            if self._thread is None and self._open:
                 self._thread = threading.Thread(target=self._pump, name="cleanup_guard output", daemon=True)
                 self._thread.start()
 
     def _pump(self) -> None:
         while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._pass_on(key.fd, key.data)
             with self._lock:
-                if not self._selector.get_map():
+                if self._pausing or not self._open:
                     self._thread = None
                     return
-            for key, _ in self._selector.select():
-                data = os.read(key.fd, LONGEST)
-                key.data.feed(data)
-                if not data:
-                    with self._lock:
-                        self._selector.unregister(key.fd)
-                    os.close(key.fd)
+
+    def _pass_on(self, reader: int, stream: Stream) -> None:
+        data = os.read(reader, LONGEST)
+        stream.feed(data)
+        if not data:
+            with self._lock:
+                self._selector.unregister(reader)
+                self._open -= 1
+            os.close(reader)
+
+    def pause(self, seconds: float) -> None:
+        """Have no thread, until the next `start`. One that stands still, because nobody reads, stays."""
+        with self._lock:
+            self._pausing = True
+        os.eventfd_write(self._wake, 1)
+        self.finish(seconds)
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            pass  # it has not been written, because there was no thread
 
     def finish(self, seconds: float) -> None:
         """Let what the children wrote last come out, if somebody reads it within this time."""
         thread = self._thread
         if thread is not None:
             thread.join(seconds)
+
+    def give_up(self) -> None:
+        """Close everything: nobody writes any more, or whoever does is not ours to read."""
+        self.pause(0)
+        if self._thread is None:
+            for key in list(self._selector.get_map().values()):
+                os.close(key.fd)
+            self._selector.close()

@@ -1,7 +1,7 @@
 """Which child is started and stopped when, with which signal, and when asking ends: all decisions about time and order.
 
-The policy is told what happened (`signal`, `ended`) and what time it is (`step`), and acts on a `World`, which is the real one
-in `_family.py` and `_household.py` and a fake one in tests. It reads no clock, and starts, signals and waits for nothing itself.
+The policy is told what happened (`signal`, `ended`) and what time it is (`step`), and acts on a `World`: a real one in
+`_family.py` and `_household.py`, a fake one in tests. It reads no clock, and starts, signals and waits for nothing itself.
 Whom of a child to tell is decided in `_telling.py`.
 
 Rules:
@@ -66,11 +66,11 @@ if TYPE_CHECKING:
             """What a process reads and writes that is not ours, too."""
             ...
 
-        def tell(self, process: Process, signum: int, *, wake: bool) -> None:
-            """Send a signal to one process; with `wake`, have it go on if it is suspended."""
+        def tell(self, process: Process, signum: int) -> None:
+            """Send a signal to one process."""
             ...
 
-        def signal(self, child: Child, signum: int, *, to_group: bool, wake: bool) -> None:
+        def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
             """Send a signal to a child's main process, or to all of its process group."""
             ...
 
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
             ...
 
 
-SIGINT, SIGKILL, SIGTERM = 2, 9, 15
+SIGINT, SIGKILL, SIGTERM, SIGCONT = 2, 9, 15, 18
 
 DUPLICATE = 0.5
 """Seconds within which a repeated Ctrl-C is the same press."""
@@ -256,16 +256,16 @@ class Policy:
     def _forward(self, child: Child, signum: int, now: float) -> None:
         to_group = self.world.blind or child.scope == "group" or signum in JOB_CONTROL
         if child.running and (to_group or child.scope != "tree"):
-            self.world.signal(child, signum, to_group=to_group and child.scope != "main", wake=False)
+            self.world.signal(child, signum, to_group=to_group and child.scope != "main")
             return
         main = self.world.main(child) if child.running else None
         caught = main is not None and main.hears(signum)
         if caught:
-            self.world.signal(child, signum, to_group=False, wake=False)
+            self.world.signal(child, signum, to_group=False)
         kin = self._look(now)
         for process in self.telling.forwarded(kin, child, signum):
             if not (caught and process.pid == child.pid):
-                self.world.tell(process, signum, wake=False)
+                self.world.tell(process, signum)
 
     def stop(self, reason: str, now: float, signum: int | None = None, *, drain: float = 0.0) -> None:
         """Begin the stop, unless it has begun."""
@@ -294,7 +294,9 @@ class Policy:
             if child.status is not None and (empty or not child.started):
                 child.gone = True
         ended = [
-            child for child in self.children if child.status is not None and (child.gone or not self.terms.stay)
+            child
+            for child in self.children
+            if child.status is not None and (child.gone or not self.terms.stay)
         ]
         everybody = len(ended) == len(self.children) and not self.terms.open_ended
         if ended and (self.terms.when_one_exits == "stop" or everybody):
@@ -321,13 +323,13 @@ class Policy:
         child.asked_at = now
         child.sent = signum = self._signal_for(child)
         if world.blind or child.scope == "group":
-            world.signal(child, signum, to_group=child.scope != "main", wake=True)
+            self._signal(child, signum, to_group=child.scope != "main")
             self.telling.note_group(world.look(), child)
             return
         main = world.main(child)
         if main is not None and (main.hears(signum) or child.scope != "tree"):
             self.telling.sample(world.below(child, SAMPLING), ticks)
-            world.signal(child, signum, to_group=False, wake=True)
+            self._signal(child, signum, to_group=False)
             self.telling.note([main])
         self._kin = None  # look anew
 
@@ -409,7 +411,7 @@ class Policy:
         child.rest_told_at = now
         child.gone = True
         if child.sent is None or child.scope == "main":
-            self.world.signal(child, self._signal_for(child), to_group=True, wake=True)
+            self._signal(child, self._signal_for(child), to_group=True)
 
     def _tell(self, kin: Kin, child: Child | None, now: float, *, since: float) -> None:
         signum = self._signal_for(child)
@@ -426,7 +428,15 @@ class Policy:
         )
         self.telling.note(due)
         for process in due:
-            self.world.tell(process, signum, wake=True)
+            self.world.tell(process, signum)
+        for process in kin.of(child):
+            if process in due or process.suspended:
+                self.world.tell(process, SIGCONT)
+
+    def _signal(self, child: Child, signum: int, *, to_group: bool) -> None:
+        """Tell a main process, or its group, to stop. Who is suspended takes a signal only when it goes on."""
+        self.world.signal(child, signum, to_group=to_group)
+        self.world.signal(child, SIGCONT, to_group=to_group)
 
     def _tell_strays(self, kin: Kin, now: float) -> None:
         """Those whose descent is not known: somebody may need them until the children are gone, but not for ever."""

@@ -17,9 +17,40 @@ SHELL = "|&;<>()$`*?[]#~{}\n!=%"
 """Characters that mean something to a shell outside quotes, or may."""
 
 BUILT_IN = frozenset(
-    ". : alias bg break case cd command continue declare do eval exec exit export fc fg for getopts hash if jobs let local "
-    "pushd popd read readonly return set shift shopt source time times trap type typeset ulimit umask unalias unset until "
-    "wait while".split()
+    (
+        *(
+            ".",
+            ":",
+            "alias",
+            "bg",
+            "break",
+            "case",
+            "cd",
+            "command",
+            "continue",
+            "declare",
+            "do",
+            "eval",
+            "exec",
+        ),
+        *(
+            "exit",
+            "export",
+            "fc",
+            "fg",
+            "for",
+            "getopts",
+            "hash",
+            "if",
+            "jobs",
+            "let",
+            "local",
+            "popd",
+            "pushd",
+        ),
+        *("read", "readonly", "return", "set", "shift", "shopt", "source", "time", "times", "trap", "type"),
+        *("typeset", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"),
+    )
 )
 """Words that mean something to a shell that no program can do for it."""
 

@@ -194,9 +194,7 @@ class Telling:
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
         leader = _leader(child, late=late)
         anothers = {
-            each.key
-            for each in mine
-            if kin.is_anothers(each, signum, leader=leader, began=self.began)
+            each.key for each in mine if kin.is_anothers(each, signum, leader=leader, began=self.began)
         }
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
@@ -271,12 +269,13 @@ class Telling:
     ) -> bool:
         """Whether who does not catch the signal is due."""
         reads = self._readers.get(process.key)
-        if catchers:
+        if not catchers:
+            if reads is None:
+                return True
+        else:
             above = {each.key for each, _ in kin.line(process)}
             others = [each for each in catchers if each.key not in above]
-            return not others or (reads is None and kin.is_above(process, others))
-        if reads is None:
-            return True
+            return reads is None and (not others or kin.is_above(process, others))
         patience = LINGER if not reads else READING if end == inf else (end - since) / 2
         return now >= since + patience
 

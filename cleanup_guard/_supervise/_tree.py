@@ -65,7 +65,9 @@ class Process:
         "threads",
     )
 
-    def __init__(self, pid: int, name: str = "", *, parent: int = 0, group: int = 0, started: int = 0) -> None:
+    def __init__(
+        self, pid: int, name: str = "", *, parent: int = 0, group: int = 0, started: int = 0
+    ) -> None:
         self.pid = pid
         self.name = name
         self.parent = parent
@@ -90,6 +92,11 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs, that is, is neither a zombie nor on its way to be one."""
         return self.state not in "ZX"
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it was stopped, and takes a signal only when it goes on."""
+        return self.state == "T"
 
     def hears(self, signum: int) -> bool:
         """Whether it has something to do when this signal comes: it does not die of it, and does not ignore it."""
