@@ -7,7 +7,8 @@ Rules:
    shells with a trap pass it on, and a handler that is told twice is raised out of its cleanup. Who is left without such an
    ancestor is told then, once.
 2. A shell with a trap does not run it before its foreground program has ended, so it cannot pass anything on to that one:
-   below it we tell. (What it has put into the background has SIGINT and SIGQUIT ignored, which shows the difference.)
+   below it we tell. (What it has put into the background was started with SIGINT and SIGQUIT ignored; who has one of them at
+   its default is not that.)
 3. A catcher that passes nothing on leaves the others untold. Whoever has not run at all since before the stop has been told
    by nobody for certain, and is told at half time, if that gives it a chance to clean up.
 4. Who does not catch the signal dies of it, so it is told when those who do are gone: somebody may need it for the cleanup,
@@ -109,7 +110,8 @@ def _waits_for(shell: Process, program: Process, began: int | None) -> bool:
         shell.name in SHELLS
         and program.group == shell.group
         and not (began is not None and program.started > began)
-        and not (program.ignores(SIGQUIT) or program.ignores(SIGINT))
+        and not (program.ignores(SIGINT) or program.ignores(SIGQUIT))
+        and not (program.hears(SIGINT) and program.hears(SIGQUIT))
     )
 
 
@@ -275,7 +277,7 @@ class Telling:
         else:
             above = {each.key for each, _ in kin.line(process)}
             others = [each for each in catchers if each.key not in above]
-            return reads is None and (not others or kin.is_above(process, others))
+            return not others or (reads is None and kin.is_above(process, others))
         patience = LINGER if not reads else READING if end == inf else (end - since) / 2
         return now >= since + patience
 

@@ -167,7 +167,7 @@ def test_a_reader_that_never_ends_is_told_when_it_has_had_its_time() -> None:
 
     plan = [Fake(name="sh", catches=False), Fake(parent=0, takes=1), Fake(parent=0, catches=False, reads=1)]
     world = Trees(plan)
-    world._end = _without_eof(world)  # type: ignore[method-assign]
+    world._end = _without_eof(world)  # type: ignore[method-assign, assignment]
     policy = Policy(world.children, world, Terms(grace=None))
     assert play(policy, world, STOP_AT) - STOP_AT == pytest.approx(6, abs=0.6)
 
@@ -266,7 +266,7 @@ def trees(draw: st.DrawFn, *, patient: bool = False) -> list[Fake]:
     return plan
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     trees(),
     st.floats(100, 110),
@@ -295,7 +295,7 @@ def test_the_budget_holds_and_nobody_is_wronged(
     assert policy.anybody_killed == any(fake.killed_at < inf for fake in plan)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(trees(patient=True))
 def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
     """The four promises: nobody is told twice, killed, or left, and readers outlive the catchers whose output they read."""
@@ -307,8 +307,9 @@ def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
         if fake.catches:
             assert len(fake.told_at) == 1
         assert fake.killed_at == inf
-        if fake.told_by not in ([], [US]) or fake.reads is None:
-            continue  # what wrappers do to those below them is their business
+        if fake.told_by not in ([], [US]) or fake.reads in (None, fake.parent):
+            continue  # what wrappers do to those below them is their business, and a shell waits for its program
+        assert fake.reads is not None
         if plan[fake.reads].catches and _together(plan, fake, plan[fake.reads]):
             assert fake.ended_at >= plan[fake.reads].ended_at
 
@@ -320,7 +321,7 @@ def _together(plan: list[Fake], one: Fake, other: Fake) -> bool:
     return root(one) is root(other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 2), min_size=2, max_size=4))
 def test_who_comes_after_is_gone_before_the_other_is_asked(takes: list[float]) -> None:
     """A chain of children that all end in time is stopped strictly in reverse."""

@@ -16,7 +16,7 @@ SIGKILL, SIGTERM, SIGCONT, SIGQUIT = 9, 15, 18, 3
 EVERYTHING = (1 << 64) - 1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fake:
     """One process.
 
@@ -24,7 +24,7 @@ class Fake:
         parent: its position among the others; None for a main process.
         takes: seconds from being told to its end, if it catches the stop; infinity: it ignores that it was told.
         catches: whether it does; if not it dies of it.
-        forwards: whether it tells its children, and then waits for them.
+        forwards: whether it tells its children, and then waits for them. A shell tells none in the foreground.
         busy: whether it runs all the time, and not only when something happens.
         session: whether it has left for a process group of its own.
         reads: the position of the one whose output it reads to the end, and then ends by itself.
@@ -55,6 +55,10 @@ class Fake:
     ends_at: float = inf
     wakes: int = 0
     status: int = 0
+
+    def __repr__(self) -> str:
+        told = {name: value for name, value in vars(self).items() if value != getattr(type(self), name, [])}
+        return f"Fake({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     @property
     def alive(self) -> bool:
@@ -124,9 +128,9 @@ class Trees:
         seen = Process(
             fake.pid, fake.name, parent=fake.above, group=fake.group, started=int(fake.started * TICKS)
         )
-        seen.caught = EVERYTHING if fake.catches else 0
-        seen.ignored = 1 << (SIGQUIT - 1) if fake.in_background else 0
-        seen.caught &= ~seen.ignored
+        quits = 1 << (SIGQUIT - 1)
+        seen.caught = EVERYTHING & ~quits if fake.catches else 0
+        seen.ignored = quits if fake.in_background else 0
         seen.switches = int(self.now * 20) if fake.busy else fake.wakes
         return seen
 
@@ -167,8 +171,8 @@ class Trees:
         if not fake.catches:
             self._end(fake, -SIGTERM)
         elif len(fake.told_at) == 1:
-            if fake.forwards:
-                for child in self._below(fake.pid):
+            for child in self._below(fake.pid) if fake.forwards else ():
+                if fake.name != "sh" or child.in_background or child.group != fake.group:
                     self._tell(child, fake.pid)
             self._finish(fake)
 
