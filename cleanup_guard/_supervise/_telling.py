@@ -194,9 +194,13 @@ class Telling:
             pipes: what a process reads and writes.
         """
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
-        leader = _leader(child, late=late)
+        leader = _leader(child)
+        group = child.pid if late and child is not None and child.scope == "main-then-group" else None
         anothers = {
-            each.key for each in mine if kin.is_anothers(each, signum, leader=leader, began=self.began)
+            each.key
+            for each in mine
+            if not (group is not None and each.group == group)
+            and kin.is_anothers(each, signum, leader=leader, began=self.began)
         }
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
@@ -223,7 +227,7 @@ class Telling:
 
         Who would only die of it is spared, if anybody of the child catches it.
         """
-        leader = _leader(child, late=False)
+        leader = _leader(child)
         mine = [each for each in kin.of(child) if not each.ignores(signum)]
         free = [each for each in mine if not kin.is_anothers(each, signum, leader=leader)]
         catchers = [each for each in free if each.hears(signum)]
@@ -282,8 +286,7 @@ class Telling:
         return now >= since + patience
 
 
-def _leader(child: Child | None, *, late: bool) -> int | None:
+def _leader(child: Child | None) -> int | None:
     """The pid of the main process, where that is asked alone."""
-    if child is None or not child.running or child.scope not in ("main", "main-then-group"):
-        return None
-    return None if late and child.scope == "main-then-group" else child.pid
+    alone = child is not None and child.running and child.scope in ("main", "main-then-group")
+    return child.pid if child is not None and alone else None

@@ -161,15 +161,15 @@ def family(*rest: str) -> list[str]:
 
 
 def test_the_whole_group_is_told() -> None:
-    """By default everybody in the group gets the signal at once: what a shell script needs."""
-    with running("--", *family(*cleans_up())) as run:
+    """With --signal-to group everybody in it gets the signal at once, whatever main does with it."""
+    with running("--signal-to", "group", "--", *family(*cleans_up())) as run:
         run.wait_for("ready")
         assert run.stop() == 0
         assert sorted(run.out[1:]) == ["cleaned up", "main", "main done", "stopped by SIGTERM"]
         assert run.out.index("stopped by SIGTERM") < run.out.index("main done")
 
 
-@pytest.mark.parametrize("scope", ["main", "main-then-group"])
+@pytest.mark.parametrize("scope", ["tree", "main", "main-then-group"])
 def test_main_first_and_the_rest_when_it_has_gone(scope: str) -> None:
     """The program alone is asked, as Celery and gunicorn want; what it leaves behind is told afterwards."""
     with running("--signal-to", scope, "--", *family(*cleans_up())) as run:
