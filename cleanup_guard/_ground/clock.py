@@ -73,11 +73,12 @@ class Budget:
 
     HOOKS = 0.2  # on_stop hooks may hold back the stop this long
     STUCK = 0.5  # main has not run one line of Python since the stop: the watcher runs the callbacks
-    FORCE = 0.7  # shields and cooperative mains are interrupted
-    TAKE_OVER = 0.8  # main still has not come back: the watcher runs the callbacks
+    TAKE_OVER = 0.8  # main has not come back: the watcher runs the callbacks; a stop of somebody else's is ours from now on
+    FORCE = 0.9  # critical sections and cooperative mains are interrupted; a `finally` is not waited for any longer
     INTERRUPT = 0.9  # the callback in progress is interrupted, so that the others have their turn
+    LATE = 0.95  # main was interrupted at last, and has not come back either
 
-    INSTANTS = (HOOKS, STUCK, FORCE, TAKE_OVER, INTERRUPT, 1.0)
+    INSTANTS = (HOOKS, STUCK, TAKE_OVER, FORCE, LATE, 1.0)
     """The shares at which something is due."""
 
     def __init__(self, grace: float | None, began: float) -> None:
@@ -91,11 +92,6 @@ class Budget:
         if self.grace is None:
             return inf
         return self.began + share * (self.grace - self.margin)
-
-    @property
-    def take_over(self) -> float:
-        """When the watcher takes over from a main that has not come back."""
-        return self.at(self.INTERRUPT if self.stepped_in else self.TAKE_OVER)
 
     @property
     def end(self) -> float:

@@ -107,10 +107,26 @@ class HeldToTheEnd(Event):
 
     what: str
     seconds: float
+    where: str
     level = WARNING
 
     def __str__(self) -> str:
-        return f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it, to leave time for the callbacks"
+        return (
+            f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
+            "callbacks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookLeftRunning(Event):
+    """An `on_stop` callback has used up its part of the grace period; main is stopped while it runs on."""
+
+    name: str
+    seconds: float
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"on_stop {self.name} is still running after {self.seconds:.1f} s; the stop goes on without waiting for it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +135,14 @@ class SteppedIn(Event):
 
     seconds: float
     handler: str
+    where: str
     level = WARNING
 
     def __str__(self) -> str:
-        return f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main, to leave time for the callbacks"
+        return (
+            f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main {self.where}, to leave time for "
+            "the callbacks"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +176,11 @@ class TookOver(Event):
     """Main did not come back to run the callbacks; the watcher thread runs them."""
 
     seconds: float
+    where: str
     level = WARNING
 
     def __str__(self) -> str:
-        return (
-            f"main has not come back after {self.seconds:.1f} s; running the callbacks in a thread of our own"
-        )
+        return f"main has not come back after {self.seconds:.1f} s, it is {self.where}; running the callbacks in a thread of ours"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from cleanup_guard._ground.errors import CleanupError, SignalExit
 from cleanup_guard._ground.events import Finished, MainFailed, SignalsUnheard
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._hosts.in_thread import ThreadHost
 from cleanup_guard._process import ends, native
 from cleanup_guard._process.forks import FORK_HOOKS
@@ -28,7 +29,7 @@ from cleanup_guard._process.main import call_in_main, can_be_taken
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.nets import NETS
 from cleanup_guard._process.process import REGISTRY, Process
-from cleanup_guard._process.report import OUTBOX, Reporter, log_event
+from cleanup_guard._process.report import OUTBOX, Reporter, log_event, say
 from cleanup_guard._process.roster import CONTEXT, THREADS
 from cleanup_guard._process.signals import DEFAULT_SIGNALS
 from cleanup_guard._process.turn import Turn
@@ -289,6 +290,8 @@ class Stay:
         """Run the callbacks, or wait for whoever runs them."""
         process, host = self.process, self.host
         main = self in process.roster.main
+        if main and in_main():
+            process.signals.take_ctrl_c()
         if main:
             if process.stop is not None:
                 self._leave_jumped_over()
@@ -300,7 +303,7 @@ class Stay:
                 yield host.others_are_uncritical  # they may be using what the callbacks close
             process.announce()
             if not process.watch.running:
-                ends.run_stop_hooks(process, process.watch.hooks)
+                ends.run_stop_hooks(process, process.watch)
             limit = time.monotonic() + ANNOUNCEMENT
             if (
                 not process.told.announced
@@ -410,7 +413,8 @@ class Stay:
             self._raises_stop = self in roster.main and not self._inside_cleanup
         last = list(roster.main) == [self]
         stop = process.stop
-        if last and stop is None and in_main() and not process.ballot.close():
+        still_listens = any(member.signums for member in list(roster.popped) if member is not self)
+        if last and stop is None and in_main() and not still_listens and not process.ballot.close():
             stop = process.stop
         if stop is not None and self.options.exit_status is not None:
             stop.wanted = self.options.exit_status
@@ -504,6 +508,15 @@ class Stay:
 
     def leave_at_exit(self) -> None:
         """As `leave`, but failures are told, not raised, and decide the exit status."""
+        for _ in range(TRIES):
+            try:
+                self._leave_at_exit()
+            except BaseException as foreign:  # raised by somebody's signal handler between two of our lines
+                write_line(f"{say(foreign)} was raised while {self.label} was being left")
+            else:
+                return
+
+    def _leave_at_exit(self) -> None:
         process = self.process
         outcome = take_steps(self.clean_up(None), self._wait)
         if process.last_act is not None and self in process.roster.main:

@@ -16,12 +16,20 @@ from cleanup_guard._stop.stack import AsyncCallback
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from typing import Protocol
 
     from cleanup_guard._ground.once import Once
     from cleanup_guard._process.roster import Member, ProcessView
     from cleanup_guard._stop.ending import Ending
     from cleanup_guard._stop.stack import Callback
     from cleanup_guard._stop.stop import Stop
+
+    class Hooks(Protocol):
+        """What is known of the on_stop callbacks."""
+
+        hooks: Once
+        hook: str | None  # the one that is running
+
 else:
     import _signal
 
@@ -32,20 +40,22 @@ DRAIN = 0.3
 # -- on_stop --
 
 
-def run_stop_hooks(process: ProcessView, begun: Once) -> None:
+def run_stop_hooks(process: ProcessView, watch: Hooks) -> None:
     """Run on_stop callbacks in the order of their registration, once, whoever comes first."""
     stop = process.stop
-    if stop is None or not begun.claim():
+    if stop is None or not watch.hooks.claim():
         return
     for member in process.roster.everybody():
         for hook in list(member.stop_hooks):
             started = process.clock()
+            watch.hook = hook.name
             try:
                 _run_stop_hook(hook, member, stop.budget.at(stop.budget.HOOKS) - started)
             except BaseException as error:
                 seconds = process.clock() - started
                 name = f"on_stop {hook.name}"
                 process.roster.tell(CallbackFailed(name=name, seconds=seconds, error=error, during_stop=True))
+            watch.hook = None
 
 
 def _run_stop_hook(hook: Callback, member: Member, patience: float) -> None:

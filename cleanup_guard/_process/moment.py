@@ -179,6 +179,17 @@ def _catches(pid: int, signum: int) -> bool:
     return bool(caught >> (signum - 1) & 1)
 
 
+def where_is(thread: int | None) -> str:
+    """Where a thread is, for a person to read: the line of the program, rather than the library's that it is waiting in."""
+    innermost = frame = None if thread is None else sys._current_frames().get(thread)
+    while frame is not None and not _is_programs(frame):
+        frame = frame.f_back
+    frame = frame or innermost
+    if frame is None:
+        return "somewhere"
+    return f"in {frame.f_code.co_qualname} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
 def _filename_below_pure(frame: FrameType) -> str:
     """The file of the frame that called the pure library code which this frame may be in."""
     outer: FrameType | None = frame

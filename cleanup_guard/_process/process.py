@@ -174,6 +174,8 @@ class Process:
         if whose is not None:
             GUEST.stand_by(self)
             grace = grace if known else None
+        elif native.in_main():
+            self.signals.take_ctrl_c()
         self.ballot.propose(
             Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
         )
@@ -263,7 +265,7 @@ class Process:
         """Give back what no guard needs any more, in the order that loses no signal. Main thread only."""
         if self.stop is not None:
             return
-        if not self.roster.main:
+        if not self.roster.listens:
             self.receiver.moment.stop_tracing()
             if not self.exiting:
                 unhush_traceback()

@@ -64,7 +64,7 @@ class Receiver:
         if process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
             self._pokes[signum] = self._pokes.get(signum, 0) + 1
             theirs = None
-        elif not process.roster.main and process.stop is None:
+        elif not process.roster.listens and process.stop is None:
             self._unclaimed.append(signum)
             theirs = None
         else:
@@ -78,7 +78,7 @@ class Receiver:
         if process.watch.resume_due:  # a fork has ended (see `forks.py`)
             process.watch.resume()
             process.last_resort.resume(process.stop, process.clock())
-        if not process.roster.main and process.stop is None:
+        if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
             if not process.watch.running:

@@ -127,10 +127,11 @@ def call_hooks(hooks: tuple[Hook, ...], event: Event) -> None:
         try:
             hook(event)
         except BaseException as error:
-            write_line(f"hook {describe(hook)} failed on {type(event).__name__}: {_say(error)}")
+            write_line(f"hook {describe(hook)} failed on {type(event).__name__}: {say(error)}")
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
+    """What an exception says, whatever it does when it is asked."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:

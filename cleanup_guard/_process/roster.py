@@ -149,6 +149,11 @@ class Roster:
         """Whether nobody is in, and no callback is in progress."""
         return not (self.main or self.elsewhere or self.popped or self.turns)
 
+    @property
+    def listens(self) -> bool:
+        """Whether main is inside a guard, or one is left that wants its signals."""
+        return bool(self.main) or any(member.signums for member in list(self.popped))
+
     def remove(self, member: Member) -> None:
         """Take a guard off every list."""
         for each in (self.main, self.elsewhere, self.popped, self.leaving):

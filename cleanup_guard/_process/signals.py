@@ -100,6 +100,12 @@ class Signals:
         if signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
+    def take_ctrl_c(self) -> None:
+        """Take SIGINT, where it was left to Python: from now on a KeyboardInterrupt would cut a cleanup short."""
+        if SIGTERM in self.previous and SIGINT not in self.previous:
+            if _signal.getsignal(SIGINT) is _signal.default_int_handler:
+                self._take(SIGINT, named=False)
+
     # -- give back --
 
     def give_back(self, signums: Iterable[int]) -> list[int]:

@@ -15,8 +15,11 @@ from math import inf
 from cleanup_guard._ground.events import TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import ends, native
+from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
+from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import WakeupPipe, block_all, poke
 from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
@@ -50,6 +53,7 @@ class Watch:
         self.poked_at: float = -inf
         self.hooks = Once()
         self.hooks_ended: bool = False
+        self.hook: str | None = None  # the one that is running
         self.resume_due: bool = False  # main's handler is to do it
 
     # -- for everybody --
@@ -113,7 +117,7 @@ class Watch:
             while not self._leaves:
                 signums = pipe.wait(timeout)
                 if not self._leaves:
-                    timeout = watcher.look(signums)
+                    timeout = watcher.look_safely(signums)
 
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
         self._thread = thread if thread.start() else None
@@ -213,9 +217,19 @@ class Watcher:
         self._seen: dict[int, int] = {}
         self._pokes_before = dict(watch.pokes)
         self._forwarded: set[int] = set()
+        self._told = Once()
         self._presses = Presses()
 
     # -- one look --
+
+    def look_safely(self, signums: bytes) -> float | None:
+        """As `look`. A mistake in it, of ours or of a hook, is told once, and does not end the watch."""
+        try:
+            return self.look(signums)
+        except Exception as error:
+            if self._told.claim():
+                write_line(f"the watcher stumbled, and goes on: {say(error)}")
+            return SLOW_POKE
 
     def look(self, signums: bytes) -> float | None:
         """Notice signals, and do what is due. Returns for how long nothing else is, in seconds."""
@@ -245,6 +259,7 @@ class Watcher:
             in_tasks=bool(loops),
             asked_at=min((host.asked_at for host in loops), default=inf),
             exiting=process.exiting,
+            hook=self._watch.hook,
         )
 
     def _own_pokes(self, signum: int) -> int:
@@ -270,7 +285,7 @@ class Watcher:
             if pokes > seen and now - self._watch.poked_at > 1.0:
                 # A poke that the kernel merged with another one is not to hide a signal for ever.
                 self._seen[signum] = seen = pokes
-            if seen > pokes and process.stop is None and process.roster.main:
+            if seen > pokes and process.stop is None and process.roster.listens:
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
         # Whoever has replaced our wakeup fd may have left us the handler.
         sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
@@ -333,7 +348,7 @@ class Watcher:
 
         def run() -> None:
             try:
-                ends.run_stop_hooks(process, watch.hooks)
+                ends.run_stop_hooks(process, watch)
             finally:
                 watch.hooks_ended = True
                 watch.wake()
@@ -371,7 +386,7 @@ class Watcher:
         stop = process.stop
         if stop is None or process.state is State.DONE:
             return  # main was quicker
-        process.roster.tell(TookOver(seconds=process.clock() - stop.budget.began))
+        process.roster.tell(TookOver(seconds=process.clock() - stop.budget.began, where=self.where()))
         if not native.Thread(lambda: ends.run_everything(process), "cleanup_guard take-over").start():
             ends.run_everything(process)
 
@@ -387,6 +402,10 @@ class Watcher:
         """There is no stop any more."""
         self._presses = Presses(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT))
         self._forwarded.clear()
+
+    def where(self) -> str:
+        """Where main is."""
+        return where_is(native.main_ident())
 
     def tell(self, event: Event) -> None:
         """Tell all hooks."""

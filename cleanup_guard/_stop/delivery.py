@@ -8,10 +8,11 @@ Rules:
 1. While somebody else owns the stop (`Stop.theirs`) main is left alone until eight tenths of a grace period that is known.
    Then the stop becomes ours, is raised in main, and if that does not help a tenth later, taken over.
 2. Ours is raised in main when the `on_stop` callbacks are over and no critical section and no cooperative main holds it back;
-   from seven tenths on nothing holds it back.
+   from nine tenths on nothing holds it back.
 3. A main that lets go of the stop and runs on is told again. One that has let go three times is taken over from at once, so
    that the callbacks have the rest of the time.
-4. A main that has not run a line of Python since the stop is taken over from at half time, any other one at eight tenths.
+4. A main that has not run a line of Python since the stop is taken over from at half time; one that handles it, in a `finally`
+   for example, at nine tenths; one that was held back until then, a little later; any other one at eight tenths.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE
-from cleanup_guard._ground.events import HeldToTheEnd, SteppedIn, StopRedelivered
+from cleanup_guard._ground.events import HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         def take_over(self) -> None: ...  # run the callbacks in a thread of ours
         def give_up(self) -> None: ...  # report, and end the process
         def forget(self) -> None: ...  # the program goes on: as if there had been no stop
+        def where(self) -> str: ...  # where main is, for a person to read
         def tell(self, event: Event) -> None: ...
 
 
@@ -79,6 +81,7 @@ class Facts:
         in_tasks: main runs an event loop with guarded tasks in it.
         asked_at: when that loop was asked and has not answered since; infinity if it owes no answer.
         exiting: the interpreter is shutting down.
+        hook: the on_stop callback that is running.
     """
 
     __slots__ = (
@@ -87,6 +90,7 @@ class Facts:
         "exiting",
         "handling",
         "held",
+        "hook",
         "in_tasks",
         "may_tell",
         "noticed",
@@ -105,6 +109,7 @@ class Facts:
         in_tasks: bool = False,
         asked_at: float = inf,
         exiting: bool = False,
+        hook: str | None = None,
     ) -> None:
         self.state = state
         self.announced = announced
@@ -115,6 +120,7 @@ class Facts:
         self.in_tasks = in_tasks
         self.asked_at = asked_at
         self.exiting = exiting
+        self.hook = hook
 
 
 class Delivery:
@@ -138,6 +144,7 @@ class Delivery:
         self.over: bool = False
         self._begun = False
         self._prepared = False
+        self._hook_told = False
         self._let_go_since: float | None = None
         self._let_go_of = 0  # the time of which main has let go, counted as `times` is
         self._let_go = 0
@@ -198,6 +205,9 @@ class Delivery:
             self.over = True
             world.give_up()
             return inf
+        if facts.hook is not None and not self._hook_told and now >= budget.at(budget.HOOKS):
+            self._hook_told = True
+            world.tell(HookLeftRunning(name=facts.hook, seconds=now - budget.began))
         if now >= budget.at(budget.TAKE_OVER) and not self._prepared:
             self._prepared = True
             world.prepare_death()
@@ -208,7 +218,7 @@ class Delivery:
             self.forced = True
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
-                world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began))
+                world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
         look = {
@@ -225,7 +235,7 @@ class Delivery:
             return self._look_for_survival(now, stop, facts, world)
         if facts.state is not State.STOPPING or now < budget.at(budget.TAKE_OVER):
             return inf
-        world.tell(SteppedIn(seconds=now - budget.began, handler=str(stop.theirs)))
+        world.tell(SteppedIn(seconds=now - budget.began, handler=str(stop.theirs), where=world.where()))
         stop.becomes_ours(budget)
         budget.stepped_in = True
         self.forced = True
@@ -235,8 +245,12 @@ class Delivery:
     def _urge(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         """Main should raise the stop and has not: it is in C, or the signal went to another thread, or it was held back."""
         budget = stop.budget
-        stuck = not facts.noticed and now >= budget.at(budget.STUCK) and not budget.stepped_in
-        if stuck or now >= budget.take_over or self._let_go >= LETS_GO:
+        stuck = not facts.noticed and facts.held is None and not budget.stepped_in
+        if (
+            (stuck and now >= budget.at(budget.STUCK))
+            or now >= self._take_over_at(budget, facts)
+            or self._let_go >= LETS_GO
+        ):
             self._take_over(world)
             return inf
         if not facts.may_tell:
@@ -267,7 +281,7 @@ class Delivery:
 
     def _look_for_swallowing(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         """Main is being told as long as it handles the stop; one that has let go of it and runs on is told again."""
-        if now >= stop.budget.take_over:
+        if now >= self._take_over_at(stop.budget, facts):
             self._take_over(world)
             return inf
         if self.insisted:
@@ -313,6 +327,15 @@ class Delivery:
         elif since is None:
             since = self._let_go_since = now
         return since is not None and now - since >= patience
+
+    def _take_over_at(self, budget: Budget, facts: Facts) -> float:
+        """When to take over from a main that has not come back."""
+        if budget.stepped_in:
+            return budget.at(budget.INTERRUPT)
+        if self.forced or facts.held is not None:
+            return budget.at(budget.LATE)
+        handles = facts.state is State.UNWINDING and facts.handling
+        return budget.at(budget.FORCE if handles else budget.TAKE_OVER)
 
     def _take_over(self, world: World) -> None:
         if not self.took_over:
