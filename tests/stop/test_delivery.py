@@ -467,7 +467,7 @@ LOOKS = st.lists(
 """Seconds since the last look, the state, the facts, and what happens in main before it."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LOOKS, st.sampled_from([None, 0.5, 10.0, 30.0]), st.sampled_from([None, "a server"]))
 def test_whatever_happens(
     looks: list[tuple[float, State, dict[str, Any], str | None]], grace: float | None, theirs: str | None

@@ -187,7 +187,7 @@ class Walk(RuleBasedStateMachine):
         assert self.facts.state is self.state, (self.facts, self.state)
 
 
-Walk.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, database=None)
+Walk.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, database=None)
 TestWalk = Walk.TestCase
 
 
