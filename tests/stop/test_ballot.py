@@ -50,7 +50,8 @@ def test_a_closed_ballot_has_no_stop() -> None:
 @given(st.lists(st.sampled_from(["propose", "close", "open"]), max_size=30))
 def test_any_order(moves: list[str]) -> None:
     """Whatever is done in whatever order: who was first since the ballot was opened has won, and knows it."""
-    ballot, first = Ballot(), None
+    ballot = Ballot()
+    first: Stop | str | None = None
     for number, move in enumerate(moves):
         if move == "open":
             ballot.open()
@@ -107,7 +108,7 @@ def test_threads_agree_on_who_was_first() -> None:
 
         at_once(
             [*(lambda number=number, propose=propose: propose(number) for number in range(THREADS)), close]
-        )  # type: ignore[misc]
+        )
         assert len(won) == 1
         assert ballot.stop is won[0]
         assert ballot.closed is (won[0] is None)

@@ -193,7 +193,7 @@ def test_a_main_that_has_not_noticed_is_poked_though_it_may_not_be_told() -> Non
 def test_from_seven_tenths_on_nothing_holds_the_stop_back() -> None:
     """Critical sections are lifted, main is told, and whoever held it back is named, once."""
     stage = Stage()
-    held = {"may_tell": False, "noticed": True, "held": "a critical section"}
+    held: dict[str, Any] = {"may_tell": False, "noticed": True, "held": "a critical section"}
     assert "lift_shields" not in stage.look_until(share(0.7) - 0.01, **held)
     assert not stage.delivery.forced
     assert stage.look(at=share(0.7), **held) == ["lift_shields"]
@@ -467,7 +467,7 @@ LOOKS = st.lists(
 """Seconds since the last look, the state, the facts, and what happens in main before it."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LOOKS, st.sampled_from([None, 0.5, 10.0, 30.0]), st.sampled_from([None, "a server"]))
 def test_whatever_happens(
     looks: list[tuple[float, State, dict[str, Any], str | None]], grace: float | None, theirs: str | None
