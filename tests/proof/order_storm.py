@@ -82,7 +82,7 @@ class Program:
         """Do one thing."""
         kind = self.chance.randrange(7)
         if kind == 0 and len(self.open) < 4:
-            g = guard(**self.options())  # type: ignore[arg-type]
+            g = guard(**self.options())  # type: ignore[call-overload]
             g.__enter__()
             self.open.append((next(self.names), g))
         elif kind == 1 and self.open:
