@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stack import Callback
 else:
     import _signal
 
@@ -118,7 +119,11 @@ def _disown(process: Process) -> None:
     process.watch.disown()
     process.last_resort.disown()
     for member in process.roster.everybody():
-        member.stack.disown()
+        INHERITED.extend(member.stack.disown())
+
+
+INHERITED: list[Callback] = []
+"""What the parents of this process have registered."""
 
 
 FORK_HOOKS = ForkHooks()

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cleanup_guard._process.process import Process
+    from cleanup_guard._process.roster import ProcessView
     from cleanup_guard._stop.stack import Outcome
 
 
@@ -31,7 +31,7 @@ class LastAct(SystemExit):
         despite_failures: act even if callbacks failed.
     """
 
-    def __init__(self, process: Process, act: Callable[[], int], *, despite_failures: bool) -> None:
+    def __init__(self, process: ProcessView, act: Callable[[], int], *, despite_failures: bool) -> None:
         super().__init__()
         self._process = process
         self._act = act

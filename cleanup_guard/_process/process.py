@@ -189,10 +189,10 @@ class Process:
         if stop is None:
             return
         self.last_resort.arm(stop, self.clock())
-        if not self.told.began.claim():
-            return
         for each in self.roster.everybody():
             each.wake_waiters()
+        if not self.told.began.claim():
+            return
         event = StopReceived(
             reason=stop.reason,
             signum=stop.signum,

@@ -235,6 +235,7 @@ if TYPE_CHECKING:
         clock: Callable[[], float]
         roster: Roster
         delivery: Delivery
+        last_act: Any  # what main has ended by, if it has: a `LastAct`
         exiting: bool
 
         @property

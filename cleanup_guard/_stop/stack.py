@@ -215,11 +215,15 @@ class CallbackStack:
         moved, self._callbacks = self._callbacks, []
         return CallbackStack(moved)
 
-    def disown(self) -> None:
-        """Forget everything, in a fork child: what its parent registered is not the child's."""
-        self._callbacks.clear()
-        self._hand.clear()
-        self.closed = True
+    def disown(self) -> list[Callback]:
+        """Forget everything, in a fork child: what its parent registered is not the child's.
+
+        Returns:
+            What it was. It must be kept: a generator that is let go of, such as a context manager's, runs its `finally`.
+        """
+        inherited = [*self._hand, *self._callbacks]
+        self._callbacks, self._hand, self.closed = [], [], True
+        return inherited
 
     def names(self) -> list[str]:
         """The callbacks that have not been called, in the order in which they would be."""

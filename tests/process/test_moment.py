@@ -75,8 +75,8 @@ def in_queue() -> FrameType:
     """Of `queue.py`, which is a Python frame with locks half taken."""
 
     def look(call: Callable[..., Any]) -> None:
-        watched: queue.Queue[int] = queue.Queue()
-        watched._put = call  # type: ignore[attr-defined]
+        watched: Any = queue.Queue()
+        watched._put = call
         watched.put(1)
 
     return frame_in(look)
@@ -205,16 +205,16 @@ def test_tracing_finds_the_next_line_of_the_program(seeker: Seeker) -> None:
     """And ends with it: main looks there."""
 
     def program() -> int:
-        watched: queue.Queue[int] = queue.Queue()
-        original = watched._put  # type: ignore[attr-defined]
+        watched: Any = queue.Queue()
+        original = watched._put
 
         def put(item: int) -> None:
             assert not seeker.moment.is_right(sys._getframe(1), seeker.clock.now)
             original(item)
 
-        watched._put = put  # type: ignore[attr-defined]
+        watched._put = put
         watched.put(1)
-        return watched.get()  # the next line
+        return int(watched.get())  # the next line
 
     assert program() == 1
     assert [frame.f_code.co_filename for frame in seeker.looks] == [__file__]

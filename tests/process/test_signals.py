@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from cleanup_guard._stop.owner import Owner, owner_of
 
 INT, TERM, HUP, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 USED = (INT, TERM, HUP, USR1)
+C_MODULE: Any = sys.modules["_signal"]
 
 
 def handler(signum: int, frame: FrameType | None) -> None:
@@ -110,9 +112,7 @@ def test_an_ignored_sigterm_is_taken(stage: Stage) -> None:
 
 def test_a_handler_in_c_is_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python cannot call it, nor put it back."""
-    import _signal
-
-    monkeypatch.setattr(_signal, "getsignal", lambda signum: None)
+    monkeypatch.setattr(C_MODULE, "getsignal", lambda signum: None)
     assert stage.take(TERM) == ()
 
 
@@ -121,7 +121,7 @@ def test_a_server_that_embeds_python_keeps_its_signals(
     server: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It handles them in C, which Python does not see."""
-    monkeypatch.setitem(sys.modules, server, SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, server, SimpleNamespace())
     assert stage.take(*DEFAULT_SIGNALS) == ()
     assert signal.getsignal(TERM) == signal.SIG_DFL
 
@@ -284,8 +284,8 @@ class Theirs:
 
     def __init__(self) -> None:
         self.reader, self.writer = socket.socketpair()
-        self.reader.setblocking(False)
-        self.writer.setblocking(False)
+        self.reader.setblocking(False)  # noqa: FBT003
+        self.writer.setblocking(False)  # noqa: FBT003
 
     @property
     def fd(self) -> int:
@@ -375,7 +375,7 @@ def test_a_wakeup_fd_that_comes_later_gets_its_bytes_from_us(pipe: WakeupPipe, t
 def test_what_python_refuses_is_refused(pipe: WakeupPipe, theirs: Theirs) -> None:
     """A descriptor that blocks, one that is closed, another thread; and ours is still in place."""
     pipe.wire()
-    theirs.writer.setblocking(True)
+    theirs.writer.setblocking(True)  # noqa: FBT003
     with pytest.raises(ValueError, match="non-blocking"):
         signal.set_wakeup_fd(theirs.fd)
     theirs.close()
@@ -409,10 +409,8 @@ def test_a_wakeup_fd_whose_owner_has_closed_it_is_not_put_back(pipe: WakeupPipe,
 
 def test_who_replaces_the_fd_behind_our_back_keeps_it(pipe: WakeupPipe, theirs: Theirs) -> None:
     """A C extension, or one who has kept the function from before: what we find is left in place."""
-    import _signal
-
     pipe.wire()
-    assert _signal.set_wakeup_fd(theirs.fd, warn_on_full_buffer=False) == pipe._writer
+    assert C_MODULE.set_wakeup_fd(theirs.fd, warn_on_full_buffer=False) == pipe._writer
     pipe.unwire()
     assert signal.set_wakeup_fd(-1) == theirs.fd
 

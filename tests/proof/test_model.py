@@ -88,7 +88,7 @@ class GuardsAgainstModel(RuleBasedStateMachine):
         """Register a callback that does not return, with a short timeout, on a guard whose thread can be interrupted."""
         twin = self.entered[-1]
         taken = any(
-            each.guard._stay.signums for each in self.entered
+            each.guard._stay is not None and each.guard._stay.signums for each in self.entered
         )  # without a signal a blocking call cannot be ended
         if not taken or any(kind == "hangs" for _, kind in twin.pending):
             return

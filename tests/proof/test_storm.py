@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support import Ended, child
 
-PROGRAMS = ("storm.py", "async_storm.py")
+PROGRAMS = ("storm.py", "async_storm.py", "order_storm.py")
 REPLAY = os.environ.get("CLEANUP_GUARD_STORM")
 IN_TIME = 9.5
 """Seconds after which a program with the default grace period of ten would be overdue."""

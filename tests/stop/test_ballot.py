@@ -47,7 +47,8 @@ def test_a_closed_ballot_has_no_stop() -> None:
 @given(st.lists(st.sampled_from(["propose", "close"]), max_size=30))
 def test_any_order(moves: list[str]) -> None:
     """Whatever is done in whatever order: who was first has won, and knows it."""
-    ballot, first = Ballot(), None
+    ballot = Ballot()
+    first: Stop | str | None = None
     for number, move in enumerate(moves):
         if move == "close":
             first = first or "close"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import sys
@@ -167,11 +168,24 @@ def test_a_callback_is_called_once() -> None:
 
 
 def test_a_fork_child_has_nothing_to_run() -> None:
-    """What is in the hand of the parent is not the child's either."""
-    stack = CallbackStack([of(print), of(print)])
+    """What is in the hand of the parent is not the child's either; and nothing is let go of, which would close a generator."""
+    left: list[int] = []
+
+    @contextlib.contextmanager
+    def manager() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            left.append(1)
+
+    entered = manager()
+    entered.__enter__()
+    stack = CallbackStack([exit_of(entered.__exit__), of(print)])
+    del entered
     stack.take()
-    stack.disown()
+    inherited = stack.disown()
     assert (stack.names(), stack.take(), stack.push(of(print))) == ([], None, False)
+    assert (len(inherited), left) == (2, [])
 
 
 def test_registering_while_another_thread_closes() -> None:

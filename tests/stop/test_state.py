@@ -112,7 +112,7 @@ def test_every_state_can_be_reached() -> None:
     assert home == set(State)
 
 
-@pytest.mark.parametrize("state", sorted(STOPPED, key=lambda state: state.name))
+@pytest.mark.parametrize("state", [state for state in State if state in STOPPED])
 def test_no_way_leads_back_from_a_stop(state: State) -> None:
     """Once a stop has arrived only DONE leads to a state in which it has not, and only by FORGET."""
     back = {move for move, target in TABLE[state].items() if target not in STOPPED}
@@ -187,7 +187,7 @@ class Walk(RuleBasedStateMachine):
         assert self.facts.state is self.state, (self.facts, self.state)
 
 
-Walk.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, database=None)
+Walk.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, database=None)
 TestWalk = Walk.TestCase
 
 
