@@ -98,7 +98,11 @@ class Receiver:
         After it only C functions are called: it may be a debugger's, and have begun to trace.
         """
         signals = self.process.signals
-        install, current, interrupt = _signal.signal, _signal.getsignal, _signal.siginterrupt
+        install, current, interrupt = (
+            _signal.signal,
+            _signal.getsignal,
+            getattr(_signal, "siginterrupt", None),
+        )
         ours, restarts = self.on_signal, signals.restarts(signum)
         signals.uninstall(signum)
         try:
@@ -106,7 +110,7 @@ class Receiver:
         finally:
             if current(signum) == theirs:
                 install(signum, ours)
-                if restarts:
+                if restarts and interrupt is not None:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def look(self, frame: FrameType | None) -> None:
