@@ -200,7 +200,10 @@ def _word(word: Word, what: str) -> bytes:
 def _variable(key: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
     name, content = os.fsencode(key), os.fsencode(value)
     if not name or b"=" in name or b"\0" in name:
-        raise ValueError(f"{os.fsdecode(name)!r} cannot be the name of an environment variable")
+        begin = os.fsdecode(name.partition(b"=")[0])  # what follows was meant to be a value
+        raise ValueError(
+            f"what begins with {begin!r} cannot be the name of an environment variable: it is empty, or has = or NUL in it"
+        )
     if b"\0" in content:
         raise ValueError(
             f"the value of the environment variable {os.fsdecode(name)} contains a NUL character"
