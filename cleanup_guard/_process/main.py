@@ -26,7 +26,6 @@ def call_in_main(function: Callable[[], object]) -> None:
         return
 
     def call(_: object) -> int:
-        _KEPT.clear()
         function()
         return 0
 

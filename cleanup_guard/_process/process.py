@@ -253,7 +253,7 @@ class Process:
     # -- the end of a stop --
 
     def forget(self) -> None:
-        """The program went on after its stop: as if there had been none. Any thread; main gives back what is its when it looks."""
+        """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
         self.last_resort.disarm()
         LastWord.take_back()
         GUEST.stand_down()
