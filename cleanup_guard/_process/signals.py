@@ -282,8 +282,8 @@ class WakeupSockets(WakeupPipe):
         import socket
 
         self._ours, self._pythons = socket.socketpair()
-        self._ours.setblocking(False)
-        self._pythons.setblocking(False)
+        self._ours.settimeout(0)
+        self._pythons.settimeout(0)
         return self._ours.fileno(), self._pythons.fileno()
 
     def wake(self) -> None:

@@ -17,8 +17,9 @@ WINDOWS = preamble("win32")
 BREAK = signal.SIGTTIN
 """Here it has the number that SIGBREAK has on Windows."""
 
-CTRL_C = (-signal.SIGINT, -1073741510 & 0xFF)
-"""Python's own death by Ctrl-C, or the status that Windows has for it, as far as it fits here."""
+CTRL_C = (-signal.SIGINT, -1073741510 & 0xFF, 128 + signal.SIGINT)
+"""Python's own death by Ctrl-C, the status that Windows has for it, as far as it fits here, or that of a take-over: nothing
+but the signal itself ends a wait there, and if main may not be told at that moment it is taken over from."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux pretends to be Windows")
 
