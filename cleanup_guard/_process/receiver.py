@@ -1,7 +1,7 @@
 """The handler of our signals: record, wake, and raise the stop if this is the moment.
 
 Rules:
-1. It takes no lock, prints nothing, logs nothing, waits for nothing (but on Windows, a moment), and raises at most one exception.
+1. It takes no lock, prints nothing, logs nothing, waits for nothing (on Windows a moment), raises at most one exception.
 2. A stop that is somebody else's is his: his handler is called as if ours were not there, and nothing is raised.
 3. What it has no room for (a recursion limit) or is kept from (another handler that raises) the watcher makes up for.
 """
