@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, seconds
-from cleanup_guard._guard.guard import current_guard
+from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._supervise._household import LONGEST_WAIT, LOST, peek, reap, signal_group
 from cleanup_guard._supervise._tree import children, descendants, members
 
