@@ -73,7 +73,7 @@ clean:
 
 $(venv_stamp):
 	@python='$(PYTHON)'; \
-	for candidate in $(if $(PYTHON),,python3 python3.13 python3.12 python3.11); do \
+	for candidate in $(if $(PYTHON),,python3 python3.15 python3.14 python3.13 python3.12 python3.11); do \
 	    if $$candidate -c '$(new_enough)' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Protocol, TypeVar
 
-    from cleanup_guard._events import TasksLeft
+    from cleanup_guard._ground.events import TasksLeft
     from cleanup_guard._guard import Guard
     from cleanup_guard._process import Process, Stop
     from cleanup_guard._stack import AsyncCallback, Steps

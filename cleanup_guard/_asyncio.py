@@ -17,8 +17,8 @@ from contextlib import nullcontext
 from math import inf
 
 from cleanup_guard._async import POLL, Host, is_bound_to_task
-from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
-from cleanup_guard._events import StopRedelivered, TasksLeft
+from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
+from cleanup_guard._ground.events import StopRedelivered, TasksLeft
 from cleanup_guard._guard import CONTEXT
 from cleanup_guard._process import Token, in_main
 from cleanup_guard._stack import IN_CALLBACK, AsyncCallback

@@ -14,16 +14,17 @@ import sys
 import threading
 
 from cleanup_guard import _signals
-from cleanup_guard._errors import SignalExit
+from cleanup_guard._ground.errors import SignalExit
+from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import REGISTRY, Process, Stop, in_main, unhush_traceback
-from cleanup_guard._report import OUTBOX, write_line
+from cleanup_guard._report import OUTBOX
 from cleanup_guard._stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cleanup_guard._events import DeadlineReached
+    from cleanup_guard._ground.events import DeadlineReached
     from cleanup_guard._guard import Guard
     from cleanup_guard._stack import Callback
 
@@ -33,7 +34,7 @@ DRAIN = 0.3
 
 def run_stop_hooks(process: Process, hooks: list[tuple[Callback, Guard]]) -> None:
     """Run on_stop callbacks in the order of their registration, in the watcher's helper thread."""
-    from cleanup_guard._events import CallbackFailed
+    from cleanup_guard._ground.events import CallbackFailed
 
     stop = process.stop
     assert stop is not None

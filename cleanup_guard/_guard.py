@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from enum import Enum
 
 from cleanup_guard import _signals
-from cleanup_guard._clock import grace_from_environment, seconds
 from cleanup_guard._decorate import (
     ASYNC_GENERATOR,
     COROUTINE,
@@ -23,10 +22,12 @@ from cleanup_guard._decorate import (
     decorate_main,
     name_of,
 )
-from cleanup_guard._errors import CleanupError, SignalExit
-from cleanup_guard._events import Finished, MainFailed
 from cleanup_guard._exits import NETS, LastWord, close_watcher, release
 from cleanup_guard._forks import FORK_HOOKS
+from cleanup_guard._ground.clock import grace_from_environment, seconds
+from cleanup_guard._ground.errors import CleanupError, SignalExit
+from cleanup_guard._ground.events import Finished, MainFailed
+from cleanup_guard._ground.names import caught
 from cleanup_guard._last_act import LastAct
 from cleanup_guard._process import REGISTRY, Process, forget, hush_traceback, in_main, is_ours
 from cleanup_guard._report import OUTBOX, Reporter, log_event
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._async import Host
     from cleanup_guard._decorate import RunsMain
-    from cleanup_guard._events import Hook
+    from cleanup_guard._ground.events import Hook
     from cleanup_guard._process import Stop
     from cleanup_guard._stack import Steps
 
@@ -91,7 +92,7 @@ class Options:
     ) -> None:
         self.has_grace: bool = not isinstance(grace, Default)
         self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
-        self.signals: tuple[int, ...] | None = None if signals is None else _signals.check(signals)
+        self.signals: tuple[int, ...] | None = None if signals is None else caught(signals)
         self.interrupt: bool = bool(interrupt)
         self.exit_status: int | str | None = _exit_status(exit_status)
         self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")

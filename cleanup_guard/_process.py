@@ -23,10 +23,12 @@ import weakref
 from math import inf
 
 from cleanup_guard import _signals
-from cleanup_guard._clock import DEFAULT_GRACE, Budget, grace_from_environment
-from cleanup_guard._errors import SignalExit
-from cleanup_guard._events import Finished, HandlerReplaced, StopReceived
-from cleanup_guard._report import OURS, TOKEN, Reporter, Stderr, log_event
+from cleanup_guard._ground.clock import DEFAULT_GRACE, Budget, grace_from_environment
+from cleanup_guard._ground.errors import SignalExit
+from cleanup_guard._ground.events import Finished, HandlerReplaced, StopReceived
+from cleanup_guard._ground.names import name_of
+from cleanup_guard._ground.stderr import Stderr
+from cleanup_guard._report import OURS, TOKEN, Reporter, log_event
 from cleanup_guard._stack import IN_CALLBACK, Callback
 from cleanup_guard._state import Machine, Move, State
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cleanup_guard._async import Host
-    from cleanup_guard._clock import Clock
+    from cleanup_guard._ground.clock import Clock
     from cleanup_guard._guard import Guard
     from cleanup_guard._last_act import LastAct
     from cleanup_guard._run import Run
@@ -195,7 +197,7 @@ class Process:
 
     def claim_signal(self, signum: int) -> bool:
         """Record a signal as the stop, if it is the first."""
-        return self.claim_stop(signum, _signals.name_of(signum), 128 + signum, None)
+        return self.claim_stop(signum, name_of(signum), 128 + signum, None)
 
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
@@ -227,7 +229,7 @@ class Process:
 
     def tell_replaced(self, signum: int) -> None:
         """Tell that somebody took a signal from us."""
-        name, handler = _signals.name_of(signum), repr(signal.getsignal(signum))
+        name, handler = name_of(signum), repr(signal.getsignal(signum))
         self.reporter().emit(HandlerReplaced(signum=signum, signal=name, handler=handler))
 
     def arm_last_resort(self) -> None:

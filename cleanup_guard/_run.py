@@ -5,8 +5,15 @@ from __future__ import annotations
 import threading
 from math import inf
 
-from cleanup_guard._errors import CallbackInterrupted, CallbackLeftBehind
-from cleanup_guard._events import SLOW, CallbackDone, CallbackFailed, CallbackStarted, CallbackTimedOut, Event
+from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
+from cleanup_guard._ground.events import (
+    SLOW,
+    CallbackDone,
+    CallbackFailed,
+    CallbackStarted,
+    CallbackTimedOut,
+    Event,
+)
 from cleanup_guard._process import Token
 from cleanup_guard._report import TOKEN
 

@@ -39,41 +39,6 @@ HUSHED = frozenset((signal.SIGINT, signal.SIGHUP))
 """Signals whose inherited SIG_IGN is somebody's wish."""
 
 
-def name_of(signum: int) -> str:
-    """SIGTERM for 15; "signal 40" for one without a name."""
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
-
-
-def check(signums: Iterable[object]) -> tuple[int, ...]:
-    """Refuse what cannot be caught, with a sentence that says which.
-
-    Raises:
-        TypeError: not a collection of signal numbers.
-        ValueError: a signal that does not exist here, or cannot be caught.
-    """
-    if isinstance(signums, (str, bytes)) or not hasattr(signums, "__iter__"):
-        raise TypeError(
-            f"signals must be a collection of signals such as (signal.SIGTERM, signal.SIGHUP), not {signums!r}"
-        )
-    chosen: list[int] = []
-    for signum in signums:
-        if not isinstance(signum, int) or isinstance(signum, bool):
-            raise TypeError(f"signals must be signal numbers such as signal.SIGTERM, not {signum!r}")
-        if signum not in signal.valid_signals():
-            raise ValueError(f"there is no signal {int(signum)} that a program can use on this platform")
-        if signum in _UNCATCHABLE:
-            raise ValueError(f"{name_of(signum)} cannot be caught: no program can clean up after it")
-        if signum not in chosen:
-            chosen.append(int(signum))
-    return tuple(chosen)
-
-
-_UNCATCHABLE = frozenset((signal.SIGKILL, signal.SIGSTOP))
-
-
 class Handlers:
     """Signal dispositions that we took, and what was there before. Main thread only, except for `lost`."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from cleanup_guard._errors import CallbackInterrupted
+from cleanup_guard._ground.errors import CallbackInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from math import inf
 import trio
 
 from cleanup_guard._async import POLL, Host, is_bound_to_task
-from cleanup_guard._errors import CallbackInterrupted
+from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._process import in_main, is_ours
 from cleanup_guard._stack import AsyncCallback
 

@@ -15,8 +15,8 @@ import threading
 from math import inf
 
 from cleanup_guard import _signals
-from cleanup_guard._clock import DEFAULT_GRACE
-from cleanup_guard._events import DeadlineReached, StopRedelivered, TookOver
+from cleanup_guard._ground.clock import DEFAULT_GRACE
+from cleanup_guard._ground.events import DeadlineReached, StopRedelivered, TookOver
 from cleanup_guard._state import Move, State
 
 TYPE_CHECKING = False

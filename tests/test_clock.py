@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanup_guard._clock import GRACE_VARIABLE, Budget, grace_from_environment, seconds
+from cleanup_guard._ground.clock import GRACE_VARIABLE, Budget, grace_from_environment, seconds
 
 GRACES = st.floats(0.001, 1e6)
 BEGINNINGS = st.floats(0, 1e6)

@@ -28,15 +28,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 2 for a command line that makes no sense.
     """
     words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if words else 2
-    if words[0] not in PURPOSES:
-        print(f"cleanup-guard: there is no command {words[0]!r}, but {', '.join(PURPOSES)}", file=sys.stderr)
-        return 2
+    if not words or words[0] not in PURPOSES:
+        return _without_command(words)
     if sys.platform == "win32":
-        print(f"cleanup-guard {words[0]}: needs a POSIX system, which Windows is not", file=sys.stderr)
-        return 1
+        from cleanup_guard._cli._words import complain
+
+        return complain("needs a POSIX system, which Windows is not", 1, words[0])
     _end_at_once_by_ctrl_c()
     status: int = __import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:])
     return status
@@ -48,7 +45,21 @@ def _end_at_once_by_ctrl_c() -> None:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
+def _without_command(words: list[str]) -> int:
+    from cleanup_guard._cli._words import WRONG, Mistake, complain, say, version
+    from cleanup_guard._ground.foreign import quoted
+
+    wanted = words[0] if words else "--help"
+    if wanted not in ("-h", "--help", "--version"):
+        return complain(f"there is no command {quoted(wanted)}, but {', '.join(PURPOSES)}", WRONG)
+    try:
+        say(version() if wanted == "--version" else _usage())
+    except Mistake as mistake:
+        return complain(str(mistake), WRONG)
+    return 0 if words else WRONG
+
+
 def _usage() -> str:
     lines = ["usage: cleanup-guard COMMAND [options] [--] PROGRAM [ARGUMENT ...]", ""]
     lines += [f"  {name:8}{purpose}" for name, purpose in PURPOSES.items()]
-    return "\n".join([*lines, "", "cleanup-guard COMMAND --help tells more."])
+    return "\n".join([*lines, "", "cleanup-guard COMMAND --help tells more.", ""])

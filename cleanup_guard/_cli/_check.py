@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from cleanup_guard._supervise._names import number_of
+from cleanup_guard._ground.names import number_of
 
 if TYPE_CHECKING:
     from cleanup_guard._rehearse._engine import Waker

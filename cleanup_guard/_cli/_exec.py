@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-from cleanup_guard import _target
+from cleanup_guard._cli._words import Mistake, Usage, complain
+from cleanup_guard._exec import target as targets
 
 assert sys.platform != "win32"
 
@@ -18,51 +19,43 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from types import FrameType
+
+    from cleanup_guard._cli._words import Given
 else:
     import _signal
 
-HELP = """\
-usage: cleanup-guard exec [options] [--] PROGRAM [ARGUMENT ...]
-Become PROGRAM: same process, same PID, every signal at its default. First:
-  --template SRC:DST    write DST with $NAME, ${NAME} from the environment ($$
-                        is a dollar sign); folders: all files; missing: error
-  --mode 640            mode and owner of the files written; else as the file
-  --owner NAME[:GROUP]  that is replaced, or with the template's mode
-  --env-file FILE       lines NAME=VALUE, taken as they are; # begins a comment
-  --env NAME=VALUE      set a variable; of these three options a later one wins
-  --unset NAME          remove a variable
-  --user NAME[:GROUP]   become this user, by name or number, and set HOME
-  --workdir DIR         start in DIR            --umask 027  with this umask
-  --argv0 NAME          under another name      --pass-fd N  with descriptor N
-  --signals inherit     keep ignored what the parent ignored (default: nothing)
-examples:
-  cleanup-guard exec --template /etc/app.in:/etc/app.conf -- gunicorn app:app
-  cleanup-guard exec --user app --env-file /run/secrets/env -- python worker.py
-  ENTRYPOINT ["cleanup-guard", "exec", "--template", "/in:/etc/app", "--"]
-status: PROGRAM's; 127 it is not found, 126 it cannot be executed, 2 a mistake
-in the options or in what they name."""
-
-OPTIONS = {
-    "--argv0": "NAME",
-    "--env": "NAME=VALUE",
-    "--env-file": "FILE",
-    "--mode": "MODE",
-    "--owner": "NAME[:GROUP]",
-    "--pass-fd": "N",
-    "--signals": "default or inherit",
-    "--template": "SRC:DST",
-    "--umask": "MODE",
-    "--unset": "NAME",
-    "--user": "NAME[:GROUP]",
-    "--workdir": "DIR",
-}
+USAGE = Usage(
+    "exec",
+    ("[options] [--] PROGRAM [ARGUMENT ...]",),
+    "Becomes PROGRAM: same process, same PID, every signal at its default. Before that it\n"
+    "prepares what an entry script would.",
+    {
+        "Config files": {
+            "--template SRC:DST": "write DST with $NAME and ${NAME} from the environment ($$ is a dollar sign); "
+            "folders: all files; a missing variable is an error",
+            "--mode MODE": "mode of the files written, such as 640; else as the file that is replaced, or the template's",
+            "--owner NAME[:GROUP]": "owner of the files written; else as the file that is replaced",
+        },
+        "Environment (of these a later one wins)": {
+            "--env-file FILE": "lines NAME=VALUE, taken as they are; # begins a comment",
+            "--env NAME=VALUE": "set a variable",
+            "--unset NAME": "remove a variable",
+        },
+        "The program's world": {
+            "--user NAME[:GROUP]": "become this user, by name or number, and set HOME",
+            "--workdir DIR": "start in this folder",
+            "--umask MODE": "start with this umask",
+            "--argv0 NAME": "start it under another name",
+            "--pass-fd N": "let it have this file descriptor, besides 0, 1 and 2",
+            "--signals WHICH": "inherit: keep ignored what the parent ignored; default: nothing",
+        },
+    },
+    "Exit status: PROGRAM's own; 127: it is not found, 126: it cannot be executed, 2: a mistake in\n"
+    "the options or in what they name.",
+)
 
 
 MODE_BITS = 0o7777
-
-
-class Mistake(Exception):
-    """The command line, or a file that it names, makes no sense. The message is a sentence, and holds no secret."""
 
 
 class Stopped(BaseException):
@@ -83,11 +76,9 @@ def main(argv: list[str]) -> int:
     """
     try:
         _listen()
-        return _prepare_and_exec(argv)
+        return USAGE.main(argv, _prepare_and_exec)
     except Stopped as stop:
         return 128 + stop.signum
-    except Mistake as mistake:
-        return _complain(str(mistake), 2)
     except SystemExit as stop:  # as PID 1: between two steps of the exec
         return int(stop.code or 0)
 
@@ -108,16 +99,7 @@ def _stop(signum: int, _frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
-def _complain(sentence: str, status: int) -> int:
-    print(f"cleanup-guard exec: {sentence}", file=sys.stderr)
-    return status
-
-
-def _prepare_and_exec(argv: list[str]) -> int:
-    options, command = parse(argv)
-    if any(name == "--help" for name, _ in options):
-        print(HELP)
-        return 0
+def _prepare_and_exec(options: Given, command: list[str]) -> int:
     if not command:
         raise Mistake("which program? It comes last: cleanup-guard exec [options] -- PROGRAM [ARGUMENT ...]")
     given = dict(options)
@@ -125,9 +107,9 @@ def _prepare_and_exec(argv: list[str]) -> int:
     if workdir is not None and not os.path.isdir(workdir):
         raise Mistake(f"--workdir {workdir!r} is not a directory")
     try:
-        who = _target.identity(*_user_and_group(given.get("--user")))
+        who = targets.identity(*_user_and_group(given.get("--user")))
         env = environment(options, None if who is None else who.home)
-        target = _target.describe(
+        target = targets.describe(
             command[0],
             command[1:],
             env=env,
@@ -142,13 +124,13 @@ def _prepare_and_exec(argv: list[str]) -> int:
     except ValueError as error:
         raise Mistake(str(error)) from None
     except FileNotFoundError as error:
-        return _complain(_sentence(error), 127)
+        return complain(_sentence(error), 127, "exec")
     except OSError as error:
-        return _complain(_sentence(error), 126)
+        return complain(_sentence(error), 126, "exec")
     try:
-        _target.become(target, lambda: False)
+        targets.become(target, lambda: False)
     except OSError as error:
-        return _complain(_sentence(error), 126)
+        return complain(_sentence(error), 126, "exec")
     return 1
 
 
@@ -156,34 +138,7 @@ def _sentence(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-# -- the command line -------------------------------------------------------------------------------------------------------
-
-
-def parse(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Split the arguments into options with their values, in order, and the command.
-
-    The first word that is no option begins the command; so does the one after `--`.
-    """
-    options: list[tuple[str, str]] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return options, list(words)
-        if not word.startswith("-") or word == "-":
-            return options, [word, *words]
-        if word in ("-h", "--help"):
-            options.append(("--help", ""))
-            continue
-        name, equals, value = word.partition("=")
-        if name not in OPTIONS:
-            raise Mistake(f"there is no option {name!r}; see cleanup-guard exec --help")
-        if not equals:
-            following = next(words, None)
-            if following is None:
-                raise Mistake(f"{name!r} needs a value: {name} {OPTIONS[name]}")
-            value = following
-        options.append((name, value))
-    return options, []
+# -- words ------------------------------------------------------------------------------------------------------------------
 
 
 def _user_and_group(word: str | None) -> tuple[str | None, str | None]:
@@ -216,7 +171,7 @@ def _number(word: str) -> int:
 # -- the environment --------------------------------------------------------------------------------------------------------
 
 
-def environment(options: list[tuple[str, str]], home: str | None) -> dict[str, str]:
+def environment(options: Given, home: str | None) -> dict[str, str]:
     """The program's environment: ours, HOME of its user, then what the options say, from left to right."""
     env = dict(os.environ)
     if home is not None:
@@ -267,7 +222,7 @@ def _read(path: str, option: str) -> str:
         raise Mistake(f"{option} {path} cannot be read: {_sentence(error)}") from None
 
 
-def _write_templates(options: list[tuple[str, str]], env: dict[str, str]) -> None:
+def _write_templates(options: Given, env: dict[str, str]) -> None:
     wanted = [word for name, word in options if name == "--template"]
     if not wanted:
         return
@@ -278,7 +233,7 @@ def _write_templates(options: list[tuple[str, str]], env: dict[str, str]) -> Non
     for word in wanted:
         rendering.add(word)
     rendering.check()
-    owner = _target.owner(*_user_and_group(given.get("--owner")))
+    owner = targets.owner(*_user_and_group(given.get("--owner")))
     mode = _octal("--mode", given.get("--mode"))
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM, _signal.SIGINT))
     try:

@@ -219,7 +219,7 @@ class Parser:
         """The environment's grace period wins, and draining must leave time to stop."""
         import os
 
-        from cleanup_guard._clock import Budget, grace_from_environment
+        from cleanup_guard._ground.clock import Budget, grace_from_environment
         from cleanup_guard._supervise._policy import KILL, KILL_BEFORE_CALLBACKS
 
         options = self.options
@@ -240,7 +240,7 @@ class Parser:
 
 
 def _seconds(option: str, text: str) -> float | None:
-    from cleanup_guard._clock import seconds
+    from cleanup_guard._ground.clock import seconds
 
     if text.lower() == "none":
         return None
@@ -251,7 +251,7 @@ def _seconds(option: str, text: str) -> float | None:
 
 
 def _signum(option: str, text: str) -> int:
-    from cleanup_guard._supervise._names import number_of
+    from cleanup_guard._ground.names import number_of
 
     try:
         return number_of(text)

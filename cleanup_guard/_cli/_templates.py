@@ -9,9 +9,9 @@ import os
 import string
 import sys
 
-assert sys.platform != "win32"
+from cleanup_guard._cli._words import Mistake
 
-from cleanup_guard._cli._exec import Mistake  # noqa: E402 - on Windows there is no such module
+assert sys.platform != "win32"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

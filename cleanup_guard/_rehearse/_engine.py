@@ -19,13 +19,13 @@ if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._ground.foreign import quoted, shown
+from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _proc, _ready
 from cleanup_guard._rehearse._hook import Beside
 from cleanup_guard._rehearse._requests import Requester
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
 from cleanup_guard._rehearse._watch import Watch
-from cleanup_guard._supervise._names import name_of
 from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find, keep_fds_to_ourselves
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import os
 import shlex
 import signal
 
+from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
-from cleanup_guard._supervise._names import name_of, number_of
 
 SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}
 INITS = {"catatonit", "docker-init", "dumb-init", "tini", "tini-static"}

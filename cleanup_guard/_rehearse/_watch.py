@@ -11,10 +11,10 @@ from itertools import islice
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _kinds, _proc, _ptrace
 from cleanup_guard._rehearse._register import MOST_KEPT, Follow, Phase, Register
 from cleanup_guard._rehearse._seen import Heard, How, Seen
-from cleanup_guard._supervise._names import name_of
 
 DULL = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 """Signals that tell nothing about a stop."""

@@ -13,7 +13,7 @@ import sys
 import time
 from math import inf
 
-from cleanup_guard._clock import Budget
+from cleanup_guard._ground.clock import Budget
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._procfile import words
@@ -347,6 +347,6 @@ def _go_to(folder: str) -> None:
 
 
 def _say(text: str) -> None:
-    from cleanup_guard._report import write_line
+    from cleanup_guard._ground.stderr import write_line
 
     write_line(text)

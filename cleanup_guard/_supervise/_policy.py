@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from math import inf
 
-from cleanup_guard._clock import Budget
+from cleanup_guard._ground.clock import Budget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

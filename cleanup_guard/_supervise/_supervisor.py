@@ -14,7 +14,7 @@ import time
 import weakref
 from math import inf
 
-from cleanup_guard._clock import DEFAULT_GRACE, grace_from_environment, seconds
+from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
 from cleanup_guard._guard import Default, Guard, current_guard
 from cleanup_guard._supervise import _policy
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap
@@ -360,7 +360,7 @@ class Supervisor:
 
     def _report(self) -> None:
         if self._household.killed:
-            from cleanup_guard._report import write_line
+            from cleanup_guard._ground.stderr import write_line
 
             write_line(f"killed, because they did not stop in time: {', '.join(self._household.killed)}")
 

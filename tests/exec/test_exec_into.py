@@ -153,7 +153,7 @@ def test_a_user_by_number_needs_no_entry() -> None:
 def test_a_user_that_is_not_root_cannot_become_another() -> None:
     """It is told before anything is torn down; becoming what one is already works."""
     code = """
-import grp, pwd, cleanup_guard._handover  # they may lie where only root may look
+import grp, pwd, cleanup_guard._exec.handover  # they may lie where only root may look
 os.setgroups([]); os.setgid(54321); os.setuid(54321); ready()
 try: exec_into("true", user=1)
 except PermissionError as error: print(error.strerror)

@@ -1,14 +1,21 @@
-"""Signals by name, without the 9 ms and 300 KB that importing `signal` costs: TERM, SIGTERM, 15, RTMIN+3, RTMAX-1."""
+"""Signals as words and numbers, and which of them can be caught.
+
+Without the 9 ms and 300 KB that importing `signal` costs where nothing else needs it.
+"""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Iterable
 else:
     import _signal
 
 
+UNCATCHABLE = frozenset(
+    int(getattr(_signal, name)) for name in ("SIGKILL", "SIGSTOP") if hasattr(_signal, name)
+)
 RTMIN, RTMAX = int(getattr(_signal, "SIGRTMIN", 0)), int(getattr(_signal, "SIGRTMAX", -1))
 
 
@@ -46,3 +53,27 @@ def name_of(signum: int) -> str:
     if RTMIN < signum <= RTMAX:
         return f"SIGRTMIN+{signum - RTMIN}"
     return f"signal {signum}"
+
+
+def caught(signums: Iterable[object]) -> tuple[int, ...]:
+    """The signals that a caller wants to catch, each once. What cannot be caught is refused, with a sentence that says which.
+
+    Raises:
+        TypeError: not a collection of signal numbers.
+        ValueError: a signal that does not exist here, or cannot be caught.
+    """
+    if isinstance(signums, (str, bytes)) or not hasattr(signums, "__iter__"):
+        raise TypeError(
+            f"signals must be a collection of signals such as (signal.SIGTERM, signal.SIGHUP), not {signums!r}"
+        )
+    chosen: list[int] = []
+    for signum in signums:
+        if not isinstance(signum, int) or isinstance(signum, bool):
+            raise TypeError(f"signals must be signal numbers such as signal.SIGTERM, not {signum!r}")
+        if signum not in _signal.valid_signals():
+            raise ValueError(f"there is no signal {int(signum)} that a program can use on this platform")
+        if signum in UNCATCHABLE:
+            raise ValueError(f"{name_of(signum)} cannot be caught: no program can clean up after it")
+        if signum not in chosen:
+            chosen.append(int(signum))
+    return tuple(chosen)

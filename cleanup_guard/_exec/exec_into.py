@@ -14,12 +14,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Literal, NoReturn
 
-    Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-    Environment = Mapping[str, str] | Mapping[bytes, bytes]
+    from cleanup_guard._exec.target import Environment, Word
 
 
 def exec_into(
@@ -68,7 +66,7 @@ def exec_into(
         NotImplementedError: on Windows, where a process cannot become another program.
     """
     if sys.platform != "win32":
-        from cleanup_guard._handover import hand_over
+        from cleanup_guard._exec.handover import hand_over
 
         hand_over(
             program,

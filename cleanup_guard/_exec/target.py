@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Environment = Mapping[str, str] | Mapping[bytes, bytes]
     Undo = list[tuple[Any, ...]]
 else:
     import _signal
@@ -183,7 +184,7 @@ def describe(
     program: Word,
     args: Sequence[Word],
     *,
-    env: Mapping[str, str] | Mapping[bytes, bytes],
+    env: Environment,
     cwd: Word | None,
     argv0: Word | None,
     who: Identity | None,

@@ -9,7 +9,7 @@ import _thread
 import os
 import sys
 
-from cleanup_guard import _target
+from cleanup_guard._exec import target as targets
 
 assert sys.platform != "win32"
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
-    from cleanup_guard._exec import Environment, Word
+    from cleanup_guard._exec.target import Environment, Target, Word
     from cleanup_guard._process import Process
 else:
     import _signal
@@ -41,8 +41,8 @@ def hand_over(
 ) -> NoReturn:
     """See `exec_into`."""
     _refuse_here(program)
-    who = _target.identity(user, group)
-    target = _target.describe(
+    who = targets.identity(user, group)
+    target = targets.describe(
         program,
         args,
         env=_environment(env, None if who is None else who.home),
@@ -56,7 +56,7 @@ def hand_over(
     process = _active_process()
     if process is not None:
         _leave_guards(process, target, despite_failures=despite_failures)
-    _target.become(target, lambda: False)
+    targets.become(target, lambda: False)
     raise AssertionError("an exec that did not fail does not return")
 
 
@@ -92,7 +92,7 @@ def _active_process() -> Process | None:
     return None if module is None else module.REGISTRY.process
 
 
-def _leave_guards(process: Process, target: _target.Target, *, despite_failures: bool) -> None:
+def _leave_guards(process: Process, target: Target, *, despite_failures: bool) -> None:
     """End main, if it is inside a guard; returns if it is inside none."""
     from cleanup_guard._exits import leave_elsewhere
     from cleanup_guard._last_act import LastAct
@@ -109,10 +109,11 @@ def _leave_guards(process: Process, target: _target.Target, *, despite_failures:
     leave_elsewhere(process)
 
 
-def _become(process: Process, target: _target.Target) -> int:
+def _become(process: Process, target: Target) -> int:
     """The last act. Returns the exit status if it failed, or if a stop came first."""
     from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._report import OUTBOX, write_line
+    from cleanup_guard._ground.stderr import write_line
+    from cleanup_guard._report import OUTBOX
 
     def stopped() -> bool:
         return process.stop is not None or not process.handlers.previous.keys().isdisjoint(
@@ -122,7 +123,7 @@ def _become(process: Process, target: _target.Target) -> int:
     leave_elsewhere(process)
     OUTBOX.drain(1.0)
     try:
-        _target.become(target, stopped)
+        targets.become(target, stopped)
     except OSError as error:
         write_line(f"exec_into: {error.strerror}")
         return 126
