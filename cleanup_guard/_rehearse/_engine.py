@@ -407,6 +407,17 @@ class Program(Engine):
             raise CannotRehearse(str(error)) from None
         copies = self._copies()
         starter = Starter(file, program, self._writer, alone=not self._simulate, copies=copies)
+        self._trace(starter)
+        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
+        starter.go()
+        return starter
+
+    def _trace(self, starter: Starter) -> None:
+        """Have it watched, before it does anything.
+
+        Raises:
+            CannotRehearse: it may not be.
+        """
         try:
             self._watch.begin(starter.pid, ours=True)
         except OSError as error:
@@ -417,9 +428,6 @@ class Program(Engine):
                 "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
             ) from None
         self._watch.holds_programs = True
-        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
-        starter.go()
-        return starter
 
     def _copies(self) -> dict[str, str]:
         """The files that are tried in place of others, by the path of those.
@@ -464,16 +472,27 @@ class Program(Engine):
             raise CannotRehearse(told["failed"])
         if "first" not in told:
             raise CannotRehearse("something killed the process that was to become the program before it did")
-        self._watch.is_first(int(told["first"]))
-        if starter.pid == self._watch.first:
+        self._is_first(starter, int(told["first"]))
+        if "user" in told:
+            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+    def _is_first(self, starter: Starter, pid: int) -> None:
+        self._watch.is_first(pid)
+        if starter.pid == pid:
             self._watch.simulate = True
             self.result.isolation = "simulated"
             self.result.remark = (
                 "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
                 "signals that it does not catch, and kills everybody when it leaves, was simulated"
             )
-        elif "user" in told:
-            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+
+def kill(pid: int, signum: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:

@@ -165,6 +165,7 @@ class Rehearsal:
         clean: whether everybody ended by themselves in time, and well.
         verdict: the same, in one sentence.
         advice: what to do, most important first.
+        entrypoint: of an image, with which `program` begins; empty if it has none.
         uncounted: processes that came and went beyond those that are kept.
         events: how often the program was held up to be looked at, from the stop on.
         untraced: how long the same stop took when nobody looked, if that was measured.
@@ -190,6 +191,7 @@ class Rehearsal:
     clean: bool = False
     verdict: str = ""
     advice: list[Advice] = field(default_factory=list[Advice])
+    entrypoint: list[str] = field(default_factory=list[str])
     uncounted: int = 0
     events: int = 0
     untraced: float | None = None

@@ -13,6 +13,7 @@ if sys.platform != "linux":
 
 from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _kinds, _proc, _ptrace
+from cleanup_guard._rehearse._kinds import STOPS
 from cleanup_guard._rehearse._register import MOST_KEPT, Follow, Phase, Register
 from cleanup_guard._rehearse._seen import Heard, How, Seen
 
@@ -21,9 +22,6 @@ DULL = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 
 SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
 STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
-STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-"""Signals that programs tell each other to stop with."""
-
 LONGEST_STORY = 100
 """Signals that are kept of one process."""
 
@@ -186,7 +184,7 @@ class Watch:
     def _find_untraced(self) -> None:
         """Who was made with CLONE_UNTRACED, or may not be traced: all that can be told is whether it is there."""
         self._untraced.clear()
-        if self.first is None:
+        if self.first not in self.register.living:
             return
         for pid in _proc.descendants(self.first)[:MOST_KEPT]:
             if pid not in self.register.living and not _proc.is_traced_by_us(pid) and _proc.is_alive(pid):
