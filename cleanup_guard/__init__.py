@@ -36,6 +36,10 @@ if TYPE_CHECKING:
         from cleanup_guard._supervise._oneoff import run as run
         from cleanup_guard._supervise._supervisor import Child as Child
         from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
+    else:
+        from cleanup_guard._supervise.elsewhere import Child as Child
+        from cleanup_guard._supervise.elsewhere import Supervisor as Supervisor
+        from cleanup_guard._supervise.elsewhere import run as run
 
 __version__ = "0.1.0"
 
@@ -67,11 +71,6 @@ __all__ = [
     "unregister",
 ]
 
-if sys.platform != "linux":
-    __all__.remove("Child")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("Supervisor")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("run")  # noqa: PYI056 - mypy and pyright both follow it
-
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
     "_exec.exec_into": ("exec_into",),
@@ -80,6 +79,8 @@ _HOMES = {
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),
 }
+if sys.platform != "linux":
+    _HOMES = {"_supervise.elsewhere": ("Child", "Supervisor", "run"), **_HOMES}
 
 
 def __getattr__(name: str) -> object:

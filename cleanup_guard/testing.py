@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "CannotRehearse", "Heard", "Rehearsal", "Requests", "Seen", "rehearse"]
 
-UNCLEAN, WRONG = 1, 2
+UNCLEAN = 1
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -119,6 +119,10 @@ def rehearse(
     words += [*([] if tries else ["--no-try"]), *(f"--allow={code}" for code in allow)]
     if isinstance(program, (str, bytes)):
         raise TypeError(f"program must be a list of words such as ['python', 'app.py'], not {program!r}")
+    if sys.platform != "linux":
+        from cleanup_guard._ground.elsewhere import needs
+
+        raise CannotRehearse(f"rehearse {needs('Linux', 'namespaces and ptrace(2)')}")
     done = subprocess.run(
         [*COMMAND, "check", "--json", *words, "--", *program],
         stdin=subprocess.DEVNULL,
@@ -129,6 +133,8 @@ def rehearse(
         cwd=cwd,
     )
     if done.returncode > UNCLEAN:
+        from cleanup_guard._cli._words import WRONG
+
         complaint = done.stderr.strip().removeprefix("cleanup-guard check: ")
         raise ValueError(complaint) if done.returncode == WRONG else CannotRehearse(complaint)
     return Rehearsal.from_json(json.loads(done.stdout)["rehearsals"][0])

@@ -18,6 +18,14 @@ PURPOSES = {
 """Each subcommand lives in a module of its name with an underscore before it, whose `main` takes its arguments."""
 
 
+ELSEWHERE = {
+    "check": (3, "Linux", "namespaces and ptrace(2)"),
+    "exec": (126, "a POSIX system", "an exec that keeps the process"),
+    "run": (126, "Linux", "subreapers and sigtimedwait(2)"),
+}
+"""With which status a subcommand ends where it cannot work, what it needs, and why."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -25,18 +33,20 @@ def main(argv: list[str] | None = None) -> int:
         argv: what follows the command's name; None for the process's own.
 
     Returns:
-        The exit status: 2 for a command line that makes no sense.
+        The exit status: 2 for a command line that makes no sense; where a subcommand cannot work, its own for a program that
+        could not be started.
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] not in PURPOSES:
         return _without_command(words)
-    if sys.platform == "win32":
+    if sys.platform == "win32" or (sys.platform != "linux" and words[0] != "exec"):
         from cleanup_guard._cli._words import complain
+        from cleanup_guard._ground.elsewhere import needs
 
-        return complain("needs a POSIX system, which Windows is not", 1, words[0])
+        status, *why = ELSEWHERE[words[0]]
+        return complain(needs(*why), status, words[0])
     _end_at_once_by_ctrl_c()
-    status: int = __import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:])
-    return status
+    return int(__import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:]))
 
 
 def _end_at_once_by_ctrl_c() -> None:

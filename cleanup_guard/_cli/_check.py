@@ -14,6 +14,8 @@ from cleanup_guard._cli._words import Mistake, Usage, complain, say
 from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import UNCATCHABLE, name_of, number_of
 
+assert sys.platform == "linux"
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -83,8 +85,6 @@ USAGE = Usage(
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard check` with these arguments. Returns the exit status."""
-    if sys.platform != "linux":
-        return complain("needs Linux", NOT_RUN, "check")
     _fill_closed_streams()
     try:
         return USAGE.main(argv, _check)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+assert sys.platform == "linux"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -64,12 +66,6 @@ class UsageError(Exception):
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard run` with these arguments. Returns the exit status."""
-    if sys.platform != "linux":
-        print(
-            "cleanup-guard run: needs Linux",
-            file=sys.stderr,
-        )
-        return 2
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
         options = parse(argv)
@@ -79,8 +75,10 @@ def main(argv: list[str]) -> int:
     if options is None:
         print(USAGE, end="")
         return 0
+    from cleanup_guard._ground.environment import undo_coercion
     from cleanup_guard._supervise._command import Command
 
+    undo_coercion()
     return Command(options, mask).main()
 
 

@@ -196,7 +196,7 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.flush()
     except OSError:
         # What is left in the buffer would be tried again when Python ends: with a traceback, and status 120.
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
         raise

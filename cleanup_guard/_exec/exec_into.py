@@ -81,7 +81,7 @@ def exec_into(
             signals=signals,
             despite_failures=despite_failures,
         )
-    raise NotImplementedError(
-        "exec_into needs a POSIX system: on Windows a process cannot become another program. Use subprocess.run and exit "
-        "with its status."
-    )
+    from cleanup_guard._ground.elsewhere import needs
+
+    sentence = needs("a POSIX system", "an exec that keeps the process")
+    raise NotImplementedError(f"exec_into {sentence}: use subprocess.run, and exit with its status")

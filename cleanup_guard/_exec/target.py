@@ -15,9 +15,6 @@ import os
 import stat
 import sys
 
-# On Windows exec starts another process and ends this one: whoever waits for it sees the wrong end.
-assert sys.platform != "win32"
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -29,6 +26,9 @@ if TYPE_CHECKING:
     Undo = list[tuple[Any, ...]]
 else:
     import _signal
+
+# On Windows exec starts another process and ends this one: whoever waits for it sees the wrong end.
+assert sys.platform != "win32"
 
 PYTHONS_OWN = (_signal.SIGPIPE, _signal.SIGXFSZ)
 """What Python ignores for itself, so that nobody can tell any more whether the parent did."""

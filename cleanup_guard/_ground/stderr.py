@@ -24,7 +24,7 @@ class Stderr:
 
     O_NONBLOCK belongs to the open file description, which we share with everybody who inherited it, so a pipe or terminal is
     opened anew through /proc. Where that is not possible (a socket, no /proc, another user's pipe) each small write asks
-    `poll` first.
+    `poll` first. Windows has nothing that could be asked, so a pipe there that nobody reads is waited for.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,9 @@ class Stderr:
     def write(self, text: str) -> None:
         """Write what fits now; drop the rest."""
         if self.gone:
+            return
+        if sys.platform == "win32":
+            self._write(text)
             return
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
@@ -73,6 +76,8 @@ class Stderr:
 
 
 def _reopen() -> int:
+    if sys.platform == "win32":
+        return FD
     try:
         mode = os.fstat(2).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
@@ -90,12 +95,16 @@ def _is_file(fd: int) -> bool:
 
 
 def _has_reader(fd: int) -> bool:
+    if sys.platform == "win32":
+        return True
     poll = select.poll()
     poll.register(fd, 0)
     return not poll.poll(0)  # POLLERR and POLLHUP are told without being asked for
 
 
 def _writable(fd: int) -> bool:
+    if sys.platform == "win32":
+        return True
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(0))

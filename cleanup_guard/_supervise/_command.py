@@ -14,17 +14,16 @@ import time
 from math import inf
 
 from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, prctl
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._procfile import words
 from cleanup_guard._supervise._spawn import (
-    PR_SET_PDEATHSIG,
     CannotStart,
     become_subreaper,
     find,
     fork_spawn,
     keep_fds_to_ourselves,
-    prctl,
     spawn,
 )
 

@@ -7,7 +7,6 @@ and in time so do the children, as they would without us; signals are none of it
 from __future__ import annotations
 
 import os
-import select
 import selectors
 import threading
 
@@ -51,9 +50,9 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _wait_for_room(fd: int) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    poll.poll()
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_WRITE)
+        selector.select()
 
 
 class Labels:

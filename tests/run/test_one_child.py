@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -661,3 +662,12 @@ def test_help_is_help() -> None:
     """--help goes to stdout, with status 0."""
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: cleanup-guard run")
+
+
+@pytest.mark.parametrize("env", [{}, {"LC_CTYPE": "C", "A": "1"}, {"LC_CTYPE": "C.UTF-8"}])
+def test_the_environment_is_the_callers(env: dict[str, str]) -> None:
+    """But for the grace period that is told: Python's locale coercion adds nothing."""
+    command = [sys.executable, "-m", "cleanup_guard", "run", "--", "/usr/bin/env"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    told = [line for line in done.stdout.splitlines() if not line.startswith("CLEANUP_GUARD_GRACE=")]
+    assert sorted(told) == sorted(f"{name}={value}" for name, value in env.items())
