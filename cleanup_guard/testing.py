@@ -115,7 +115,11 @@ def rehearse(
         "--image": image,
         "--request": request,
     }
-    words = [f"{name}={os.fspath(value) if isinstance(value, os.PathLike) else value}" for name, value in given.items() if value is not None]
+    words = [
+        f"{name}={os.fspath(value) if isinstance(value, os.PathLike) else value}"
+        for name, value in given.items()
+        if value is not None
+    ]
     words += [*([] if tries else ["--no-try"]), *(f"--allow={code}" for code in allow)]
     if isinstance(program, (str, bytes)):
         raise TypeError(f"program must be a list of words such as ['python', 'app.py'], not {program!r}")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cleanup_guard._cli._words import Given
     from cleanup_guard._rehearse._course import Course
     from cleanup_guard._rehearse._deployment import Deployment
-    from cleanup_guard._rehearse._engine import Waker
     from cleanup_guard._rehearse._plan import Hook, Image, Plan
     from cleanup_guard._rehearse._ready import Wish
     from cleanup_guard._rehearse._seen import Rehearsal
@@ -63,7 +62,8 @@ USAGE = Usage(
             "--image NAME": "a container image, with docker or podman",
             "--run-options OPTIONS": "for docker run: '--env A=B --memory 1g'",
             "--compose FILE": "a service of a compose file: image, command, stop signal, grace period",
-            "--kubernetes FILE": "a container of a manifest: the same, and its preStop hook, which counts against the grace period",
+            "--kubernetes FILE": "a container of a manifest: the same, and its preStop hook, which counts "
+            "against the grace period",
             "--container NAME": "which container of a manifest; the first, if it is not said",
         },
         "What is told": {
@@ -85,11 +85,16 @@ USAGE = Usage(
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard check` with these arguments. Returns the exit status."""
+    from cleanup_guard._ground.environment import undo_coercion
+
+    undo_coercion()
     _fill_closed_streams()
     try:
         return USAGE.main(argv, _check)
     except Exception as error:  # whatever is wrong with us, the program is not to be blamed
-        return complain(f"this is a defect of cleanup-guard: {type(error).__name__}: {error}", NOT_RUN, "check")
+        return complain(
+            f"this is a defect of cleanup-guard: {type(error).__name__}: {error}", NOT_RUN, "check"
+        )
 
 
 def _fill_closed_streams() -> None:
@@ -277,7 +282,9 @@ def _deployment(given: dict[str, str], service: str | None) -> Deployment | None
 def _signal(word: str) -> int:
     found = number_of(word)
     if found in UNCATCHABLE:
-        raise ValueError(f"no program can do anything about {name_of(found)}, so there is nothing to rehearse")
+        raise ValueError(
+            f"no program can do anything about {name_of(found)}, so there is nothing to rehearse"
+        )
     return found
 
 
@@ -287,7 +294,20 @@ def _image_name(word: str) -> str:
     return word
 
 
-OURS = {"--rm", "--detach", "-d", "--name", "--cidfile", "--detach=true", "--interactive", "-i", "--tty", "-t", "-it", "-ti"}
+OURS = {
+    "--rm",
+    "--detach",
+    "-d",
+    "--name",
+    "--cidfile",
+    "--detach=true",
+    "--interactive",
+    "-i",
+    "--tty",
+    "-t",
+    "-it",
+    "-ti",
+}
 """Options of `run` that are the rehearsal's own business, and are left out."""
 
 
@@ -351,7 +371,9 @@ def _url(word: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("this is no address such as http://localhost:8000/slow")
     if not word.isascii() or not word.isprintable() or " " in word:
-        raise ValueError("an address has no blanks and no letters beyond ASCII: write them as %20 and the like")
+        raise ValueError(
+            "an address has no blanks and no letters beyond ASCII: write them as %20 and the like"
+        )
     return word
 
 
@@ -455,9 +477,13 @@ def _as_text(options: Options, rehearsals: list[Rehearsal]) -> str:
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     terminal = sys.stdout.isatty()
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    text = timeline(shown_one, colour=colour, width=_width() if terminal else 80, unicode=encoding.startswith("utf"))
+    text = timeline(
+        shown_one, colour=colour, width=_width() if terminal else 80, unicode=encoding.startswith("utf")
+    )
     if options.show_output:
-        text += "\n\nPrinted after the stop:" if shown_one.output else "\n\nNothing was printed after the stop."
+        text += (
+            "\n\nPrinted after the stop:" if shown_one.output else "\n\nNothing was printed after the stop."
+        )
         lines = [shown(line, limit=None, keep="\t") for line in shown_one.output.splitlines()]
         text += "".join(f"\n  {line}" for line in lines)
     if len(rehearsals) > 1:
@@ -468,9 +494,9 @@ def _as_text(options: Options, rehearsals: list[Rehearsal]) -> str:
 def _with_annotations(text: str, rehearsal: Rehearsal) -> str:
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return text
-    from cleanup_guard._rehearse._reports import annotations, fenced
+    from cleanup_guard._rehearse._reports import fenced, workflow_commands
 
-    return "\n".join([fenced(text), *annotations(rehearsal)])
+    return "\n".join([fenced(text), *workflow_commands(rehearsal)])
 
 
 def _width() -> int:

@@ -1,7 +1,7 @@
 """Keeps requests in flight while a server is stopped, and counts what becomes of them. A program of its own, see `_requests`.
 
-It says `begun` when every worker has got an answer, learns by a line that the stop is being sent, and by the next line or the end
-of its stdin that all is over; then it prints what it has counted, as JSON.
+It says `begun` when every worker has got an answer, learns by a line that the stop is being sent, and by the next line or the
+end of its stdin that all is over; then it prints what it has counted, as JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The course of a check: rehearse, judge, measure what it would need, and try what may be advised.
 
-A line is advised when a rehearsal with it was clean, and had lost nothing of what was there before. Where one could not be tried
-it is shown without that promise; where all that could be tried did not help, there is none.
+A line is advised when a rehearsal with it was clean, and had lost nothing of what was there before. Where one could not be
+tried it is shown without that promise; where all that could be tried did not help, there is none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ HELD_UP = 500
 UNMEASURED = {"too-slow", "does-not-forward"}
 """What may be a matter of time."""
 
+WORK, TIMES = 15.0, 3.0
+"""Seconds, and times the grace period, for which it is waited for those who were never told, but may end by themselves."""
+
 OWN_TO_EACH = {"_", "SHLVL", "PWD", "OLDPWD", "HOSTNAME", "container_uuid"}
 """Variables that differ from start to start."""
 
@@ -60,7 +63,9 @@ class Course:
         allowed: codes that are no faults here.
     """
 
-    def __init__(self, waker: Waker, plan: Plan, *, tries: bool, allowed: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, waker: Waker, plan: Plan, *, tries: bool, allowed: frozenset[str] = frozenset()
+    ) -> None:
         self.plan = plan
         self._waker = waker
         self._tries = tries
@@ -81,7 +86,9 @@ class Course:
         found = self._run(plan)
         findings = judge(found, self._allowed)
         if any(each.code in UNMEASURED for each in findings):
-            self._measure(plan, found)
+            told = any(each.code == "too-slow" for each in findings)
+            longest = plan.wish.timeout if told else min(plan.wish.timeout, max(WORK, TIMES * plan.grace))
+            self._measure(plan, found, max(plan.grace, longest))
             findings = judge(found, self._allowed)
         self._findings[id(found)] = (plan, findings)
         return found
@@ -91,9 +98,8 @@ class Course:
             return _image.rehearse(self._waker, plan)
         return _engine.rehearse(self._waker, plan)
 
-    def _measure(self, plan: Plan, found: Rehearsal) -> None:
+    def _measure(self, plan: Plan, found: Rehearsal, longer: float) -> None:
         """How long does it take when it may, and when nobody holds it up to look at it?"""
-        longer = max(plan.grace, plan.wish.timeout)
         self._waker.progress.trying = "a longer grace period"
         try:
             again = self._run(replace(plan, grace=longer))
@@ -142,7 +148,9 @@ class Course:
                 fallback = fallback or remedy
         if fallback is not None:
             return case.finding.advice(fallback.hint, fallback.line, where=fallback.where)
-        return case.finding.advice(f"{case.finding.hint} (no line that was tried is enough)" if failed else None)
+        return case.finding.advice(
+            f"{case.finding.hint} (no line that was tried is enough)" if failed else None
+        )
 
     def _try(self, case: Case, remedy: Remedy) -> Tried:
         """Rehearse it with this remedy, if that has not been done."""
@@ -220,7 +228,9 @@ BACKGROUND = {
 
 
 def _nothing_seen(plan: Plan) -> Rehearsal:
-    return Rehearsal(plan.program, None, "SIGTERM", plan.grace, "", processes=[Seen(1, 0, plan.program)])
+    return Rehearsal(
+        plan.program, None, "SIGTERM", plan.grace, "simulated", processes=[Seen(1, 0, plan.program)]
+    )
 
 
 # -- what a line must not lose --------------------------------------------------------------------------------------------

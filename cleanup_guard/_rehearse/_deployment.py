@@ -150,7 +150,11 @@ class Node:
     @property
     def number(self) -> float:
         """A number of seconds."""
-        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not 0 <= self.value < float("inf"):
+        if (
+            isinstance(self.value, bool)
+            or not isinstance(self.value, (int, float))
+            or not 0 <= self.value < float("inf")
+        ):
             raise self.wrong("a number of seconds")
         return float(self.value)
 
@@ -180,7 +184,12 @@ def from_compose(path: str, service: str) -> Deployment:
         command=found["command"].words,
         signal=found["stop_signal"].text if found["stop_signal"] else None,
         options=list(_compose_options(path, found)),
-        ports=[word for port in found["ports"].items if not isinstance(port.value, dict) for word in ("--publish", port.text)],
+        ports=[
+            word
+            for port in found["ports"].items
+            if not isinstance(port.value, dict)
+            for word in ("--publish", port.text)
+        ],
     )
 
 
@@ -194,19 +203,23 @@ def _image(path: str, root: Node, service: str, found: Node) -> str:
     return f"{name}-{service}"  # as `docker compose build` calls it
 
 
+ONE_VALUE = {
+    "user": "--user", "working_dir": "--workdir", "shm_size": "--shm-size", "mem_limit": "--memory",
+}  # fmt: skip
+SWITCHES = {"init": "--init", "privileged": "--privileged", "read_only": "--read-only"}
+MANY_VALUES = {"cap_add": "--cap-add", "cap_drop": "--cap-drop", "tmpfs": "--tmpfs"}
+"""Names in a service, and options of `docker run`."""
+
+
 def _compose_options(path: str, found: Node) -> Iterator[str]:
     folder = os.path.dirname(os.path.abspath(path))
-    for option, name in (("--user", "user"), ("--workdir", "working_dir"), ("--shm-size", "shm_size"), ("--memory", "mem_limit")):
-        if found[name]:
-            yield from (option, found[name].text)
-    for option, name in (("--init", "init"), ("--privileged", "privileged"), ("--read-only", "read_only")):
-        if found[name].value is True:
-            yield option
-    for option, name in (("--cap-add", "cap_add"), ("--cap-drop", "cap_drop")):
-        for each in found[name].items:
+    yield from (
+        word for name, option in ONE_VALUE.items() if found[name] for word in (option, found[name].text)
+    )
+    yield from (option for name, option in SWITCHES.items() if found[name].value is True)
+    for name, option in MANY_VALUES.items():
+        for each in _one_or_more(found[name]):
             yield from (option, each.text)
-    for each in _one_or_more(found["tmpfs"]):
-        yield from ("--tmpfs", each.text)
     for each in _one_or_more(found["env_file"]):
         file = each["path"] if isinstance(each.value, dict) else each
         yield from ("--env-file", os.path.join(folder, file.text))
@@ -224,7 +237,9 @@ def _environment(node: Node) -> Iterator[str]:
     if isinstance(node.value, dict):
         for name in node.names:
             value = node[name]
-            shown = str(value.value).lower() if isinstance(value.value, bool) else value.text if value else None
+            shown = (
+                str(value.value).lower() if isinstance(value.value, bool) else value.text if value else None
+            )
             yield name if shown is None else f"{name}={shown}"
     else:
         for each in node.items:
@@ -260,7 +275,11 @@ def _dotenv(path: str) -> dict[str, str]:
             lines = [line.strip() for line in file.read(MOST_BYTES).splitlines()]
     except OSError:
         return {}
-    pairs = (line.removeprefix("export ").partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    pairs = (
+        line.removeprefix("export ").partition("=")
+        for line in lines
+        if "=" in line and not line.startswith("#")
+    )
     return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
 
 
@@ -310,7 +329,9 @@ def from_kubernetes(path: str, container: str | None) -> Deployment:
     found = next((each for each in some if container is None or each["name"].value == container), None)
     if found is None:
         names = ", ".join(quoted(each["name"].text) for each in some)
-        raise Unreadable(f"{quoted(path)} has no container {quoted(container or '')}; there is: {names or 'none'}")
+        raise Unreadable(
+            f"{quoted(path)} has no container {quoted(container or '')}; there is: {names or 'none'}"
+        )
     variables = {each["name"].text: each["value"].text for each in found["env"].items if each["value"]}
     period = pod["terminationGracePeriodSeconds"]
     lifecycle = found["lifecycle"]
@@ -345,7 +366,7 @@ def _pod(node: Node) -> Node | None:
         return None
     for name in way:
         node = node[name]
-    return node if node else None
+    return node or None
 
 
 def _expanded(node: Node, variables: Mapping[str, str]) -> list[str] | None:

@@ -63,7 +63,9 @@ def _enter_and_execute(first: int, command: list[str], namespaces: Sequence[str]
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
-        fds = [os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in namespaces if _differs(first, name)]
+        fds = [
+            os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in namespaces if _differs(first, name)
+        ]
         for fd in fds:
             _ptrace.setns(fd)
         os.chdir(folder)
@@ -71,9 +73,7 @@ def _enter_and_execute(first: int, command: list[str], namespaces: Sequence[str]
         if inner == 0:
             _execute(command)
         status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
-    except BaseException:
-        pass  # nobody is left to tell it to but by the status
-    finally:
+    finally:  # whatever it was, it is told by the status only
         os._exit(128 - status if status < 0 else status)
 
 

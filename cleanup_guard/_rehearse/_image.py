@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
-from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._ground.foreign import quoted
+from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._engine import SPARE, TURN, CannotRehearse, Engine, Interrupted
 from cleanup_guard._rehearse._hook import Beside
 from cleanup_guard._rehearse._proc import descendants, glimpse
@@ -442,7 +442,9 @@ def rehearse(waker: Waker, plan: Plan) -> Rehearsal:
     """
     assert plan.image is not None
     if not plan.image.name or plan.image.name.startswith("-"):
-        raise CannotRehearse(f"{quoted(plan.image.name)} is no name of an image: an engine would take it for an option")
+        raise CannotRehearse(
+            f"{quoted(plan.image.name)} is no name of an image: an engine would take it for an option"
+        )
     keep_fds_to_ourselves()
     with Container(waker, plan.image, plan) as container:
         return container.run()

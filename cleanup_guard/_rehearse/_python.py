@@ -16,7 +16,9 @@ NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/usr/", "/bin/", "/sbin/
 
 def is_the_users(path: str) -> bool:
     """Whether a file is one that somebody wrote for this, and not one that was installed."""
-    installed = any(part in path if part.endswith("-packages/") else path.startswith(part) for part in NOT_THE_USERS)
+    installed = any(
+        part in path if part.endswith("-packages/") else path.startswith(part) for part in NOT_THE_USERS
+    )
     return not (installed or path.rpartition("/")[0].endswith("/bin"))
 
 

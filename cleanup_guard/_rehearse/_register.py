@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cleanup_guard._rehearse._seen import Seen
+if TYPE_CHECKING:
+    from cleanup_guard._rehearse._seen import Seen
 
 MOST_KEPT = 2000
 """Processes that are kept, of as many as the program likes to start; of the others it is known how many there were."""
@@ -75,7 +77,8 @@ class Register:
 
     def make_room(self, seen: Seen) -> None:
         """If there are too many, forget one who came and went: there may be something to say about others."""
-        if len(self._kept) >= MOST_KEPT and self._kept.pop(id(seen), None):
+        if len(self._kept) >= MOST_KEPT and id(seen) in self._kept:
+            del self._kept[id(seen)]
             self.uncounted += 1
 
     def only_the_living(self) -> None:

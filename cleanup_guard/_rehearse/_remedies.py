@@ -3,7 +3,7 @@
 Nothing here is known to help. Each remedy is another plan, and a rehearsal of that decides.
 
 Rules:
-1. A line is made of what stands in the user's file, or of the command that was given, not of what the processes call themselves.
+1. A line is made of what stands in the user's file, or of the command that was given: processes give themselves other names.
 2. It keeps what was there: other commands, the script's own trap, the user, the environment.
 """
 
@@ -105,7 +105,9 @@ def _become(case: Case) -> Iterator[Remedy]:
     started = _started(case)
     others = [seen for seen in case.finding.others if seen.parent == case.subject.pid]
     if started and _last(case, others[0]).handling not in {"default", "ignores"}:
-        yield from _in_script(case, "let the shell become the program", lambda text: _script.with_exec(text, started))
+        yield from _in_script(
+            case, "let the shell become the program", lambda text: _script.with_exec(text, started)
+        )
 
 
 def _become_ours(case: Case) -> Iterator[Remedy]:
@@ -164,20 +166,17 @@ def _relative(path: str) -> str:
 def _last_reader(case: Case) -> Iterator[Remedy]:
     """The reader of a pipeline ignores the stop, and ends when its writers have."""
     first = case.first
-    readers = [seen for seen in case.rehearsal.processes if seen.how == "signal" and number_of_stop(seen)]
-    for reader in readers[:1]:
+    told = (seen for seen in case.rehearsal.processes if seen.how == "signal" and seen.status in _kinds.STOPS)
+    reader = next(told, None)
+    if reader is not None:
         started = (reader.executed or [reader.argv])[0]
-        owner = replace(case.finding, subject=first)
-        shell = replace(case, finding=owner)
+        shell = replace(case, finding=replace(case.finding, subject=first))
         hint = "let the reader outlive the writer"
-        yield from _in_script(
-            shell, hint, lambda text: _script.with_word(text, started, lambda old: f"(trap '' TERM INT; exec {old})")
-        )
+        yield from _in_script(shell, hint, lambda text: _script.with_word(text, started, _deaf))
 
 
-def number_of_stop(seen: Seen) -> bool:
-    """Whether it ended by a signal that programs are told to stop by."""
-    return seen.status in _kinds.STOPS
+def _deaf(command: str) -> str:
+    return f"(trap '' TERM INT; exec {command})"
 
 
 # -- a parent that is PID 1 -----------------------------------------------------------------------------------------------
@@ -342,9 +341,10 @@ def _longer(case: Case) -> Iterator[Remedy]:
 
 
 def _other_signal(case: Case) -> Iterator[Remedy]:
-    """It does listen, but to another signal."""
+    """It does listen, but not to the unusual signal that was chosen for it."""
     has = case.subject.has
-    for signum in OUR_STOPS if has is not None and case.subject is case.first else ():
+    chosen = case.subject is case.first and case.signal != "TERM"
+    for signum in OUR_STOPS if has is not None and chosen else ():
         name = name_of(signum)
         if has is not None and signum in has.catches and name != case.rehearsal.signal:
             hint = f"it listens to {name}, so let the platform send that"
@@ -356,16 +356,17 @@ def _other_signal(case: Case) -> Iterator[Remedy]:
 def _clean_slate(case: Case) -> Iterator[Remedy]:
     """What is ignored or blocked was inherited: from a script that has executed it, or from whoever starts all this."""
     hint = "start it with a clean slate"
-    executed = case.subject.executed
-    path = _kinds.script(executed[0]) if executed and _kinds.is_shell(executed[0]) else ""
-    if path and case.plan.image is None and len(executed) > 1:
-        path = os.path.abspath(path)
-        text = _read(path)
-        edit = None if text is None else _script.with_word(text, ["exec", *executed[1]], _behind_ours)
-        if edit is not None:
-            where = f"{_relative(path)}:{edit.number}"
-            files = {**case.plan.files, path: edit.text}
-            yield Remedy(f"{hint}, in {os.path.basename(path)}", edit.line, replace(case.plan, files=files), where)
+    *before, last = case.subject.executed or [case.subject.argv]
+    script = next((_kinds.script(words) for words in reversed(before) if _kinds.is_shell(words)), "")
+    path = os.path.abspath(script)
+    text = _read(path) if script and case.plan.image is None else None
+    edit = None if text is None else _script.with_word(text, ["exec", *last], _behind_ours)
+    if edit is not None:
+        where = f"{_relative(path)}:{edit.number}"
+        files = {**case.plan.files, path: edit.text}
+        yield Remedy(
+            f"{hint}, in {os.path.basename(path)}", edit.line, replace(case.plan, files=files), where
+        )
     yield _wrapped(case, hint, ["cleanup-guard", "exec"])
 
 

@@ -33,13 +33,15 @@ def junit(rehearsals: Sequence[Rehearsal]) -> str:
         picture = timeline(each, colour=False)
         if not each.clean:
             faults = ", ".join(advice.code for advice in each.advice if advice.fault)
-            failure = ET.SubElement(case, "failure", {"message": _words.on_one_line(each.verdict), "type": faults})
+            failure = ET.SubElement(
+                case, "failure", {"message": _words.on_one_line(each.verdict), "type": faults}
+            )
             failure.text = picture
         ET.SubElement(case, "system-out").text = picture
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def annotations(rehearsal: Rehearsal) -> Iterator[str]:
+def workflow_commands(rehearsal: Rehearsal) -> Iterator[str]:
     """A command for GitHub's runner for each fault, and for each remark with a line."""
     for advice in rehearsal.advice:
         if advice.fault or advice.line:
@@ -52,7 +54,11 @@ def _annotation(rehearsal: Rehearsal, advice: Advice) -> str:
     if path and not path.startswith("/"):
         properties.update(file=path, line=line)
     text = "\n".join(
-        [_words.on_one_line(advice.text), *map(_words.printable, advice.line.splitlines()), _words.tried(advice)]
+        [
+            _words.on_one_line(advice.text),
+            *map(_words.printable, advice.line.splitlines()),
+            _words.tried(advice),
+        ]
     ).strip()
     told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{'error' if advice.fault else 'notice'} {told}::{_data(text)}"

@@ -39,7 +39,7 @@ ASSIGNMENT = re.compile(
 OPTION = re.compile(rf"(?<![\w.-])(--?+[\w.-]++)(\s++)(?!-)({VALUE})")
 ADDRESS = re.compile(r"(://)([^/\s'\"?#]++)")
 KEY = re.compile(
-    rf"(?<![\w-])(?:(?:AKIA|ASIA)[A-Z0-9]{{12,200}}|gh[pousr]_\w{{16,200}}|github_pat_\w{{16,200}}|glpat-[\w-]{{12,200}}"
+    r"(?<![\w-])(?:(?:AKIA|ASIA)[A-Z0-9]{12,200}|gh[pousr]_\w{16,200}|github_pat_\w{16,200}|glpat-[\w-]{12,200}"
     r"|xox[abeoprs]-[\w-]{8,200}|sk-[\w-]{16,200}|AIza[\w-]{20,200}|eyJ[\w-]{8,900}\.[\w-]{8,900}\.[\w-]{0,900})"
 )
 SCHEME = re.compile(rf"(?<!\w)({SCHEMES}\s++)[\w.~+/=-]{{6,}}+", re.IGNORECASE)

@@ -72,8 +72,7 @@ class Seen:
         heard: the signals that reached it after the stop, SIGCHLD and the like aside.
         stopped: whether it was stopped, as SIGSTOP does it, at the end of the grace period.
         later: what it did with the stop signal at the end of the grace period, if it was still there then.
-        executed: the command lines that it executed, the first one first: what comes after is in `argv`, as is a title that it gave
-            itself.
+        executed: the command lines that it executed, the first one first; a title that it gave itself is in `argv` only.
         raised: whether it sent the stop signal to itself, not caught, as programs do to die of it.
         hurried: whether a stop signal was still on its way to it when one of its own killed it.
         has: what it has at the stop; not in the JSON.
@@ -109,7 +108,7 @@ class Requests:
         in_flight: how many had been sent, and not answered, when the stop was sent.
         answered: how many of those got their answer.
         lost: how many of those did not.
-        refused: how many new connections were refused after the stop, or answered with 503: a client or balancer tries elsewhere.
+        refused: how many new connections were refused after the stop, or answered with 503: who asks tries elsewhere.
         dropped: how many new connections were accepted after the stop, and then not answered.
         served: how many were accepted after the stop, and answered.
     """
@@ -131,7 +130,7 @@ class Advice:
         text: one sentence: what was seen and what to do.
         line: the line that fixes it, as it would stand in a file; may be empty.
         fault: whether it makes the stop unclean; if not, it is a remark.
-        tried: seconds from the stop to the end of the program with that line, in a rehearsal that was clean; None: it was not tried.
+        tried: seconds from the stop to the end with that line, in a rehearsal that was clean; None: it was not tried.
         where: the file and the number of the line in it that is to be changed, as in `entry.sh:4`; may be empty.
     """
 

@@ -69,7 +69,7 @@ class Starter:
         return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
-def _start(  # noqa: PLR0917 - a continuation of the constructor
+def _start(
     file: str, argv: list[str], output: int, go: int, news: int, *, alone: bool, copies: Mapping[str, str]
 ) -> NoReturn:
     def tell(line: str) -> None:

@@ -28,7 +28,8 @@ OFTEN = 5000
 """Times that a program was held up to be looked at from which on that is said to have cost it time."""
 
 FALLS_BACK = 2
-"""The status of runtimes that raise the stop again to die of it, and find themselves alive, as PID 1 does: Go's, for example."""
+"""The status of runtimes that raise the stop again to die of it, and find themselves alive, as PID 1 "
+"does: Go's, for example."""
 
 CODES = (
     "blocked", "child-failed", "children-killed", "close", "crashed", "does-not-forward", "exited", "failed", "hook-failed",
@@ -60,7 +61,9 @@ class Finding:
     subject: Seen | None = None
     others: list[Seen] = field(default_factory=list[Seen])
 
-    def advice(self, hint: str | None = None, line: str = "", tried: float | None = None, where: str = "") -> Advice:
+    def advice(
+        self, hint: str | None = None, line: str = "", tried: float | None = None, where: str = ""
+    ) -> Advice:
         """As it is shown, with what helps: a hint, a line, and how long the stop took with that."""
         hint = self.hint if hint is None else hint
         return Advice(self.code, f"{self.text}{hint and ': '}{hint}.", line, self.fault, tried, where)
@@ -117,7 +120,8 @@ def _verdict(rehearsal: Rehearsal) -> str:
         who = {1: "it", 2: "both processes"}.get(everybody, f"all {everybody} processes")
         clean = "clean"
         if killed:  # and yet it is no fault
-            return f"clean when nobody looks: it then ended within {_in_seconds(rehearsal.untraced or 0)} of {rehearsal.grace:g} s"
+            alone = _in_seconds(rehearsal.untraced or 0)
+            return f"clean when nobody looks: it then ended within {alone} of {rehearsal.grace:g} s"
         if any(seen.how == "unknown" for seen in rehearsal.processes):
             clean, who = "clean, as far as is known", short(rehearsal.processes[0])
         return (
@@ -175,18 +179,24 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
     """Why this one, who was told to stop, was still there."""
     stop = rehearsal.signal
     if seen.stopped:
-        text = f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued"
+        text = (
+            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued"
+        )
         return Finding("stopped", text, "send SIGCONT after it", subject=seen)
     if seen.handling in {"ignores", "blocks"}:
         code = {"ignores": "ignored", "blocks": "blocked"}[seen.handling]
         inherited = "trap with an empty command, nohup" if code == "ignored" else "a signal mask"
-        text = f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited ({inherited}), which an exec keeps"
+        text = (
+            f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited ({inherited}), "
+            "which an exec keeps"
+        )
         return Finding(code, text, "start it with a clean slate", subject=seen)
     if seen.handling == "default":
         return _why_deaf(rehearsal, seen, left)
     if seen.raised or seen.later == "default":
         text = (
-            f"{short(seen)} caught {stop}, and then raised it again to die of it, which the kernel keeps from PID 1: it was there "
+            f"{short(seen)} caught {stop}, and then raised it again to die of it, which the kernel keeps from PID 1: "
+            "it was there "
             "to the end, with nothing left to do"
         )
         return Finding("raises-it-again", text, "give it a parent that is PID 1", subject=seen)
@@ -198,8 +208,13 @@ def _why_deaf(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
     if seen is rehearsal.processes[0] and seen.later == "catches":
         return start_up_race(rehearsal)
     if _kinds.is_shell(seen.argv) and left:
-        text = f"{short(seen)} does not catch {stop}, so the kernel keeps it from PID 1, and does not forward it to {_names(left)}"
-        return Finding("shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left)
+        text = (
+            f"{short(seen)} does not catch {stop}, so the kernel keeps it from PID 1, and does not forward it to "
+            f"{_names(left)}"
+        )
+        return Finding(
+            "shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left
+        )
     text = f"{short(seen)} does not catch {stop}, and the kernel keeps from PID 1 what it does not catch"
     hint = "have main() guarded" if _kinds.is_python(seen.argv) else "give it a parent that is PID 1"
     return Finding("never-caught", text, hint, subject=seen, others=left)
@@ -218,7 +233,9 @@ def _why_slow(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
         )
         return Finding("shell-waits", text, "let a supervisor tell everybody", subject=seen, others=left)
     if left:
-        text = f"{short(seen)} catches {stop}, but {_names(left)} {were} never told, and {were} there to the end"
+        text = (
+            f"{short(seen)} catches {stop}, but {_names(left)} {were} never told, and {were} there to the end"
+        )
         return Finding("does-not-forward", text, "tell everybody", subject=seen, others=left)
     return _too_slow(rehearsal, seen)
 
@@ -226,17 +243,27 @@ def _why_slow(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
 def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Finding:
     caught = f"{short(seen)} caught {rehearsal.signal} but was not done after {rehearsal.grace:g} s"
     if rehearsal.untraced is not None and rehearsal.untraced < rehearsal.grace:
-        text = f"{caught}, for it was held up {rehearsal.events} times to be looked at: by itself it needs {rehearsal.untraced:.1f} s"
+        text = (
+            f"{caught}, for it was held up {rehearsal.events} times to be looked at: by itself it needs "
+            f"{rehearsal.untraced:.1f} s"
+        )
         return Finding("traced-too-slow", text, fault=False, subject=seen)
     if rehearsal.tried is not None and rehearsal.needed is None:
         how = "look at where it hangs, with a debugger for example"
         if _kinds.is_python(seen.argv):
             how = "have main() guarded, which shows where it hangs, and ends it in time"
-        return Finding("never-ends", f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to", how, subject=seen)
+        return Finding(
+            "never-ends",
+            f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to",
+            how,
+            subject=seen,
+        )
     if rehearsal.needed is not None and rehearsal.needed < CLOSE * rehearsal.grace:
         text = f"{caught}, and in a second rehearsal it needed only {_in_seconds(rehearsal.needed)}: it hangs sometimes"
         return Finding("sometimes-hangs", text, "--repeat shows how often, a debugger where", subject=seen)
-    needs = "its cleanup takes longer" if rehearsal.needed is None else f"it would need {rehearsal.needed:.1f} s"
+    needs = (
+        "its cleanup takes longer" if rehearsal.needed is None else f"it would need {rehearsal.needed:.1f} s"
+    )
     return Finding("too-slow", f"{caught}: {needs}", "give it more time, or less to do", subject=seen)
 
 
@@ -246,7 +273,9 @@ def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Finding:
     left = [each for each in rehearsal.processes if each.parent == seen.pid and each is not seen]
     if _kinds.is_shell(seen.argv) and left:
         text = f"{was_there}, for a shell does not forward {stop} to what it waits for, {_names(left)}"
-        return Finding("shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left)
+        return Finding(
+            "shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left
+        )
     how = "have main() guarded" if _kinds.is_python(seen.argv) else "give it a parent that is PID 1"
     text = f"{was_there}, and whether it catches {stop} could not be seen"
     return Finding("still-there", text, f"if not, {how}; if so, give it more time", subject=seen)
@@ -263,7 +292,8 @@ def _about_the_teardown(rehearsal: Rehearsal) -> list[Finding]:
     first = rehearsal.processes[0]
     if helpers:
         text = (
-            f"{_names(helpers)} of multiprocessing ended with PID 1: such a process waits for its parent's end, and loses nothing by it"
+            f"{_names(helpers)} of multiprocessing ended with PID 1: such a process waits for its parent's end, and "
+            "loses nothing by it"
         )
         found.append(Finding("resource-tracker", text, fault=False, subject=first))
     if torn:
@@ -291,17 +321,28 @@ def _about_a_container(rehearsal: Rehearsal) -> list[Finding]:
     found: list[Finding] = []
     if rehearsal.out_of_memory:
         text = "The container had used up its memory, and the kernel killed for it"
-        found.append(Finding("out-of-memory", text, "give it more (docker run --memory, resources: limits: memory), or less to do"))
+        found.append(
+            Finding(
+                "out-of-memory",
+                text,
+                "give it more (docker run --memory, resources: limits: memory), or less to do",
+            )
+        )
     unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
     if unseen and not rehearsal.processes[0].was_killed:
         text = (
-            f"What became of {_names(unseen)} could not be seen, for it may not be traced (who is made with CLONE_UNTRACED never "
+            f"What became of {_names(unseen)} could not be seen, for it may not be traced (who is made with "
+            "CLONE_UNTRACED never "
             "is), and the kernel kills whoever is left when PID 1 leaves"
         )
         found.append(Finding("not-seen", text, fault=False))
     if rehearsal.hook_status:
         text = f"The hook before the stop ended with status {rehearsal.hook_status} after {_in_seconds(rehearsal.hook)}"
-        found.append(Finding("hook-failed", text, "its command may not be there, or may not do what it should", fault=False))
+        found.append(
+            Finding(
+                "hook-failed", text, "its command may not be there, or may not do what it should", fault=False
+            )
+        )
     return found
 
 
@@ -314,8 +355,17 @@ def _about_requests(rehearsal: Rehearsal) -> list[Finding]:
         text = f"{counted.lost} of {counted.in_flight} requests that were in flight at the stop got no answer"
         found.append(Finding("requests-lost", text, "finish what was accepted before leaving"))
     if counted.dropped:
-        text = f"{counted.dropped} connections were accepted after the stop, and then dropped without an answer"
-        found.append(Finding("requests-dropped", text, "close the listening socket first, so that they are refused", fault=False))
+        text = (
+            f"{counted.dropped} connections were accepted after the stop, and then dropped without an answer"
+        )
+        found.append(
+            Finding(
+                "requests-dropped",
+                text,
+                "close the listening socket first, so that they are refused",
+                fault=False,
+            )
+        )
     return found
 
 
@@ -337,7 +387,9 @@ def _about_the_ends(rehearsal: Rehearsal) -> list[Finding]:
         if seen.how == "signal":
             alike.setdefault((seen.status, seen.hurried), []).append(seen)
     found = [
-        each for (signum, hurried), some in alike.items() for each in _about_a_signal(rehearsal, signum, some, hurried=hurried)
+        each
+        for (signum, hurried), some in alike.items()
+        for each in _about_a_signal(rehearsal, signum, some, hurried=hurried)
     ]
     failed = [
         seen
@@ -359,11 +411,13 @@ def _about_workers(rehearsal: Rehearsal) -> list[Finding]:
     told: dict[int, list[Seen]] = {}
     for seen in rehearsal.processes[1:]:
         parent = by_pid.get(seen.parent)
-        over_its_head = any(heard.sender == first.pid and number_of(heard.name) in STOPS for heard in seen.heard)
+        over_its_head = any(
+            heard.sender == first.pid and number_of(heard.name) in STOPS for heard in seen.heard
+        )
         died = seen.how == "signal" and seen.handling == "default" and seen.status in STOPS
         if parent is None or parent is first or not (over_its_head and died):
             continue
-        if parent.handling == "catches" and parent.ended >= seen.ended and not _kinds.is_shell(parent.argv):
+        if parent.handling == "catches" and parent.ended >= seen.ended and _is_worker(seen, parent):
             told.setdefault(parent.pid, []).append(seen)
     return [
         Finding(
@@ -378,6 +432,12 @@ def _about_workers(rehearsal: Rehearsal) -> list[Finding]:
     ]
 
 
+def _is_worker(seen: Seen, parent: Seen) -> bool:
+    """Whether it is a part of the same program, forked to work for it, and not a program of its own."""
+    same = seen.has is not None and parent.has is not None and seen.has.file == parent.has.file
+    return same and not seen.executed and not _kinds.is_shell(parent.argv)
+
+
 def _about_being_told_twice(rehearsal: Rehearsal) -> list[Finding]:
     stops = {
         short(seen): names
@@ -390,7 +450,8 @@ def _about_being_told_twice(rehearsal: Rehearsal) -> list[Finding]:
     others = len(stops) - 1
     too = f", and so {'was 1 other' if others == 1 else f'were {others} others'}" if others else ""
     text = (
-        f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){too}, which makes many programs give up their cleanup"
+        f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){too}, which makes many programs give "
+        "up their cleanup"
     )
     return [Finding("told-twice", text, "tell each process once", fault=False)]
 
@@ -404,29 +465,41 @@ def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen], *, hurr
         return [Finding("sigpipe", text, "let the reader outlive the writer", subject=some[0])]
     if signum == signal.SIGKILL and hurried:
         text = (
-            f"{_names(some)} {were} killed by one of its own while a stop signal was on its way. To be traced takes time, so this may "
+            f"{_names(some)} {were} killed by one of its own while a stop signal was on its way. To be traced takes "
+            "time, so this may "
             "be no fault of the program"
         )
         return [Finding("killed-in-a-hurry", text, fault=False)]
     if signum == signal.SIGKILL:
         text = (
-            f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for lack of memory)"
+            f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for "
+            "lack of memory)"
         )
-        return [Finding("killed-by-its-own", text, "who stops others must give them the time that their cleanup takes")]
+        return [
+            Finding(
+                "killed-by-its-own", text, "who stops others must give them the time that their cleanup takes"
+            )
+        ]
     if signum in STOPS or name == rehearsal.signal:
-        return _about_no_cleanup(rehearsal, name, some)
+        return _about_no_cleanup(name, some)
     text = f"{_names(some)} {were} ended by {name} {late} after the stop"
     return [Finding("crashed", text, "the output may say why (--show-output)")]
 
 
-def _about_no_cleanup(rehearsal: Rehearsal, name: str, some: list[Seen]) -> list[Finding]:
+def _about_no_cleanup(name: str, some: list[Seen]) -> list[Finding]:
     """Who is no Python program may catch it when it owes something; and KeyboardInterrupt unwinds."""
-    some = [seen for seen in some if _kinds.is_python(seen.argv) and seen.handling == "default" and not seen.raised]
+    some = [
+        seen
+        for seen in some
+        if _kinds.is_python(seen.argv) and seen.handling == "default" and not seen.raised
+    ]
     if not some or name == "SIGINT":
         return []
     catch = "does not catch it" if len(some) == 1 else "do not catch it"
     text = f"{_names(some)} ended by {name} without running `finally` or atexit, for it {catch}"
-    return [Finding("no-cleanup", text, "have main() guarded, if it owes a cleanup", fault=False, subject=some[0])]
+    return [
+        Finding("no-cleanup", text, "have main() guarded, if it owes a cleanup", fault=False, subject=some[0])
+    ]
 
 
 def _fine(rehearsal: Rehearsal) -> set[int]:
@@ -439,15 +512,25 @@ def _about_the_status(rehearsal: Rehearsal) -> list[Finding]:
         return []
     if first.status in _fine(rehearsal):
         text = (
-            f"The exit status is {first.status}, which says that it was told to stop. Where the platform takes that for a failure"
+            f"The exit status is {first.status}, which says that it was told to stop. Where the platform takes that "
+            "for a failure"
         )
         return [Finding(f"exited-{first.status}", text, "let it be 0", fault=False, subject=first)]
     if first.raised or _is_makes(rehearsal):
         text = (
-            f"The exit status is {first.status}, which is how {short(first)} says that {rehearsal.signal} has ended it: it has cleaned "
+            f"The exit status is {first.status}, which is how {short(first)} says that {rehearsal.signal} has ended "
+            "it: it has cleaned "
             "up nothing"
         )
-        return [Finding(f"exited-{first.status}", text, "catch the signal, if it owes a cleanup", fault=False, subject=first)]
+        return [
+            Finding(
+                f"exited-{first.status}",
+                text,
+                "catch the signal, if it owes a cleanup",
+                fault=False,
+                subject=first,
+            )
+        ]
     text = f"{short(first)} exited with status {first.status}, so its cleanup may have failed"
     return [Finding("failed", text, "its output may say why (--show-output)")]
 
@@ -456,7 +539,11 @@ def _is_makes(rehearsal: Rehearsal) -> bool:
     """Whether it is make, which exits with 2 when what it runs was told to stop."""
     first, *others = rehearsal.processes
     told = any(seen.how == "signal" and seen.status in STOPS for seen in others)
-    return _kinds.base(first.argv) in {"make", "gmake"} and first.status == FALLS_BACK and (told or _was_told(first, rehearsal))
+    return (
+        _kinds.base(first.argv) in {"make", "gmake"}
+        and first.status == FALLS_BACK
+        and (told or _was_told(first, rehearsal))
+    )
 
 
 # -- words -------------------------------------------------------------------------------------------------------

@@ -111,7 +111,9 @@ class Watch:
         # Who starts a thread or a process before we have got hold of him gives us no notice of it: look until all are known.
         for _ in range(MOST_LOOKS):
             new = [
-                tid for tid in _proc.tasks(pid) if tid not in self.register.owner and not _proc.is_traced_by_us(tid)
+                tid
+                for tid in _proc.tasks(pid)
+                if tid not in self.register.owner and not _proc.is_traced_by_us(tid)
             ]
             if not new:
                 return
@@ -216,7 +218,9 @@ class Watch:
         for pid, follow in islice(self.register.living.items(), MOST_KEPT):
             self._note_what_waits(pid, follow)
         self._settle_untraced("killed")
-        for pid in self.register.living if self.simulate or self.first not in self.register.living else [self.first]:
+        for pid in (
+            self.register.living if self.simulate or self.first not in self.register.living else [self.first]
+        ):
             _send(pid, signal.SIGKILL)
 
     def kill_everybody(self) -> None:
@@ -300,7 +304,9 @@ class Watch:
         follow.leaving.add(tid)
         status = _ptrace.message(tid)
         if pid == self.first:
-            self.phase.note_kill(status)  # the others are killed next, by the kernel, and are reported before this one
+            self.phase.note_kill(
+                status
+            )  # the others are killed next, by the kernel, and are reported before this one
         if follow.tasks <= follow.leaving:
             if follow.seen.born > 0:
                 self._describe(pid)
@@ -360,7 +366,12 @@ class Watch:
         follow = self.register.follow(tid)
         info = _ptrace.siginfo(tid)
         sender = self._sender(info)
-        if self.phase.awaits_stop and self.register.owner[tid] == self.first and signum == self.signum and sender is None:
+        if (
+            self.phase.awaits_stop
+            and self.register.owner[tid] == self.first
+            and signum == self.signum
+            and sender is None
+        ):
             self.phase.awaits_stop = False
             self.stop()
         is_own = sender == follow.seen.pid  # one thread wakes another: CPython does, and we do

@@ -463,6 +463,7 @@ os.waitpid(child, os.WUNTRACED)
         "python killed, sleep killed",
         ["does-not-forward"],
         cures=["does-not-forward"],
+        options=["--timeout", "3"],
     ),
     Exhibit(
         "python leaves its child behind",
