@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cleanup_guard._ground.foreign import quoted
 from cleanup_guard._rehearse._plan import Hook
@@ -104,9 +104,7 @@ class Node:
     def __getitem__(self, name: str) -> Node:
         if self.value is None:
             return Node(f"{self._where}.{name}", None)
-        if not isinstance(self.value, dict):
-            raise self.wrong("names with values")
-        return Node(f"{self._where}.{name}", self.value.get(name))
+        return Node(f"{self._where}.{name}", self._mapping.get(name))
 
     def wrong(self, wanted: str) -> Unreadable:
         """What stands here is not what should."""
@@ -119,14 +117,18 @@ class Node:
             return []
         if not isinstance(self.value, list):
             raise self.wrong("a list")
-        return [Node(f"{self._where}[{at}]", each) for at, each in enumerate(self.value)]
+        return [Node(f"{self._where}[{at}]", each) for at, each in enumerate(cast("list[Any]", self.value))]
 
     @property
     def names(self) -> list[str]:
         """Of what is here."""
+        return [str(name) for name in self._mapping]
+
+    @property
+    def _mapping(self) -> dict[Any, Any]:
         if not isinstance(self.value, dict):
             raise self.wrong("names with values")
-        return [str(name) for name in self.value]
+        return cast("dict[Any, Any]", self.value)
 
     @property
     def text(self) -> str:
@@ -289,9 +291,10 @@ def _interpolated(value: Any, variables: Mapping[str, str], depth: int = 0) -> A
     if isinstance(value, str):
         return VARIABLE.sub(lambda found: _variable(found, variables), value)
     if isinstance(value, list):
-        return [_interpolated(each, variables, depth + 1) for each in value]
+        return [_interpolated(each, variables, depth + 1) for each in cast("list[Any]", value)]
     if isinstance(value, dict):
-        return {name: _interpolated(each, variables, depth + 1) for name, each in value.items()}
+        pairs = cast("dict[Any, Any]", value).items()
+        return {name: _interpolated(each, variables, depth + 1) for name, each in pairs}
     return value
 
 
@@ -354,10 +357,8 @@ def from_kubernetes(path: str, container: str | None) -> Deployment:
 def _resources(path: str) -> Iterator[Node]:
     for document in _load(path):
         node = Node(quoted(path), document)
-        if isinstance(document, dict) and document.get("kind") == "List":
-            yield from node["items"].items
-        elif isinstance(document, dict):
-            yield node
+        if isinstance(document, dict):
+            yield from node["items"].items if node["kind"].value == "List" else [node]
 
 
 def _pod(node: Node) -> Node | None:

@@ -256,8 +256,8 @@ class Container(Engine):
         if self._image.entrypoint is not None:
             return self._image.entrypoint
         described: list[dict[str, Any]] = json.loads(self._call("image", "inspect", str(found["Image"])))
-        entrypoint = described[0]["Config"].get("Entrypoint") or []
-        return list(entrypoint) if command_of(found)[: len(entrypoint)] == entrypoint else []
+        entrypoint: list[str] = described[0]["Config"].get("Entrypoint") or []
+        return entrypoint if command_of(found)[: len(entrypoint)] == entrypoint else []
 
     def _attach(self, pid: int, container: str, wish: Wish) -> None:
         """Trace the container's processes, or be content with what is to be had."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+STOPS = {int(getattr(signal, name)) for name in NAMES if hasattr(signal, name)}
 """Signals that programs tell each other to stop with."""
 
 SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}

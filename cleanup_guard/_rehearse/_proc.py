@@ -160,7 +160,7 @@ def handling(found: dict[str, str], signum: int) -> Handling:
 
 def attitude(pid: int, signum: int) -> Handling | None:
     """What a process does with a signal: it goes to any thread that does not block it. None if it is gone."""
-    found = [_of_thread(pid, tid, signum) for tid in tasks(pid)[:MOST_LISTED]]
+    found: list[Handling] = [_of_thread(pid, tid, signum) for tid in tasks(pid)[:MOST_LISTED]]
     found.sort(key=lambda each: each == "blocks")
     return found[0] if found else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse import _kinds
 from cleanup_guard._rehearse._kinds import STOPS
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
-
-assert sys.platform == "linux"
 
 if TYPE_CHECKING:
     from collections.abc import Collection
