@@ -16,6 +16,7 @@ import time
 from urllib.parse import urlsplit
 
 WORKERS = 4
+COUNTED: tuple[str, ...] = ("in_flight", "answered", "lost", "refused", "dropped", "served")
 PAUSE = 0.05
 """Seconds from a failure to the next try."""
 
@@ -40,7 +41,7 @@ class Client:
         self._awaited: set[int] = set()
         self.answered_once: set[int] = set()
         self.failure = "nobody answered"
-        self.counts = dict.fromkeys(("in_flight", "answered", "lost", "refused", "dropped", "served"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
 
     def work(self, worker: int) -> None:
         """One request after the other, for ever."""

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cleanup_guard._ground.foreign import quoted
 from cleanup_guard._rehearse._plan import Hook
@@ -86,6 +86,14 @@ def _load(path: str) -> list[Any]:
         raise Unreadable(f"{quoted(path)}{line}: this is no YAML") from None
 
 
+def _is_mapping(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_sequence(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
 class Node:
     """A part of a file, that knows where it stands for what there is to complain about.
 
@@ -115,9 +123,9 @@ class Node:
         """The elements of a list; of nothing none."""
         if self.value is None:
             return []
-        if not isinstance(self.value, list):
+        if not _is_sequence(self.value):
             raise self.wrong("a list")
-        return [Node(f"{self._where}[{at}]", each) for at, each in enumerate(cast("list[Any]", self.value))]
+        return [Node(f"{self._where}[{at}]", each) for at, each in enumerate(self.value)]
 
     @property
     def names(self) -> list[str]:
@@ -126,9 +134,9 @@ class Node:
 
     @property
     def _mapping(self) -> dict[Any, Any]:
-        if not isinstance(self.value, dict):
+        if not _is_mapping(self.value):
             raise self.wrong("names with values")
-        return cast("dict[Any, Any]", self.value)
+        return self.value
 
     @property
     def text(self) -> str:
@@ -290,11 +298,10 @@ def _interpolated(value: Any, variables: Mapping[str, str], depth: int = 0) -> A
         raise Unreadable("a file that is nested so deeply is no compose file")
     if isinstance(value, str):
         return VARIABLE.sub(lambda found: _variable(found, variables), value)
-    if isinstance(value, list):
-        return [_interpolated(each, variables, depth + 1) for each in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        pairs = cast("dict[Any, Any]", value).items()
-        return {name: _interpolated(each, variables, depth + 1) for name, each in pairs}
+    if _is_sequence(value):
+        return [_interpolated(each, variables, depth + 1) for each in value]
+    if _is_mapping(value):
+        return {name: _interpolated(each, variables, depth + 1) for name, each in value.items()}
     return value
 
 
