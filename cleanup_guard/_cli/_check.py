@@ -135,7 +135,7 @@ def _not_rehearsed(course: Course, error: Exception) -> int:
 
     assert isinstance(error, CannotRehearse)
     more = course.explain(error)
-    return _complain_at_length("\n".join(filter(None, [str(error), more and f"  ({more})"])))
+    return _complain_at_length("\n".join(filter(None, [str(error), more])))
 
 
 def _complain_at_length(message: str) -> int:

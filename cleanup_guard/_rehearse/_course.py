@@ -15,7 +15,7 @@ if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._ground.foreign import shown
-from cleanup_guard._rehearse import _engine, _image, _kinds
+from cleanup_guard._rehearse import _engine, _image, _kinds, _words
 from cleanup_guard._rehearse._engine import CannotRehearse, Ended, NotReady
 from cleanup_guard._rehearse._remedies import Case, Remedy, remedies
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
@@ -200,8 +200,9 @@ class Course:
         text = "it becomes ready when it is not PID 1, so give it a parent"
         case = Case(Finding("never-told", ""), _nothing_seen(self.plan), self.plan)
         for remedy in remedies(case):
-            if self._rehearse(_nothing_seen(self.plan), remedy.plan).seconds is not None:
-                return f"{text}:\n  {shown(remedy.line, limit=None)}"
+            found = self._rehearse(_nothing_seen(self.plan), remedy.plan).seconds
+            if found is not None:
+                return f"{text}:\n  {shown(remedy.line, limit=None)}   # {_promised(found)}"
         return ""
 
     def _promise(self, text: str, words: list[str]) -> str:
@@ -209,7 +210,7 @@ class Course:
         if not self._tries:
             return f"{text}:\n  {line}"
         tried = self._rehearse(_nothing_seen(self.plan), replace(self.plan, program=words))
-        return text if tried.seconds is None else f"{text}:\n  {line}"
+        return text if tried.seconds is None else f"{text}:\n  {line}   # {_promised(tried.seconds)}"
 
 
 FOREGROUND = {
@@ -225,6 +226,10 @@ BACKGROUND = {
     "redis-server": {"--daemonize", "yes"}, "uwsgi": {"-d"},
 }  # fmt: skip
 """What sends one away."""
+
+
+def _promised(seconds: float) -> str:
+    return f"tried: clean after {_words.seconds(seconds)}"
 
 
 def _nothing_seen(plan: Plan) -> Rehearsal:

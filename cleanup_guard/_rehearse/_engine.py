@@ -296,7 +296,8 @@ class Engine:
 
     def _ended_before(self, status: int) -> CannotRehearse:
         sentence = self._with_output(f"the program ended, with status {status}, before it could be stopped")
-        return Ended(sentence, status, [seen for seen in self._watch.processes if seen.how == "torn-down"])
+        orphans = [seen for seen in self._watch.processes if seen.how == "torn-down"]
+        return Ended(sentence, status, orphans)
 
     def _await_end(self, limit: float | None) -> None:
         while not self._watch.over:
@@ -394,9 +395,8 @@ class Program(Engine):
 
     def _finish(self) -> Rehearsal:
         result = super()._finish()
-        first = result.processes[0]
-        if first.how == "exited" and first.handling == "default" and not first.heard:
-            raise self._ended_before(first.status)  # on its way out already, it never got the stop
+        if _went_by_itself(result.processes[0], self._watch.signum):
+            raise self._ended_before(result.processes[0].status)
         return result
 
     def _launch(self) -> Starter:
@@ -493,6 +493,12 @@ def kill(pid: int, signum: int = signal.SIGKILL) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         pass
+
+
+def _went_by_itself(first: Seen, signum: int) -> bool:
+    """Whether it was on its way out when the stop was sent: it never got it, though it would have been seen to."""
+    seen_to = first.handling == "default" or (first.has is not None and signum in first.has.catches)
+    return first.how == "exited" and seen_to and not first.heard
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:

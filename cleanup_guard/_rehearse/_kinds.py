@@ -23,7 +23,10 @@ GUARD = "cleanup-guard"
 
 def base(words: Sequence[str]) -> str:
     """The name of the file that a command line executes."""
-    return (os.path.basename(words[0]).removeprefix("-") or "?") if words else "?"
+    word = words[0] if words else ""
+    if " " in word and not word.startswith(("/", ".")):
+        word = word.split()[0].rstrip(":")  # a title that it gave itself: `nginx: master process ...`
+    return os.path.basename(word).removeprefix("-") or "?"
 
 
 def name(words: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._rehearse import _proc
 
 QUIET = 0.5
@@ -40,12 +41,12 @@ class Wish:
 
     def missing(self, seconds: float, output: bytes, pid: int, known: Stamp) -> str:
         """What is not yet so, for a message; empty if the program is ready."""
-        if self.text is not None and self.text.encode() not in output:
-            return f"did not print {self.text!r}"
+        if self.text is not None and os.fsencode(self.text) not in output:
+            return f"did not print {quoted(self.text)}"
         if self.tcp is not None and not listens(self.tcp, pid):
             return f"did not listen on port {self.tcp}"
         if self.file is not None and stamp(self.file, pid) in {None, known}:
-            return f"did not write {self.file}"
+            return f"did not write {shown(self.file)}"
         if self.after is not None and seconds < self.after:
             return f"ran less than {self.after:g} s"
         return ""

@@ -28,8 +28,8 @@ LONGEST_STORY = 100
 MOST_EXECUTED = 8
 """Command lines that are kept of one process."""
 
-MOST_POSSESSIONS = 200
-"""Processes whose possessions are looked at."""
+MOST_LOOKED_INTO = 200
+"""Processes that are looked at more closely: what they have, and what they do with the stop in the end."""
 
 MOST_EVENTS = 2000
 """Events that are taken note of in one look: they may come faster than that, and there is other work."""
@@ -172,7 +172,7 @@ class Watch:
             follow.seen.heard.clear()
         for pid in islice(self.register.living, MOST_KEPT):
             self._describe(pid)
-        for pid, follow in islice(self.register.living.items(), MOST_POSSESSIONS):
+        for pid, follow in islice(self.register.living.items(), MOST_LOOKED_INTO):
             argv = follow.seen.argv
             script = _kinds.script(argv) if _kinds.is_scripted(argv) else ""
             follow.seen.has = _proc.possession(pid, script)
@@ -215,7 +215,7 @@ class Watch:
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
         self.phase.killing = True
-        for pid, follow in islice(self.register.living.items(), MOST_KEPT):
+        for pid, follow in islice(self.register.living.items(), MOST_LOOKED_INTO):
             self._note_what_waits(pid, follow)
         self._settle_untraced("killed")
         for pid in (
