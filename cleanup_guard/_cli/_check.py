@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cleanup_guard._cli._words import Given
     from cleanup_guard._rehearse._course import Course
     from cleanup_guard._rehearse._deployment import Deployment
-    from cleanup_guard._rehearse._plan import Hook, Image, Plan
+    from cleanup_guard._rehearse._plan import Image, Plan
     from cleanup_guard._rehearse._ready import Wish
     from cleanup_guard._rehearse._seen import Rehearsal
 
@@ -54,6 +54,7 @@ USAGE = Usage(
             "--ready-file PATH": "stop when this file is written",
             "--after SECONDS": "stop after this long",
             "--timeout SECONDS": "how long to wait until it is ready: 60",
+            "--pre-stop COMMAND": "run this beside the program before the stop signal, inside the grace period, as a preStop hook",
             "--repeat N": "rehearse N stops, all but the first at random moments",
             "--seed NUMBER": "for the same random moments again",
             "--request URL": "keep requests in flight, and count what becomes of them",
@@ -160,6 +161,7 @@ class Options:
     image: str | None
     run_options: list[str]
     deployment: Deployment | None
+    hook: list[str] | None
     signum: int | None
     grace: float | None
     wish: Wish
@@ -179,10 +181,10 @@ class Options:
         Raises:
             CannotRehearse: there is no engine for an image.
         """
-        from cleanup_guard._rehearse._plan import Plan
+        from cleanup_guard._rehearse._plan import Hook, Plan
 
         found = self.deployment
-        hook: Hook | None = None if found is None else found.hook
+        hook = Hook(self.hook) if self.hook else None if found is None else found.hook
         grace = self.grace if self.grace is not None else 10.0 if found is None else max(found.grace, 0.001)
         signum = self.signum
         program = self.program
@@ -233,6 +235,7 @@ def understand(given: Given, words: list[str]) -> Options:
         program=words,
         image=_value(last, "--image", _image_name),
         run_options=_value(last, "--run-options", _run_options) or [],
+        hook=_value(last, "--pre-stop", _words_of),
         deployment=deployment,
         signum=_value(last, "--signal", _signal),
         grace=_value(last, "--grace", _positive),
@@ -311,13 +314,16 @@ OURS = {
 """Options of `run` that are the rehearsal's own business, and are left out."""
 
 
-def _run_options(text: str) -> list[str]:
+def _words_of(text: str) -> list[str]:
     try:
-        words = shlex.split(text)
+        return shlex.split(text)
     except ValueError as error:
         raise ValueError(f"this cannot be split into words: {error}") from None
+
+
+def _run_options(text: str) -> list[str]:
     kept: list[str] = []
-    left = iter(words)
+    left = iter(_words_of(text))
     for word in left:
         if word in {"--name", "--cidfile"}:
             next(left, None)

@@ -198,7 +198,9 @@ def possession(pid: int, script: str) -> Possession:
     fields = read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
     folder = _link(f"/proc/{pid}/cwd")
     path = os.path.normpath(os.path.join(folder, script)) if script else ""
-    caught = int(found.get("SigCgt", "0"), 16)
+    # Who waits for signals with sigwait(3), or reads them from a descriptor, is not interrupted by a handler.
+    waits = any(read(f"/proc/{tid}/wchan").startswith(b"do_sigtimedwait") for tid in tasks(pid)[:MOST_LISTED])
+    caught = 0 if waits else int(found.get("SigCgt", "0"), 16) & ~int(found.get("SigBlk", "0"), 16)
     return Possession(
         user=tuple(" ".join(found.get(name, "").split()) for name in ("Uid", "Gid", "Groups")),
         nice=int(fields[16]) if len(fields) > 16 else 0,  # noqa: PLR2004 - proc_pid_stat(5), from the third field on

@@ -44,7 +44,7 @@ class Possession:
         file: the program that it executes.
         path: of the script that it runs, if it is an interpreter of one.
         text: of that script, where it could be read.
-        catches: the signals that it catches.
+        catches: the signals that a handler of it is called for.
     """
 
     user: tuple[str, ...] = ()

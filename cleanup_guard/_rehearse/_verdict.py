@@ -180,7 +180,9 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
             f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued"
         )
         return Finding("stopped", text, "send SIGCONT after it", subject=seen)
-    if seen.handling in {"ignores", "blocks"}:
+    if seen.handling != "catches" and seen.later == "catches" and seen is rehearsal.processes[0]:
+        return start_up_race(rehearsal)
+    if seen.handling == "ignores" or (seen.handling == "blocks" and seen.later in {None, "blocks"}):
         code = {"ignores": "ignored", "blocks": "blocked"}[seen.handling]
         inherited = "trap with an empty command, nohup" if code == "ignored" else "a signal mask"
         text = (
@@ -188,7 +190,7 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
             "which an exec keeps"
         )
         return Finding(code, text, "start it with a clean slate", subject=seen)
-    if seen.handling == "default":
+    if seen.handling in {"default", "blocks"}:  # the latter for a moment only, as a shell does while it forks
         return _why_deaf(rehearsal, seen, left)
     if seen.raised or seen.later == "default":
         text = (
@@ -202,8 +204,6 @@ def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
 
 def _why_deaf(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
     stop = rehearsal.signal
-    if seen is rehearsal.processes[0] and seen.later == "catches":
-        return start_up_race(rehearsal)
     if _kinds.is_shell(seen.argv) and left:
         text = (
             f"{short(seen)} does not catch {stop}, so the kernel keeps it from PID 1, and does not forward it to "

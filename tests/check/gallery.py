@@ -723,4 +723,312 @@ INITS = [
     ),
 ]
 
-GALLERY = [*SHELLS, *PYTHONS, *INITS]
+INNER = """\
+#!/usr/bin/perl
+$SIG{TERM} = sub { exit 0 };
+$| = 1;
+print "ready\\n";
+sleep 1 while 1;
+"""
+"""A program that cleans up and can be read by everybody, which a Python in somebody's home cannot."""
+
+WORKERS = """\
+import os, signal, time
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+workers = []
+for _ in range(2):
+    worker = os.fork()
+    if not worker:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(2.5)
+        os._exit(0)
+    workers.append(worker)
+time.sleep(0.2)
+os.write(1, b"ready\\n")
+for worker in workers: os.waitpid(worker, 0)
+"""
+
+AGAIN = "signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM); "
+
+LINES = [
+    Exhibit(
+        "the arguments of a script",
+        ["./entry.sh", *RUNS],
+        script("set -e", "echo prepared", '"$@"'),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        simulated=True,
+    ),
+    Exhibit(
+        "behind env and nice",
+        ["./entry.sh"],
+        script("echo prepared", f"env FOO=1 nice -n 5 {PYTHON}"),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "behind gosu",
+        ["./entry.sh"],
+        {**script("echo prepared", "gosu nobody ./inner.pl"), "inner.pl": INNER},
+        "sh killed, perl killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        needs="gosu",
+    ),
+    Exhibit(
+        "a command before, in the command line",
+        ["sh", "-c", f"echo prepared && {PYTHON}; exit $?"],
+        {"app.py": app()},
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "a command after",
+        ["./entry.sh"],
+        script(f"{PYTHON} && echo upload"),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "deaf, behind a shell",
+        ["./entry.sh"],
+        script("echo ready", "sleep 1000"),
+        "sh killed, sleep killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        ready="",
+    ),
+    Exhibit(
+        "a module that is not the user's",
+        ["python", "-m", "http.server", "0"],
+        {},
+        "python killed",
+        ["never-caught"],
+        cures=["never-caught"],
+        ready="",
+    ),
+    Exhibit(
+        "it raises the signal again",
+        RUNS,
+        {"app.py": app(cleanup=f"{AGAIN}time.sleep(1000)")},
+        "python killed",
+        ["raises-it-again"],
+        cures=["raises-it-again"],
+        simulated=True,
+    ),
+    Exhibit(
+        "it raises the signal again and falls back",
+        RUNS,
+        {"app.py": app(cleanup=f"{AGAIN}os._exit(2)")},
+        "python exited 2",
+        ["exited-2"],
+        clean=True,
+        status=2,
+        simulated=True,
+    ),
+    Exhibit(
+        "it waits for its workers",
+        RUNS,
+        {"app.py": WORKERS},
+        "python killed, python killed, python killed",
+        ["too-slow"],
+        cures=["too-slow"],
+        options=["--timeout", "20"],
+    ),
+    Exhibit(
+        "its workers are told by another",
+        ["cleanup-guard", "run", "--", *RUNS],
+        {"app.py": WORKERS},
+        "python exited 0, python exited 0, python by SIGTERM, python by SIGTERM",
+        ["workers-told", "no-cleanup"],
+        status=0,
+        options=["--grace", PATIENT],
+        cures=["workers-told"],
+    ),
+    Exhibit(
+        "it hangs the first time",
+        RUNS,
+        {
+            "app.py": app(
+                cleanup="""\
+if not os.path.exists("flag"):
+        open("flag", "w").close()
+        time.sleep(1000)
+"""
+            )
+        },
+        "python killed",
+        ["sometimes-hangs"],
+        options=["--timeout", "20", "--grace", "4"],
+    ),
+    Exhibit(
+        "a guard that listens to something else",
+        ["python", "app.py"],
+        {"app.py": deaf().replace("def main", "from cleanup_guard import guard\n@guard\ndef main")},
+        "python killed",
+        ["never-caught"],
+        options=["--signal", "QUIT", "--grace", "2"],
+        cures=["never-caught"],
+    ),
+    Exhibit(
+        "a main without a guard",
+        ["python", "app.py"],
+        {"app.py": deaf()},
+        "python killed",
+        ["never-caught"],
+        cures=["never-caught"],
+    ),
+    Exhibit(
+        "a guard that dies of the signal",
+        ["cleanup-guard", "run", "--", "python", "app.py"],
+        {
+            "app.py": deaf().replace(
+                "def main", "from cleanup_guard import guard\n@guard(exit_status='signal')\ndef main"
+            )
+        },
+        "python exited 143, python by SIGTERM",
+        ["exited-143"],
+        clean=True,
+        status=143,
+    ),
+    Exhibit(
+        "multiprocessing's own process",
+        ["python", "-I", "app.py"],
+        {
+            "app.py": app(
+                "from multiprocessing import resource_tracker; resource_tracker.ensure_running()",
+                cleanup="os._exit(0)",
+            )
+        },
+        "python exited 0, python torn-down",
+        ["resource-tracker"],
+        clean=True,
+        status=0,
+    ),
+    Exhibit(
+        "told and killed at once",
+        RUNS,
+        {
+            "app.py": app(
+                "import subprocess; child = subprocess.Popen(['sleep', '1000'])",
+                cleanup="child.terminate(); child.kill(); child.wait()",
+            )
+        },
+        "python exited 0, sleep by SIGKILL",
+        ["killed-in-a-hurry"],
+        clean=True,
+        status=0,
+    ),
+    Exhibit(
+        "it is ready before it is",
+        ["./entry.sh"],
+        script("echo ready", "sleep 0.3", f"exec {PYTHON}"),
+        "python killed",
+        ["start-up-race"],
+        options=["--grace", "8"],
+        cures=["start-up-race"],
+    ),
+    Exhibit(
+        "make",
+        ["make", "--silent", "run"],
+        {"Makefile": f"run:\n\t{PYTHON}\n", "app.py": deaf()},
+        "make exited 2, python by SIGTERM",
+        ["exited-2"],
+        clean=True,
+        status=2,
+        needs="make",
+        perhaps={"no-cleanup"},
+    ),
+]
+
+NGINX = """\
+daemon off;
+pid nginx.pid;
+error_log stderr;
+events {}
+http { access_log off; server { listen unix:it.sock; } }
+"""
+
+HAPROXY = """\
+defaults
+  mode http
+  timeout client 5s
+  timeout server 5s
+  timeout connect 5s
+frontend all
+  bind unix@it.sock
+"""
+
+FPM = """\
+[global]
+error_log = /dev/stderr
+daemonize = no
+[www]
+user = nobody
+group = nogroup
+listen = it.sock
+pm = static
+pm.max_children = 2
+"""
+
+NODE = """\
+const server = require('http').createServer((request, answer) => answer.end('ok'))
+server.listen('it.sock')
+"""
+
+SOCKET = ["--grace", "3", "--timeout", "40", "--ready-file", "it.sock"]
+
+
+def server(name: str, line: str, ends: str, needs: str, more: Mapping[str, str], *options: str) -> Exhibit:
+    """A real one, behind a script that does not forward to it."""
+    return Exhibit(
+        name,
+        ["./entry.sh"],
+        {"entry.sh": f"#!/bin/sh\necho prepared\n{line}\n", **more},
+        ends,
+        ["shell-does-not-forward"],
+        ready="",
+        options=[*SOCKET, *options],
+        cures=["shell-does-not-forward"],
+        needs=needs,
+    )
+
+
+SERVERS = [
+    server(
+        "redis",
+        "redis-server --port 0 --unixsocket it.sock --save ''",
+        "sh killed, redis-server killed",
+        "redis-server",
+        {},
+    ),
+    server(
+        "nginx",
+        "nginx -p ./ -c nginx.conf",
+        "sh killed, nginx killed, nginx killed",
+        "nginx",
+        {"nginx.conf": NGINX},
+    ),
+    server(
+        "haproxy",
+        "haproxy -W -db -f haproxy.cfg",
+        "sh killed, haproxy killed, haproxy killed",
+        "haproxy",
+        {"haproxy.cfg": HAPROXY},
+        *("--after", "1.5"),
+    ),
+    server(
+        "node",
+        "node server.js",
+        "sh killed, node killed",
+        "node",
+        {"server.js": NODE},
+    ),
+]
+
+GALLERY = [*SHELLS, *PYTHONS, *INITS, *LINES, *SERVERS]
