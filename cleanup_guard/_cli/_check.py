@@ -54,7 +54,8 @@ USAGE = Usage(
             "--ready-file PATH": "stop when this file is written",
             "--after SECONDS": "stop after this long",
             "--timeout SECONDS": "how long to wait until it is ready: 60",
-            "--pre-stop COMMAND": "run this beside the program before the stop signal, inside the grace period, as a preStop hook",
+            "--pre-stop COMMAND": "run this beside the program before the stop signal, inside the grace period, as a "
+            "preStop hook",
             "--repeat N": "rehearse N stops, all but the first at random moments",
             "--seed NUMBER": "for the same random moments again",
             "--request URL": "keep requests in flight, and count what becomes of them",

@@ -71,6 +71,7 @@ class Course:
         self._tries = tries
         self._allowed = allowed
         self._tried: list[Tried] = []
+        self._has_python: bool | None = None
         self._findings: dict[int, tuple[Plan, list[Finding]]] = {}
 
     # -- one stop ---------------------------------------------------------------------------------------------
@@ -144,13 +145,23 @@ class Course:
             if tried.seconds is not None and case.finding.code not in tried.codes:
                 return case.finding.advice(remedy.hint, remedy.line, tried.seconds, remedy.where)
             failed += tried.could_be
-            if not tried.could_be and remedy.promised:
-                fallback = fallback or remedy
+            if not tried.could_be and fallback is None:
+                fallback = self._without_promise(remedy)
         if fallback is not None:
             return case.finding.advice(fallback.hint, fallback.line, where=fallback.where)
         return case.finding.advice(
             f"{case.finding.hint} (no line that was tried is enough)" if failed else None
         )
+
+    def _without_promise(self, remedy: Remedy) -> Remedy | None:
+        """As it may be shown though it could not be tried; in an image without Python what is ours is of no use."""
+        image = self.plan.image
+        if image is None or not remedy.needs_us:
+            return remedy
+        if self._has_python is None:
+            self._has_python = _image.has_python(image)
+        line = f"{remedy.line}\nRUN pip install cleanup-guard"
+        return replace(remedy, line=line) if self._has_python else None
 
     def _try(self, case: Case, remedy: Remedy) -> Tried:
         """Rehearse it with this remedy, if that has not been done."""

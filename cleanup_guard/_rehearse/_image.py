@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
-from cleanup_guard._ground.foreign import quoted
+from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._engine import SPARE, TURN, CannotRehearse, Engine, Interrupted
 from cleanup_guard._rehearse._hook import Beside
@@ -82,6 +82,17 @@ def find_engine() -> list[str]:
     if len(found) > 1:  # docker's client is often there without its daemon
         found.sort(key=lambda words: not _answers(words))
     return found[0]
+
+
+def has_python(image: Image) -> bool:
+    """Whether there is a Python in an image that this package runs on."""
+    test = "import sys; sys.exit(sys.version_info < (3, 11))"
+    words = [*image.engine, "run", "--rm", "--label", LABEL, "--entrypoint", "python3", image.name, "-c", test]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=LONG)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _answers(engine: list[str]) -> bool:
@@ -195,11 +206,10 @@ class Container(Engine):
     # -- start ------------------------------------------------------------------------------------------------
 
     def _start(self, wish: Wish) -> None:
-        engine, name = shlex.join(self._image.engine), quoted(self._image.name)
+        engine, name = shlex.join(self._image.engine), shown(self._image.name)
         try:
             self._create_and_start(wish)
             found = self._inspect()
-            self.result.entrypoint = self._entrypoint(found)
         except Refused as error:
             raise CannotRehearse(f"{engine} could not start {name}: {error}") from None
         self._logs = self._begin("logs", "--follow", self._name, output=self._writer)
@@ -335,7 +345,9 @@ class Container(Engine):
         return beside
 
     def _finish(self) -> Rehearsal:
-        state = self._inspect()["State"]
+        found = self._inspect()
+        state = found["State"]
+        self.result.entrypoint = self._entrypoint(found)
         self._watch.status = int(state["ExitCode"])
         self.result.out_of_memory = bool(state.get("OOMKilled"))
         if self._end is not None:

@@ -41,14 +41,14 @@ class Remedy:
         line: what is to be written, or typed.
         plan: the same for a rehearsal.
         where: the file, and the number of the line in it.
-        promised: whether it may be shown though it could not be tried.
+        needs_us: whether this package must be in the image.
     """
 
     hint: str
     line: str
     plan: Plan
     where: str = ""
-    promised: bool = True
+    needs_us: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,16 +202,15 @@ def _wrapped(case: Case, hint: str, wrapper: list[str]) -> Remedy:
         entry = [*wrapper, "--", *_kinds.without_init(entry)] if entry else []
     if case.plan.image is None:
         return Remedy(hint, shlex.join(changed), replace(case.plan, program=_found(changed)))
-    return Remedy(hint, _as_dockerfile(changed, entry), _as_entrypoint(case.plan, changed), promised=False)
+    return Remedy(hint, _as_dockerfile(changed, entry), _as_entrypoint(case.plan, changed), needs_us=True)
 
 
 def _as_dockerfile(words: list[str], entry: list[str]) -> str:
     """What stands in a Dockerfile: the old CMD stays what follows an ENTRYPOINT, and is not to be told twice."""
     command = words[len(entry) :]
-    lines = [f"ENTRYPOINT {json.dumps(entry, ensure_ascii=False)}"] if entry else []
-    if command:
-        lines.append(f"CMD {json.dumps(command, ensure_ascii=False)}")
-    return "\n".join(lines)
+    if not entry:
+        entry, command = words, []
+    return f"ENTRYPOINT {json.dumps(entry, ensure_ascii=False)}\nCMD {json.dumps(command, ensure_ascii=False)}"
 
 
 def _as_entrypoint(plan: Plan, words: list[str]) -> Plan:

@@ -989,7 +989,7 @@ def server(name: str, line: str, ends: str, needs: str, more: Mapping[str, str],
     return Exhibit(
         name,
         ["./entry.sh"],
-        {"entry.sh": f"#!/bin/sh\necho prepared\n{line}\n", **more},
+        {"entry.sh": f"#!/bin/sh\nrm -f it.sock\n{line}\n", **more},
         ends,
         ["shell-does-not-forward"],
         ready="",

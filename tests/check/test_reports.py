@@ -112,6 +112,8 @@ def test_a_report_that_cannot_be_written() -> None:
     """Status 3, one sentence: the program is not to be blamed."""
     files = {"app.py": app()}
     for option in ("--junit", "--svg"):
-        told = check(option, "/dev/full", "--ready", "ready", "--", "python", "-I", "-S", "app.py", files=files)
+        told = check(
+            option, "/dev/full", "--ready", "ready", "--", "python", "-I", "-S", "app.py", files=files
+        )
         assert (told.status, told.out) == (3, "")
         assert told.err == "cleanup-guard check: '/dev/full' cannot be written: No space left on device\n"

@@ -50,7 +50,9 @@ def test_who_forks_in_a_loop_hangs_nobody(wrapper: list[str]) -> None:
 def test_who_forks_in_a_loop_does_not_keep_a_stop_from_us(wrapper: list[str]) -> None:
     """SIGTERM to the check ends it, and all that it has started."""
     words = ("--grace", "600", "--ready", "ready", "--", "python", "-I", "-S", "forks.py", "3")
-    with checking(*words, files={"forks.py": FORKS}, wrapper=["env", "--default-signal=TERM", *wrapper]) as process:
+    with checking(
+        *words, files={"forks.py": FORKS}, wrapper=["env", "--default-signal=TERM", *wrapper]
+    ) as process:
         folder = Path(f"/proc/{process.pid}/cwd").readlink()
         wait_until(lambda: forks_in(folder) > 1, "the forks")
         process.terminate()
@@ -66,7 +68,11 @@ def forks_in(folder: Path) -> int:
         if name.isdecimal():
             try:
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                found += b"forks.py" in words and b"check" not in words and Path(f"/proc/{name}/cwd").readlink() == folder
+                found += (
+                    b"forks.py" in words
+                    and b"check" not in words
+                    and Path(f"/proc/{name}/cwd").readlink() == folder
+                )
             except OSError:
                 continue
     return found
@@ -82,7 +88,9 @@ for each in range(200):
         os.execvp("sleep", ["sleep", "1000", *["0" + "x" * 100_000] * 10])
 """
     files = {"app.py": app(body), "measure.py": MEASURE}
-    told = check(*READY, "--no-try", files=files, command=["python", "measure.py", *COMMAND, "--no-try", "--json"])
+    told = check(
+        *READY, "--no-try", files=files, command=["python", "measure.py", *COMMAND, "--no-try", "--json"]
+    )
     used, _, rest = told.out.partition("\n")
     assert int(used) < 150_000, f"{used} kB"
     longest = max(len(" ".join(each["argv"])) for each in json.loads(rest)["rehearsals"][0]["processes"])
@@ -112,7 +120,9 @@ def test_who_may_not_be_traced_is_seen_all_the_same(wrapper: list[str], tmp_path
     leaves = check(*words, "leave", wrapper=wrapper)
     assert [seen.how for seen in leaves.rehearsal.processes] == ["exited", "torn-down"]
     assert [each.code for each in leaves.rehearsal.advice] == ["children-killed"]
-    assert not [name for name in os.listdir("/proc") if name.isdecimal() and is_running(name, tmp_path / "untraced")]
+    assert not [
+        name for name in os.listdir("/proc") if name.isdecimal() and is_running(name, tmp_path / "untraced")
+    ]
 
 
 def is_running(pid: str, program: Path) -> bool:
@@ -158,9 +168,18 @@ def test_what_a_program_prints_reaches_no_terminal_raw() -> None:
     """Its escape sequences are shown, not sent; also of one that is not ready in time, and in its name."""
     told = check("--show-output", *READY, files={"app.py": ESCAPES}, command=COMMAND)
     assert "Printed after the stop:\n  \\x1b[31mred\\x1b[m\\x07 \\x9b31m\n  \ttab\n  \ufffd" in told.out
-    late = check("--ready", "never", "--timeout", "0.5", *PROGRAM, files={"app.py": "print('\\x1b[31m\\x07red', flush=True); input()"})
+    late = check(
+        "--ready",
+        "never",
+        "--timeout",
+        "0.5",
+        *PROGRAM,
+        files={"app.py": "print('\\x1b[31m\\x07red', flush=True); input()"},
+    )
     assert late.err.endswith("\n  \\x1b[31m\\x07red\n") or "status 1" in late.err
-    named = check("--no-try", "--grace", "1", "--after", "0.2", "--", "sleep", "1000", "0\x1b[31m\n", command=COMMAND)
+    named = check(
+        "--no-try", "--grace", "1", "--after", "0.2", "--", "sleep", "1000", "0\x1b[31m\n", command=COMMAND
+    )
     for text in (told.out, late.err, named.out):
         assert "\x1b" not in text
         assert "\x07" not in text
@@ -177,7 +196,9 @@ def on_terminal(words: list[str], files: dict[str, str], tmp_path: Path, **varia
     environ.pop("COLUMNS", None)
     try:
         subprocess.run(["stty", "cols", "120"], stdin=child, check=True)
-        process = subprocess.Popen([*COMMAND, *words], stdin=child, stdout=child, stderr=child, cwd=folder, env=environ)
+        process = subprocess.Popen(
+            [*COMMAND, *words], stdin=child, stdout=child, stderr=child, cwd=folder, env=environ
+        )
     finally:
         os.close(child)
     text = b""
@@ -217,12 +238,24 @@ def test_a_dumb_terminal_gets_words_only(tmp_path: Path) -> None:
 # -- our own trouble -------------------------------------------------------------------------------------------------
 
 TROUBLES = [
-    ("{check} --ready ready {program} >&-", 3, "stdout is closed, and there is nowhere to tell what was seen"),
+    (
+        "{check} --ready ready {program} >&-",
+        3,
+        "stdout is closed, and there is nowhere to tell what was seen",
+    ),
     ("{check} --ready ready {program} >/dev/full", 3, "stdout cannot be written: No space left on device"),
-    ("{check} --json --ready ready {program} >/dev/full", 3, "stdout cannot be written: No space left on device"),
+    (
+        "{check} --json --ready ready {program} >/dev/full",
+        3,
+        "stdout cannot be written: No space left on device",
+    ),
     ("{check} --ready ready {program} <&- >/dev/null 2>&-", 0, ""),
     ("{check} --help >/dev/full", 2, "stdout cannot be written: No space left on device"),
-    ("{check} --ready $(printf '\\377') --timeout 0.2 --no-try {program}", 3, "the program did not print '\\xff' within 0.2 s"),
+    (
+        "{check} --ready $(printf '\\377') --timeout 0.2 --no-try {program}",
+        3,
+        "the program did not print '\\xff' within 0.2 s",
+    ),
     ("{check} --signal KILL true", 2, "no program can do anything about SIGKILL"),
     ("{check} --signal STOP true", 2, "no program can do anything about SIGSTOP"),
     ("{check} --image=--privileged", 2, "--image: '--privileged' is no name of an image"),
@@ -232,7 +265,7 @@ TROUBLES = [
     ("{check} --seed x true", 2, "--seed: 'x' is no number"),
     ("{check} --allow x true", 2, "--allow: there is no code 'x', but blocked, "),
     ("{check} --request ftp://x true", 2, "--request: this is no address such as"),
-    ("{check} --pre-stop \"'\" true", 2, "--pre-stop: this cannot be split into words"),
+    ('{check} --pre-stop "\'" true', 2, "--pre-stop: this cannot be split into words"),
     ("{check} --compose compose.yml", 2, "--compose needs the name of a service behind the file"),
     ("{check} --compose none.yml web", 2, "--compose: 'none.yml' cannot be read: No such file or directory"),
     ("{check} --kubernetes none.yml --image x", 2, "--image and --kubernetes both say what is to be stopped"),
@@ -267,7 +300,10 @@ PLANTED = "import os; open(os.environ['TRACE'], 'a').write(__name__ + ' '); from
 def test_nothing_beside_the_program_is_imported(tmp_path: Path) -> None:
     """Root may rehearse in a folder where others write: its json.py, and what PYTHONPATH names, is the program's own matter."""
     trace = tmp_path / "trace"
-    planted = {f"{name}.py": PLANTED for name in ("json", "signal", "selectors", "subprocess", "cleanup_guard", "typing_extensions")}
+    planted = {
+        f"{name}.py": PLANTED
+        for name in ("json", "signal", "selectors", "subprocess", "cleanup_guard", "typing_extensions")
+    }
     folder = folder_of(str(tmp_path), {**planted, "usercustomize.py": PLANTED, "app.py": app()})
     env = {**CLEAN, "PYTHONPATH": str(folder), "TRACE": str(trace), "HOME": str(tmp_path)}
     found = rehearse([sys.executable, "-I", "-S", "app.py"], ready="ready", cwd=folder, env=env)
@@ -286,5 +322,7 @@ def test_it_ends_where_it_began() -> None:
         assert (folder / "entry.sh").read_text() == files["entry.sh"]
     began = time.monotonic()
     while {name for name in os.listdir("/tmp") if name.startswith("cleanup-guard-")} - before:
-        assert time.monotonic() - began < PATIENCE  # others run beside, and have copies of their own for a while
+        assert (
+            time.monotonic() - began < PATIENCE
+        )  # others run beside, and have copies of their own for a while
         time.sleep(0.05)

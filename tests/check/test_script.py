@@ -80,7 +80,10 @@ def test_whatever_the_script_is(text: str) -> None:
 
 GUARDED = [
     ("def main(): ...\n", "from cleanup_guard import guard\n@guard(grace=3)\ndef main(): ...\n"),
-    ("@x\nasync def main(): ...", "from cleanup_guard import guard\n@guard(grace=3)\n@x\nasync def main(): ..."),
+    (
+        "@x\nasync def main(): ...",
+        "from cleanup_guard import guard\n@guard(grace=3)\n@x\nasync def main(): ...",
+    ),
     ("@guard\ndef main(): ...\n", "@guard()\ndef main(): ...\n"),
     ("@x\n@cg.guard(\n  grace=9,\n)\ndef main(): ...\n", "@x\n@cg.guard(grace=9)\ndef main(): ...\n"),
     ("def other(): ...", None),

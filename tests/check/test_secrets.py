@@ -49,7 +49,23 @@ def test_what_is_none(argv: list[str]) -> None:
     assert _secrets.words(argv) == argv
 
 
-HOSTILE = ["a-", "pass_", "x", "://", "-", "=:", " ", "sk-", "eyJ-", "'a=", '"', "a=\"' ", "basic ", "password= ", "-a -a "]
+HOSTILE = [
+    "a-",
+    "pass_",
+    "x",
+    "://",
+    "-",
+    "=:",
+    " ",
+    "sk-",
+    "eyJ-",
+    "'a=",
+    '"',
+    "a=\"' ",
+    "basic ",
+    "password= ",
+    "-a -a ",
+]
 
 
 @pytest.mark.parametrize("part", HOSTILE)
