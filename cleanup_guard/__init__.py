@@ -3,8 +3,6 @@
 Names are loaded on first use, so that `import cleanup_guard` costs next to nothing and changes nothing.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False

@@ -32,7 +32,7 @@ def junit(rehearsals: Sequence[Rehearsal]) -> str:
         case = ET.SubElement(suite, "testcase", {"classname": "cleanup-guard", "name": name, "time": seconds})
         picture = timeline(each, colour=False)
         if not each.clean:
-            faults = ", ".join(advice.code for advice in each.advice if advice.fault)
+            faults = _words.on_one_line(", ".join(advice.code for advice in each.advice if advice.fault))
             failure = ET.SubElement(
                 case, "failure", {"message": _words.on_one_line(each.verdict), "type": faults}
             )
@@ -49,10 +49,10 @@ def workflow_commands(rehearsal: Rehearsal) -> Iterator[str]:
 
 
 def _annotation(rehearsal: Rehearsal, advice: Advice) -> str:
-    properties = {"title": f"{_words.title(rehearsal)}: {advice.code}"}
+    properties = {"title": f"{_words.title(rehearsal)}: {_words.on_one_line(advice.code)}"}
     path, _, line = advice.where.rpartition(":")
     if path and not path.startswith("/"):
-        properties.update(file=path, line=line)
+        properties.update(file=_words.on_one_line(path), line=_words.on_one_line(line))
     text = "\n".join(
         [
             _words.on_one_line(advice.text),

@@ -175,7 +175,7 @@ for keywords in ({"user": "no-such"}, {"group": "no-such"}, {"user": 2**32}):
 """
     out = run(code).out
     assert out[:2] == ["there is no user 'no-such'", "there is no group 'no-such'"]
-    assert out[2].startswith("4294967296 is no user or group")
+    assert out[2].startswith("that is the number of no user or group")
 
 
 # -- inside a guard ---------------------------------------------------------------------------------------------------------
