@@ -239,6 +239,7 @@ class Engine:
             return None
         requester = Requester(self._plan.url)
         self._beside.append(requester)
+        self._watch.helpers.add(requester.pid)
         deadline = time.monotonic() + self._plan.wish.timeout
         while not requester.begun:
             self._turn(TURN)
@@ -454,6 +455,7 @@ class Program(Engine):
     def _start_beside(self, command: list[str]) -> Beside:
         beside = Beside.inside(self._watch.first or 0, command, alone=not self._watch.simulate)
         self._beside.append(beside)
+        self._watch.helpers.add(beside.pid)
         return beside
 
     def _read_news(self, starter: Starter) -> None:

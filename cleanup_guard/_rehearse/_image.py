@@ -87,7 +87,8 @@ def find_engine() -> list[str]:
 def has_python(image: Image) -> bool:
     """Whether there is a Python in an image that this package runs on."""
     test = "import sys; sys.exit(sys.version_info < (3, 11))"
-    words = [*image.engine, "run", "--rm", "--label", LABEL, "--entrypoint", "python3", image.name, "-c", test]
+    options = [*image.options, "--rm", "--label", LABEL, "--entrypoint", "python3"]
+    words = [*image.engine, "run", *options, image.name, "-c", test]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=LONG)
     except (OSError, subprocess.TimeoutExpired):

@@ -195,7 +195,7 @@ def _wrapped(case: Case, hint: str, wrapper: list[str]) -> Remedy:
     entry = case.rehearsal.entrypoint
     if running is not None and running[0] == "run" and wrapper[:2] == ["cleanup-guard", "run"]:
         start = len(words) - len(running[1])
-        changed = [*words[:start], *[word for word in wrapper[2:] if word not in running[1]], *running[1]]
+        changed = [*words[:start], *wrapper[2:], *_without_options(running[1], wrapper[2:])]
         entry = [*changed[: len(changed) - len(words) + len(entry)]] if entry else []
     else:
         changed = [*wrapper, "--", *words]
@@ -205,12 +205,24 @@ def _wrapped(case: Case, hint: str, wrapper: list[str]) -> Remedy:
     return Remedy(hint, _as_dockerfile(changed, entry), _as_entrypoint(case.plan, changed), needs_us=True)
 
 
+def _without_options(words: list[str], others: list[str]) -> list[str]:
+    """A command line of `run` without those options that are among others, which come before it."""
+    replaced = {word for word in others if word.startswith("--")}
+    if words[:1] and words[0].partition("=")[0] in replaced:
+        return _without_options(words[1 if "=" in words[0] else 2 :], others)
+    if words[:1] and words[0].startswith("--") and words[0] != "--":
+        return [words[0], *_without_options(words[1:], others)]
+    return words
+
+
 def _as_dockerfile(words: list[str], entry: list[str]) -> str:
     """What stands in a Dockerfile: the old CMD stays what follows an ENTRYPOINT, and is not to be told twice."""
     command = words[len(entry) :]
     if not entry:
         entry, command = words, []
-    return f"ENTRYPOINT {json.dumps(entry, ensure_ascii=False)}\nCMD {json.dumps(command, ensure_ascii=False)}"
+    return (
+        f"ENTRYPOINT {json.dumps(entry, ensure_ascii=False)}\nCMD {json.dumps(command, ensure_ascii=False)}"
+    )
 
 
 def _as_entrypoint(plan: Plan, words: list[str]) -> Plan:
@@ -267,16 +279,13 @@ def _kept_on(case: Case) -> Iterator[Remedy]:
             yield replace(remedy, line=shown, where=f"{_relative(has.path)}:{edit.number}")
 
 
+def _all_at_once(case: Case) -> Iterator[Remedy]:
+    """For who catches the stop and does not pass it on: `run` leaves it to him, unless it is told not to."""
+    hint = "let a supervisor tell everybody at once, and wait for them"
+    yield from _under_run(case, "--signal-to", "group", hint=hint)
+
+
 def _only_main(case: Case) -> Iterator[Remedy]:
-    """For those who look after their children themselves."""
-    hang = case.rehearsal.tried is not None and case.rehearsal.needed is None  # they do not end by themselves
-    if hang or not any(seen.handling == "default" for seen in case.finding.others):
-        return
-    hint = "let a supervisor tell the main process only, and wait for its workers"
-    yield from _under_run(case, "--signal-to", "main", hint=hint)
-
-
-def _only_main_at_last(case: Case) -> Iterator[Remedy]:
     yield from _under_run(case, "--signal-to", "main", hint="tell only the main process")
 
 
@@ -384,22 +393,22 @@ def _read(path: str) -> str | None:
 
 REMEDIES: dict[str, list[Callable[[Case], Iterator[Remedy]]]] = {
     "shell-does-not-forward": [_become, _kept_on, _under_run, _become_ours, _with_init],
-    "shell-waits": [_under_run],
+    "shell-waits": [_under_run, _all_at_once],
     "never-caught": [_other_signal, _guarded, _under_run, _with_init],
     "start-up-race": [_kept_for_it],
     "raises-it-again": [_under_run, _with_init],
-    "does-not-forward": [_only_main, _under_run],
+    "does-not-forward": [_under_run, _all_at_once],
     "still-there": [_guarded, _under_run, _with_init],
-    "never-told": [_under_run],
+    "never-told": [_under_run, _all_at_once],
     "stopped": [_under_run],
     "ignored": [_clean_slate],
     "blocked": [_clean_slate],
     "too-slow": [_longer],
     "close": [_longer],
     "never-ends": [_guarded],
-    "children-killed": [_only_main, _under_run],
+    "children-killed": [_under_run, _all_at_once],
     "init-leaves-early": [_under_run],
-    "workers-told": [_only_main_at_last],
+    "workers-told": [_only_main],
     "told-twice": [_under_run],
     "sigpipe": [_last_reader],
     "no-cleanup": [_guarded],

@@ -55,6 +55,7 @@ class Watch:
         first: the pid, as we see it, of the process that the stop goes to, once it is known.
         status: with which it ended, as a platform shows it.
         others: how our other children ended, by pid, as os.waitstatus_to_exitcode has it.
+        helpers: those of our other children that may outlive the program.
         holds_programs: a program does not begin before it is known who the first is, or a simulation would begin late.
         busy: there is more to take note of than there was time for.
         events: how much was to be taken note of since the stop: each has cost the program some time.
@@ -66,6 +67,7 @@ class Watch:
         self.first: int | None = None
         self.status: int | None = None
         self.others: dict[int, int] = {}
+        self.helpers: set[int] = set()
         self.holds_programs = False
         self.busy = False
         self.events = 0
@@ -90,8 +92,14 @@ class Watch:
 
     @property
     def over(self) -> bool:
-        """Whether nobody is left, nor anybody who has not been noticed yet."""
-        return self._childless and not self.register.living
+        """Whether nobody is left, nor anybody who has not been noticed yet; helpers of ours aside."""
+        if self.register.living or self._childless:
+            return not self.register.living
+        helpers = [pid for pid in self.helpers if pid not in self.others]
+        if not helpers:
+            return False
+        others = set(_proc.descendants(os.getpid())).difference(helpers, *map(_proc.descendants, helpers))
+        return not any(map(_proc.is_alive, others))
 
     @property
     def clock(self) -> float:

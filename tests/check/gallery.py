@@ -842,7 +842,7 @@ LINES = [
     ),
     Exhibit(
         "its workers are told by another",
-        ["cleanup-guard", "run", "--", *RUNS],
+        ["cleanup-guard", "run", "--signal-to", "group", "--", *RUNS],
         {"app.py": WORKERS},
         "python exited 0, python exited 0, python by SIGTERM, python by SIGTERM",
         ["workers-told", "no-cleanup"],
