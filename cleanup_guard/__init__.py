@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Event as Event
     from cleanup_guard._ground.events import Finished as Finished
     from cleanup_guard._ground.events import HandlerReplaced as HandlerReplaced
+    from cleanup_guard._ground.events import HeldToTheEnd as HeldToTheEnd
+    from cleanup_guard._ground.events import HookLeftRunning as HookLeftRunning
     from cleanup_guard._ground.events import MainFailed as MainFailed
+    from cleanup_guard._ground.events import SignalsUnheard as SignalsUnheard
+    from cleanup_guard._ground.events import SteppedIn as SteppedIn
     from cleanup_guard._ground.events import StopReceived as StopReceived
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
-    from cleanup_guard._guard import Guard as Guard
-    from cleanup_guard._guard import current_guard as current_guard
-    from cleanup_guard._guard import guard as guard
-    from cleanup_guard._guard import on_exit as on_exit
-    from cleanup_guard._guard import unregister as unregister
-    from cleanup_guard._report import log_event as log_event
+    from cleanup_guard._guard.guard import Guard as Guard
+    from cleanup_guard._guard.guard import current_guard as current_guard
+    from cleanup_guard._guard.guard import guard as guard
+    from cleanup_guard._guard.guard import on_exit as on_exit
+    from cleanup_guard._guard.guard import unregister as unregister
+    from cleanup_guard._process.report import log_event as log_event
 
     if sys.platform == "linux":
         from cleanup_guard._supervise._oneoff import run as run
@@ -53,8 +57,12 @@ __all__ = [
     "Finished",
     "Guard",
     "HandlerReplaced",
+    "HeldToTheEnd",
+    "HookLeftRunning",
     "MainFailed",
     "SignalExit",
+    "SignalsUnheard",
+    "SteppedIn",
     "StopReceived",
     "StopRedelivered",
     "Supervisor",
@@ -72,8 +80,8 @@ __all__ = [
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
     "_exec.exec_into": ("exec_into",),
-    "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
-    "_report": ("log_event",),
+    "_guard.guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
+    "_process.report": ("log_event",),
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),
 }

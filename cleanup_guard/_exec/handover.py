@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from cleanup_guard._exec.target import Environment, Target, Word
-    from cleanup_guard._process import Process
+    from cleanup_guard._process.process import Process
 else:
     import _signal
 
@@ -90,21 +90,21 @@ def _unless_given(variables: Mapping[bytes, bytes | None], env: Environment) -> 
 
 def _active_process() -> Process | None:
     """The guards of this process, if there are any. Guards are not imported for that: without the module there are none."""
-    module = sys.modules.get("cleanup_guard._process")
+    module = sys.modules.get("cleanup_guard._process.process")
     return None if module is None else module.REGISTRY.process
 
 
 def _leave_guards(process: Process, target: Target, *, despite_failures: bool) -> None:
     """End main, if it is inside a guard; returns if it is inside none."""
-    from cleanup_guard._exits import leave_elsewhere
-    from cleanup_guard._last_act import LastAct
+    from cleanup_guard._process.last_act import LastAct
+    from cleanup_guard._process.nets import leave_elsewhere
 
-    if any(run.ident == _thread.get_ident() for run in process.runs):
+    if any(turn.ident == _thread.get_ident() for turn in list(process.roster.turns)):
         raise RuntimeError(
             f"exec_into({os.fsdecode(target.argv[0])!r}) was called in a cleanup callback, after main: "
             "call it as the last thing that main does"
         )
-    if process.guards:
+    if process.roster.main:
         raise LastAct(process, lambda: _become(process, target), despite_failures=despite_failures)
     if process.stop is not None:
         raise process.make_exception()  # it has been cleaned up after, and is on its way out
@@ -113,12 +113,12 @@ def _leave_guards(process: Process, target: Target, *, despite_failures: bool) -
 
 def _become(process: Process, target: Target) -> int:
     """The last act. Returns the exit status if it failed, or if a stop came first."""
-    from cleanup_guard._exits import leave_elsewhere
     from cleanup_guard._ground.stderr import write_line
-    from cleanup_guard._report import OUTBOX
+    from cleanup_guard._process.nets import leave_elsewhere
+    from cleanup_guard._process.report import OUTBOX
 
     def stopped() -> bool:
-        return process.stop is not None or not process.handlers.previous.keys().isdisjoint(
+        return process.stop is not None or not process.signals.previous.keys().isdisjoint(
             _signal.sigpending()
         )
 

@@ -14,7 +14,14 @@ import errno
 import os
 import sys
 
-from cleanup_guard._ground.kernel import PR_GET_PDEATHSIG, PR_SET_PDEATHSIG, prctl
+from cleanup_guard._ground.kernel import (
+    CAP_SETGID,
+    CAP_SETUID,
+    PR_GET_PDEATHSIG,
+    PR_SET_PDEATHSIG,
+    may,
+    prctl,
+)
 
 assert sys.platform != "win32"
 
@@ -68,7 +75,7 @@ class Identity:
             _give_up_terminal()
         parent, deathsig = os.getppid(), _death_signal()
         try:
-            if self.groups is not None and set(self.groups) != set(os.getgroups()):
+            if self.groups is not None and (may(CAP_SETGID) or not _has_groups(self.gid, self.groups)):
                 os.setgroups(self.groups)
             if _groups() != {self.gid}:
                 os.setgid(self.gid)
@@ -176,14 +183,23 @@ def _number(word: str | int) -> int | None:
 
 
 def _permitted(uid: int | None, gid: int, groups: list[int]) -> list[int] | None:
-    if os.geteuid() == 0:
-        return groups
-    if uid in (None, os.getuid()) and gid == os.getgid():
+    if os.geteuid() != 0 and uid in (None, os.getuid()) and gid == os.getgid():
         return None
-    wanted = f"group {gid}" if uid is None else f"user {uid} and group {gid}"
-    raise PermissionError(
-        errno.EPERM, f"only root can become {wanted}; this is user {os.getuid()} and group {os.getgid()}"
-    )
+    other_groups = not _has_groups(gid, groups) or _groups() != {gid}
+    other_user = uid is not None and _users() != {uid}
+    if (other_groups and not may(CAP_SETGID)) or (other_user and not may(CAP_SETUID)):
+        wanted = f"group {gid}" if uid is None else f"user {uid} and group {gid}"
+        raise PermissionError(
+            errno.EPERM,
+            f"only root can become {wanted}, with the capabilities SETUID and SETGID; "
+            f"this is user {os.getuid()} and group {os.getgid()}",
+        )
+    return groups
+
+
+def _has_groups(gid: int, groups: list[int]) -> bool:
+    """Whether we are in these groups. Whether our own is named once more makes no difference."""
+    return {gid, *groups} == {os.getgid(), *os.getgroups()}
 
 
 def _users() -> set[int]:

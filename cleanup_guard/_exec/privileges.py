@@ -13,13 +13,17 @@ import sys
 
 from cleanup_guard._ground.elsewhere import needs
 from cleanup_guard._ground.kernel import (
+    CAP_SETPCAP,
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_LOWER,
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_SET_NO_NEW_PRIVS,
     call,
+    capabilities,
+    may,
     prctl,
+    set_capabilities,
 )
 
 TYPE_CHECKING = False
@@ -53,14 +57,6 @@ CAPABILITIES = (
 )
 """By their numbers, from 0."""
 
-SETPCAP = CAPABILITIES.index("setpcap")
-
-HEADER = (0x20080522).to_bytes(4, sys.byteorder) + bytes(4)
-"""The third version of capset's arguments, and our own process."""
-
-WORD = 1 << 32
-EFFECTIVE, PERMITTED, INHERITABLE = range(3)
-
 
 class Privileges:
     """What is to be given up.
@@ -85,7 +81,7 @@ class Privileges:
                 f"giving up privileges {needs('Linux', 'capabilities and no_new_privs')}"
             )
         self._bounded = [cap for cap in self._caps if call("prctl", PR_CAPBSET_READ, cap, 0, 0, 0) == 1]
-        if self._bounded and not _capabilities()[EFFECTIVE] >> SETPCAP & 1:
+        if self._bounded and not may(CAP_SETPCAP):
             raise PermissionError(
                 errno.EPERM, "capabilities can only be dropped by root, or with the capability SETPCAP"
             )
@@ -109,13 +105,9 @@ class Privileges:
             for cap in self._caps:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, cap)  # an unknown one is in no set
             lost = sum(1 << cap for cap in self._caps)
-            sets = [each & ~lost for each in _capabilities()]
-            data = b"".join(
-                part.to_bytes(4, sys.byteorder)
-                for half in (1, WORD)
-                for part in (each // half % WORD for each in sets)
-            )
-            _insist(call("capset", HEADER, data) == 0, "capabilities cannot be dropped")
+            sets = capabilities()
+            done = sets is not None and set_capabilities([each & ~lost for each in sets])
+            _insist(done, "capabilities cannot be dropped")
         if self._no_new_privs:
             _insist(prctl(PR_SET_NO_NEW_PRIVS, 1), "no_new_privs cannot be set")
 
@@ -135,14 +127,6 @@ def _numbers(words: Iterable[str]) -> list[int]:
 
 def _name(cap: int) -> str:
     return CAPABILITIES[cap] if cap < len(CAPABILITIES) else str(cap)
-
-
-def _capabilities() -> list[int]:
-    """Effective, permitted and inheritable ones, as bits."""
-    data = bytes(24)  # the kernel writes into it
-    _insist(call("capget", HEADER, data) == 0, "capabilities cannot be read")
-    words = [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), 4)]
-    return [words[each] + words[each + 3] * WORD for each in range(3)]
 
 
 def _insist(done: bool, sentence: str) -> None:  # noqa: FBT001 - what was done is the word before

@@ -69,16 +69,21 @@ class Budget:
     throttled container needs time to die, too. Shares are of what remains after that margin.
     """
 
-    __slots__ = ("began", "grace", "margin")
+    __slots__ = ("began", "grace", "margin", "stepped_in")
 
     HOOKS = 0.2  # on_stop hooks may hold back the stop this long
     STUCK = 0.5  # main has not run one line of Python since the stop: the watcher runs the callbacks
-    FORCE = 0.7  # shields and cooperative mains are interrupted
-    TAKE_OVER = 0.8  # main still has not come back: the watcher runs the callbacks
+    TAKE_OVER = 0.8  # main has not come back: the watcher runs the callbacks; a stop of somebody else's is ours from now on
+    FORCE = 0.9  # critical sections and cooperative mains are interrupted; a `finally` is not waited for any longer
     INTERRUPT = 0.9  # the callback in progress is interrupted, so that the others have their turn
+    LATE = 0.95  # main was interrupted at last, and has not come back either
+
+    INSTANTS = (HOOKS, STUCK, TAKE_OVER, FORCE, LATE, 1.0)
+    """The shares at which something is due."""
 
     def __init__(self, grace: float | None, began: float) -> None:
         self.grace: float | None = grace
+        self.stepped_in: bool = False  # into a stop that was somebody else's, at TAKE_OVER
         self.began: float = began
         self.margin: float = 0.0 if grace is None else min(max(0.1 * grace, 0.05), 2.0, grace / 2)
 

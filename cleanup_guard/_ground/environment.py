@@ -34,8 +34,9 @@ def coercion() -> dict[bytes, bytes | None]:
     except OSError:
         return {}
     entries = given.split(b"\0")
-    if entries.pop() or b"" in entries:
-        return {}
+    known = {name + b"=" + value for name, value in os.environb.items()}
+    if entries.pop() or (b"" in entries and known.isdisjoint(entries)):
+        return {}  # painted over: a title, and then nothing
     before = next((entry for entry in entries if entry.startswith(NAME + b"=")), None)
     value = None if before is None else before.partition(b"=")[2]
     return {} if value == os.environb[NAME] else {NAME: value}

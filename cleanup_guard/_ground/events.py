@@ -78,10 +78,15 @@ class StopReceived(Event):
     signum: int | None
     sender: int | None
     grace: float | None
+    handler: str | None
+    """Whose stop it is, if it is not ours: the handler that was there before the guard, or has replaced the guard's."""
 
     def __str__(self) -> str:
         limit = "no time limit" if self.grace is None else f"{self.grace:g} s to clean up"
-        return f"{self.reason} received, {limit}"
+        if self.handler is None:
+            return f"{self.reason} received, {limit}"
+        known = "" if self.grace is None else f", {self.grace:g} s in all"
+        return f"{self.reason} received: {self.handler} stops the program{known}; callbacks run when it has"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,64 @@ class StopRedelivered(Event):
 
     def __str__(self) -> str:
         return f"main swallowed the stop and ran on; raising it again (time {self.times})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldToTheEnd(Event):
+    """A critical section, or a main that cooperates, held the stop back for as long as the grace period allows."""
+
+    what: str
+    seconds: float
+    where: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
+            "callbacks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookLeftRunning(Event):
+    """An `on_stop` callback has used up its part of the grace period; main is stopped while it runs on."""
+
+    name: str
+    seconds: float
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"on_stop {self.name} is still running after {self.seconds:.1f} s; the stop goes on without waiting for it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedIn(Event):
+    """Whoever owns the stop has not stopped the program in time; the guard does."""
+
+    seconds: float
+    handler: str
+    where: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main {self.where}, to leave time for "
+            "the callbacks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsUnheard(Event):
+    """A guard was entered where no signal reaches it."""
+
+    thread: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"a guard was entered in thread {self.thread!r}, where no signal reaches it: its callbacks run when it is left, when a "
+            "guard in the main thread hears a stop, or when the program ends. To say that this is meant: guard(signals=())"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +176,11 @@ class TookOver(Event):
     """Main did not come back to run the callbacks; the watcher thread runs them."""
 
     seconds: float
+    where: str
     level = WARNING
 
     def __str__(self) -> str:
-        return (
-            f"main has not come back after {self.seconds:.1f} s; running the callbacks in a thread of our own"
-        )
+        return f"main has not come back after {self.seconds:.1f} s, it is {self.where}; running the callbacks in a thread of ours"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ else:
     import _signal
 
 
+SIGINT, SIGTERM = int(_signal.SIGINT), int(_signal.SIGTERM)
 UNCATCHABLE = frozenset(
     int(getattr(_signal, name)) for name in ("SIGKILL", "SIGSTOP") if hasattr(_signal, name)
 )

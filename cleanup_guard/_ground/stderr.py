@@ -12,6 +12,12 @@ import signal
 import stat
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
+
 FD = 2
 """Stderr."""
 
@@ -41,15 +47,15 @@ class Stderr:
         if sys.platform == "win32":
             self._write(text)
             return
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+        blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
             self._write(text)
         finally:
             if signal.SIGPIPE not in blocked:
                 # A program that is used with `head` may have SIGPIPE at its default, which is death: take ours back.
-                if signal.SIGPIPE in signal.sigpending():
-                    signal.sigwait([signal.SIGPIPE])
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
+                if signal.SIGPIPE in _signal.sigpending():
+                    _signal.sigwait([signal.SIGPIPE])
+                _signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
 
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")

@@ -16,8 +16,9 @@ import weakref
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
-from cleanup_guard._guard import Default, Guard, current_guard
-from cleanup_guard._guard import guard as new_guard
+from cleanup_guard._guard.guard import Guard, current_guard
+from cleanup_guard._guard.guard import guard as new_guard
+from cleanup_guard._guard.options import Default
 from cleanup_guard._supervise import _child, _policy
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
 from cleanup_guard._supervise._ready import LOOK_AGAIN
@@ -393,9 +394,9 @@ class Supervisor:
             self._thread.start()
 
     def _watch(self) -> None:
-        from cleanup_guard import _signals
+        from cleanup_guard._process import signals
 
-        _signals.block_all()
+        signals.block_all()
         while not self._paused and not self._closed:
             with self._lock:
                 failed = self._notice_ends()
