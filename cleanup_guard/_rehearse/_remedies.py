@@ -104,7 +104,8 @@ def _become(case: Case) -> Iterator[Remedy]:
     """The shell becomes the program, which must catch the signal: as PID 1 nobody dies of it."""
     started = _started(case)
     others = [seen for seen in case.finding.others if seen.parent == case.subject.pid]
-    if started and _last(case, others[0]).handling not in {"default", "ignores"}:
+    program = _last(case, others[0]) if others else case.subject
+    if started and (program.later or program.handling) not in {"default", "ignores"}:
         yield from _in_script(
             case, "let the shell become the program", lambda text: _script.with_exec(text, started)
         )

@@ -329,7 +329,11 @@ class Watch:
         status = _proc.status(pid)
         if any(_proc.waits(status, signum) for signum in STOPS | {self.signum}):
             return True
-        return follow.told is not None and time.monotonic() - follow.told < HURRY
+        if follow.told is None:
+            return False
+        return (
+            follow.seen.handling == "default" or time.monotonic() - follow.told < HURRY
+        )  # the former dies of it
 
     def _ends(self, tid: int, status: int) -> None:
         pid = self.register.owner.pop(tid, 0)

@@ -6,6 +6,7 @@ programs are files. What is expected is all that matters of a rehearsal: verdict
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ GRACE = "1"
 
 PATIENT = "30"
 """Seconds, for programs that are not."""
+
+
+POSTGRES_FOLDERS = [str(each) for each in Path("/usr/lib/postgresql").glob("*/bin")]
+"""Where Debian has its programs: not on PATH."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Exhibit:
         needs: a program that may not be installed here.
         simulated: whether the same must be seen where no PID namespace is to be had.
         perhaps: the codes of advice that it may get or not, for it depends on who is faster.
+        only_first: how many of the processes are looked at, where it depends on the release how many there are; None: all.
     """
 
     name: str
@@ -52,18 +58,20 @@ class Exhibit:
     needs: str = "sh"
     simulated: bool = False
     perhaps: set[str] = field(default_factory=set[str])
+    only_first: int | None = None
 
     @property
     def words(self) -> list[str]:
         """The command line after `cleanup-guard check`."""
-        grace = [] if "--grace" in self.options else ["--grace", PATIENT if self.clean else GRACE]
+        grace = [] if "--grace" in self.options else ["--grace", GRACE if " killed" in self.ends else PATIENT]
         ready = ["--ready", self.ready] if self.ready else []
         return [*grace, *ready, *self.options, "--", *self.program]
 
     @property
     def missing(self) -> bool:
         """Whether the program that it needs is not installed here."""
-        return shutil.which(self.needs) is None and not (Path(sys.executable).parent / self.needs).exists()
+        folders = [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), *POSTGRES_FOLDERS]
+        return shutil.which(self.needs, path=os.pathsep.join(folders)) is None
 
 
 def app(body: str = "", *, seconds: float = 0, status: int = 0, cleanup: str = "") -> str:
@@ -971,7 +979,7 @@ daemonize = no
 [www]
 user = nobody
 group = nogroup
-listen = it.sock
+listen = ${FOLDER}/it.sock
 pm = static
 pm.max_children = 2
 """
@@ -979,6 +987,17 @@ pm.max_children = 2
 NODE = """\
 const server = require('http').createServer((request, answer) => answer.end('ok'))
 server.listen('it.sock')
+"""
+
+PHP_FPM = next((name for name in ("php-fpm8.4", "php-fpm8.3", "php-fpm8.2") if shutil.which(name)), "php-fpm")
+
+POSTGRES = """\
+#!/bin/sh
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+rm -rf data
+install -d -o postgres data
+gosu postgres initdb --no-sync -D data >/dev/null
+gosu postgres postgres -D data -c listen_addresses= -c unix_socket_directories="$PWD/data"
 """
 
 SOCKET = ["--grace", "3", "--timeout", "40", "--ready-file", "it.sock"]
@@ -1021,6 +1040,26 @@ SERVERS = [
         "haproxy",
         {"haproxy.cfg": HAPROXY},
         *("--after", "1.5"),
+    ),
+    server(
+        "php-fpm",
+        f"{PHP_FPM} -y fpm.conf",
+        "sh killed, php-fpm killed, php-fpm killed, php-fpm killed",
+        PHP_FPM,
+        {"fpm.conf": FPM},
+        *("--after", "1.5"),
+    ),
+    Exhibit(
+        "postgres behind gosu",
+        ["./entry.sh"],
+        {"entry.sh": POSTGRES},
+        "sh killed, postgres killed",
+        ["shell-does-not-forward"],
+        ready="database system is ready",
+        options=["--grace", "4"],
+        cures=["shell-does-not-forward"],
+        needs="initdb",
+        only_first=2,
     ),
     server(
         "node",
