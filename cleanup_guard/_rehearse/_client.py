@@ -78,6 +78,10 @@ class Client:
             return
         if worker in self._awaited:
             self._awaited.discard(worker)
+            if outcome == "refused":  # it was not in flight yet, but about to be
+                self.counts["in_flight"] -= 1
+                self.counts["refused"] += 1
+                return
             self.counts["answered" if outcome == "answered" else "lost"] += 1
             return
         self.counts["served" if outcome == "answered" else outcome] += 1
