@@ -23,6 +23,9 @@ LAZY = [
 
 SHORTAGES = ["descriptors", "files"]
 
+ABORTED = (-signal.SIGABRT,) if sys.version_info < (3, 14) else ()
+"""Up to 3.13 CPython ends daemon threads at the very end by pthread_exit, which loads libgcc_s: not without a descriptor."""
+
 EXHAUST = """
 import errno, resource
 def exhaust():
@@ -54,7 +57,11 @@ WAYS = {
         [signal.SIGTERM],
         143,
     ),
-    "a callback hangs": ("on_exit(time.sleep, 60); time.sleep(60)", [signal.SIGTERM], 143),
+    "a callback hangs": (
+        "current_guard().options(timeout=1).callback(time.sleep, 60); time.sleep(60)",
+        [signal.SIGTERM],
+        143,
+    ),
 }
 
 
@@ -72,7 +79,7 @@ def test_callbacks_run(
 import hashlib
 def libc_sleep():
     fork_free = hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
-@guard(grace=4, interrupt={"cooperative" not in body and "wait(1)" not in body})
+@guard(grace=8, interrupt={"cooperative" not in body and "wait(1)" not in body})
 def main():
     on_exit(os.write, 1, b"callback\\n")
     ready()
@@ -95,6 +102,7 @@ main()
         if signals:
             started.signal(*signals)
         ended = started.end()
-    assert (ended.out, ended.status) == (["go", "callback"], status), ended.err
+    assert ended.out == ["go", "callback"], ended.err
+    assert ended.status in {status, *(ABORTED if shortage == "descriptors" else ())}, ended.err
     assert "half of another version" not in ended.err
     assert f"Too many open files: '{tmp_path}" not in ended.err
