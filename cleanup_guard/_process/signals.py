@@ -83,7 +83,13 @@ class Signals:
         self.previous[signum] = before
         if restarts:
             self._restarting.add(signum)
-        self.install(signum)
+        try:
+            self.install(signum)
+        except ValueError:  # only the main thread of the main interpreter may, and we are in a main thread
+            del self.previous[signum]
+            raise RuntimeError(
+                "a guard in a subinterpreter hears no signals, only the main interpreter does: use guard(signals=())"
+            ) from None
         if signum in unblock([signum]):
             self._blocked.add(signum)
         return True
