@@ -392,6 +392,9 @@ def explore(plan: Plan, progress: Callable[[str], object]) -> Summary:
         summary.failures += [f"{where}: {fault}" for fault in attempt.faults]
         if len(summary.failures) >= ENOUGH:
             break
+    limit = time.monotonic() + TOO_LATE
+    while leftovers.new() and time.monotonic() < limit:
+        time.sleep(0.01)  # a handler waits for nobody: what it gives back is closed in a thread
     if leftovers.new():
         summary.failures.append(f"file descriptors are left open: {leftovers.new()}")
     return summary
