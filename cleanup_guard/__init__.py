@@ -3,8 +3,6 @@
 Names are loaded on first use, so that `import cleanup_guard` costs next to nothing and changes nothing.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False
@@ -20,7 +18,11 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Event as Event
     from cleanup_guard._ground.events import Finished as Finished
     from cleanup_guard._ground.events import HandlerReplaced as HandlerReplaced
+    from cleanup_guard._ground.events import HeldToTheEnd as HeldToTheEnd
+    from cleanup_guard._ground.events import HookLeftRunning as HookLeftRunning
     from cleanup_guard._ground.events import MainFailed as MainFailed
+    from cleanup_guard._ground.events import SignalsUnheard as SignalsUnheard
+    from cleanup_guard._ground.events import SteppedIn as SteppedIn
     from cleanup_guard._ground.events import StopReceived as StopReceived
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
@@ -55,8 +57,12 @@ __all__ = [
     "Finished",
     "Guard",
     "HandlerReplaced",
+    "HeldToTheEnd",
+    "HookLeftRunning",
     "MainFailed",
     "SignalExit",
+    "SignalsUnheard",
+    "SteppedIn",
     "StopReceived",
     "StopRedelivered",
     "Supervisor",

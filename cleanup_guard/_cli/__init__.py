@@ -1,7 +1,5 @@
 """The command line: a table of subcommands, of which only the one that is used is imported."""
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False
@@ -26,6 +24,12 @@ ELSEWHERE = {
 """With which status a subcommand ends where it cannot work, what it needs, and why."""
 
 
+def command() -> int:
+    """The process is this command: run it, and import nothing that somebody else may have put in the way."""
+    _look_only_where_python_is_installed()
+    return main()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -47,6 +51,28 @@ def main(argv: list[str] | None = None) -> int:
         return complain(needs(*why), status, words[0])
     _end_at_once_by_ctrl_c()
     return int(__import__(f"{__name__}._{words[0]}", fromlist=["main"]).main(words[1:]))
+
+
+def _look_only_where_python_is_installed() -> None:
+    """Import from nowhere else, but at last from where we were found.
+
+    The command is often run by root, in a folder and with an environment that are those of the user who is to be less
+    than that. `python -m` looks into the current folder first, then into PYTHONPATH; a plain user's site-packages are
+    wherever HOME is. Nothing but builtins has been imported so far, and no `__future__`, which is a file too.
+    """
+    import os
+
+    foreign = {str(getattr(sys.modules.get("site"), "USER_SITE", None))}
+    if not sys.flags.safe_path:
+        foreign.add(os.path.abspath(sys.path[0]))
+    if not sys.flags.ignore_environment and os.environ.get("PYTHONPATH"):
+        foreign.update(map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep)))
+    pythons_own = os.path.dirname(os.__file__)
+    kept = [each for each in sys.path if os.path.abspath(each) not in foreign or each.startswith(pythons_own)]
+    ours = os.path.dirname(os.path.dirname(__path__[0]))
+    if ours in sys.path and ours not in kept:
+        kept.append(ours)
+    sys.path[:] = kept
 
 
 def _end_at_once_by_ctrl_c() -> None:

@@ -16,7 +16,7 @@ assert sys.platform != "win32"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import NoReturn
 
     from cleanup_guard._exec.target import Environment, Target, Word
@@ -37,22 +37,28 @@ def hand_over(
     umask: int | None,
     pass_fds: Iterable[int],
     signals: str,
+    no_new_privs: bool,
+    drop_caps: Iterable[str],
+    keep_terminal: bool,
     despite_failures: bool,
 ) -> NoReturn:
     """See `exec_into`."""
     _refuse_here(program)
-    who = targets.identity(user, group)
-    target = targets.describe(
-        program,
-        args,
-        env=_environment(env, None if who is None else who.home),
+    who = None
+    if user is not None or group is not None:
+        from cleanup_guard._exec.identity import identity
+
+        who = identity(user, group, keep_terminal=keep_terminal)
+    world = targets.world(
         cwd=cwd,
-        argv0=argv0,
         who=who,
+        privileges=targets.privileges(no_new_privs=no_new_privs, drop_caps=drop_caps),
         umask=umask,
         pass_fds=pass_fds,
         signals=signals,
     )
+    changes = {} if who is None else _unless_given(who.variables, env or {})
+    target = targets.describe(program, args, world, env=env, changes=changes, argv0=argv0)
     process = _active_process()
     if process is not None:
         _leave_guards(process, target, despite_failures=despite_failures)
@@ -77,13 +83,9 @@ def _refuse_here(program: Word) -> None:
         )
 
 
-def _environment(env: Environment | None, home: str | None) -> Environment:
-    known = os.environ if env is None else env
-    if home is None or (env is not None and ("HOME" in env or b"HOME" in env)):
-        return known
-    return {os.fsencode(key): os.fsencode(value) for key, value in known.items()} | {
-        b"HOME": os.fsencode(home)
-    }
+def _unless_given(variables: Mapping[bytes, bytes | None], env: Environment) -> dict[bytes, bytes | None]:
+    given = {os.fsencode(name) for name in env}
+    return {name: value for name, value in variables.items() if name not in given}
 
 
 def _active_process() -> Process | None:

@@ -1,8 +1,9 @@
 """The program to become: found and checked before anything is torn down, and then the exec itself.
 
 Rules:
-1. `describe` finds out all that can be found out beforehand, and changes nothing.
-2. `become` changes the process step by step and takes each step back if the exec fails; only a changed user stays changed.
+1. `world` and `describe` find out all that can be found out beforehand, and change nothing.
+2. `become` changes the process step by step and takes each step back if the exec fails; what cannot be taken back comes last:
+   a terminal that was given up, privileges, and the user.
 3. No value of an environment variable is ever part of a message.
 4. This is loaded at each start of a container: os, sys, errno and `_signal`, which cost nothing (`signal` takes 3 ms, for
    its enums), and the rest where it is used.
@@ -15,11 +16,16 @@ import os
 import stat
 import sys
 
+from cleanup_guard._ground.environment import coercion, with_changes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
+
+    from cleanup_guard._exec.identity import Identity
+    from cleanup_guard._exec.privileges import Privileges
 
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Environment = Mapping[str, str] | Mapping[bytes, bytes]
@@ -39,163 +45,121 @@ STDIO = (0, 1, 2)
 
 ALL_BITS = 0o777
 
-NOBODY = (1 << 32) - 1
-"""(uid_t) -1, which to the system calls means "leave it as it is"."""
-
-
-class Identity:
-    """Whom to become: as `gosu` does it, supplementary groups first, then the group, then the user.
-
-    Attributes:
-        uid: None for the user that we are.
-        groups: the supplementary groups; None where they stay, because nothing changes and a plain user may not set them.
-        home: what HOME is to be; None if no user was asked for.
-    """
-
-    __slots__ = ("gid", "groups", "home", "uid")
-
-    def __init__(self, uid: int | None, gid: int, groups: list[int] | None, home: str | None) -> None:
-        self.uid = uid
-        self.gid = gid
-        self.groups = groups
-        self.home = home
-
-    def assume(self) -> None:
-        """Become it. There is no way back."""
-        if self.groups is not None:
-            os.setgroups(self.groups)
-            os.setgid(self.gid)
-            if self.uid is not None:
-                os.setuid(self.uid)
-
-
-def identity(user: str | int | None, group: str | int | None) -> Identity | None:
-    """Look up a user and a group, names or numbers. A number needs no entry in the user database, a name does.
-
-    A group that is named is the only one; without one the user's groups are those of the databases.
-
-    Returns:
-        None if neither was asked for.
-
-    Raises:
-        ValueError: there is no such user or group.
-        PermissionError: only root could become it.
-    """
-    if user is None and group is None:
-        return None
-    uid, gid, groups, home = _look_up(user, group)
-    return Identity(uid, gid, _permitted(uid, gid, groups), home)
-
-
-def owner(user: str | int | None, group: str | int | None) -> tuple[int, int] | None:
-    """Look up whose a file is to be: user and group, in numbers; None if neither was asked for.
-
-    Raises:
-        ValueError: there is no such user or group.
-    """
-    if user is None and group is None:
-        return None
-    uid, gid, _, _ = _look_up(user, group)
-    return os.geteuid() if uid is None else uid, gid
-
-
-def _look_up(
-    user: str | int | None, group: str | int | None
-) -> tuple[int | None, int, list[int], str | None]:
-    gid, groups = os.getgid(), [os.getgid()]
-    uid = home = None
-    if user is not None:
-        import pwd
-
-        try:
-            entry = pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(str(user))
-        except KeyError:
-            if not _is_number(user):
-                raise ValueError(f"there is no user {user!r}") from None
-            uid, home = int(user), "/"
-        else:
-            uid, gid, home = entry.pw_uid, entry.pw_gid, entry.pw_dir
-            groups = os.getgrouplist(entry.pw_name, gid)
-    if group is not None:
-        gid = _group_id(group)
-        groups = [gid]
-    return uid, gid, groups, home
-
-
-def _group_id(group: str | int) -> int:
-    import grp
-
-    try:
-        return (grp.getgrgid(int(group)) if _is_number(group) else grp.getgrnam(str(group))).gr_gid
-    except KeyError:
-        if not _is_number(group):
-            raise ValueError(f"there is no group {group!r}") from None
-        return int(group)
-
-
-def _is_number(word: str | int) -> bool:
-    text = str(word)
-    if not (text.isascii() and text.isdecimal()):
-        return False
-    if int(text) >= NOBODY:
-        raise ValueError(f"{text} is no user or group: the highest number is {NOBODY - 1}")
-    return True
-
-
-def _permitted(uid: int | None, gid: int, groups: list[int]) -> list[int] | None:
-    if os.geteuid() == 0:
-        return groups
-    if uid in (None, os.getuid()) and gid == os.getgid():
-        return None
-    wanted = f"group {gid}" if uid is None else f"user {uid} and group {gid}"
-    raise PermissionError(
-        errno.EPERM, f"only root can become {wanted}; this is user {os.getuid()} and group {os.getgid()}"
-    )
+MOST_FDS = 1 << 20
+"""As many as a process can have, unless its administrator has changed the kernel: what is allowed may be a billion."""
 
 
 class Target:
-    """A program that was found, and the world that it is to start in."""
+    """A program that was found, and the world that it is to start in.
 
-    __slots__ = ("argv", "cwd", "env", "fds", "identity", "inherit", "path", "umask")
+    Attributes:
+        path: the file to execute.
+        argv: its arguments, its own name first.
+        env: its whole environment; None for this process's own, byte for byte, but for `changes`.
+        changes: values of variables by their names; None for those that are to go.
+        world: the rest of what it finds.
+    """
+
+    __slots__ = ("argv", "changes", "env", "path", "world")
 
     def __init__(
         self,
         path: bytes,
         argv: list[bytes],
-        env: dict[bytes, bytes],
-        cwd: bytes | None,
-        *,
-        who: Identity | None,
-        umask: int | None,
-        fds: frozenset[int],
-        inherit: bool,
+        env: dict[bytes, bytes] | None,
+        changes: dict[bytes, bytes | None],
+        world: World,
     ) -> None:
         self.path = path
         self.argv = argv
         self.env = env
+        self.changes = changes
+        self.world = world
+
+
+class World:
+    """What a program finds besides its arguments and its environment.
+
+    Args:
+        cwd: its working directory; None for ours.
+        who: whom it runs as; None for us.
+        privileges: what it may never have.
+        umask: its file mode creation mask; None for ours.
+        fds: the file descriptors that it inherits besides 0, 1 and 2.
+        inherit: whether it keeps ignored what we do, but for what Python itself ignores.
+    """
+
+    __slots__ = ("cwd", "fds", "inherit", "privileges", "umask", "who")
+
+    def __init__(
+        self,
+        *,
+        cwd: bytes | None,
+        who: Identity | None,
+        privileges: Privileges | None,
+        umask: int | None,
+        fds: frozenset[int],
+        inherit: bool,
+    ) -> None:
         self.cwd = cwd
-        self.identity = who
+        self.who = who
+        self.privileges = privileges
         self.umask = umask
         self.fds = fds
         self.inherit = inherit
 
 
+def world(
+    *,
+    cwd: Word | None = None,
+    who: Identity | None = None,
+    privileges: Privileges | None = None,
+    umask: int | None = None,
+    pass_fds: Iterable[int] = (),
+    signals: str = "default",
+) -> World:
+    """Check what a program is to find.
+
+    Raises:
+        FileNotFoundError: there is no such working directory.
+        OSError: it cannot be entered; `strerror` is a sentence that says why.
+        TypeError, ValueError: an argument makes no sense.
+    """
+    if signals not in ("default", "inherit"):
+        raise ValueError(f"signals must be 'default' or 'inherit', not {signals!r}")
+    if umask is not None and not 0 <= umask <= ALL_BITS:
+        raise ValueError(f"umask must be from 0 to 0o777, not {umask!r}")
+    return World(
+        cwd=None if cwd is None else _folder(_word(cwd, "the working directory")),
+        who=who,
+        privileges=privileges,
+        umask=umask,
+        fds=frozenset(_open_fd(fd) for fd in pass_fds),
+        inherit=signals == "inherit",
+    )
+
+
 def describe(
     program: Word,
     args: Sequence[Word],
+    world: World,
     *,
-    env: Environment,
-    cwd: Word | None,
-    argv0: Word | None,
-    who: Identity | None,
-    umask: int | None,
-    pass_fds: Iterable[int],
-    signals: str,
+    env: Environment | None = None,
+    changes: Mapping[bytes, bytes | None] | None = None,
+    argv0: Word | None = None,
 ) -> Target:
     """Check everything and find the program, in the PATH of its new environment.
 
+    Args:
+        program: a path, or a name to look for.
+        args: its arguments, without its own name.
+        world: what `world` returned.
+        env: its whole environment; None for this process's own, without what Python's locale coercion added.
+        changes: to that environment: values of variables by their names, None for those that are to go.
+        argv0: the name it is called by; None for `program`.
+
     Raises:
-        FileNotFoundError: there is no such program, or no such working directory.
+        FileNotFoundError: there is no such program.
         OSError: it is there, and cannot be executed; `strerror` is a sentence that says why.
         TypeError, ValueError: an argument makes no sense.
     """
@@ -203,16 +167,27 @@ def describe(
     name = _word(program, "the program")
     if not name or not argv[0]:
         raise ValueError("the name of the program is empty")
-    new_env = dict(_variable(key, value) for key, value in env.items())
-    if signals not in ("default", "inherit"):
-        raise ValueError(f"signals must be 'default' or 'inherit', not {signals!r}")
-    if umask is not None and not 0 <= umask <= ALL_BITS:
-        raise ValueError(f"umask must be from 0 to 0o777, not {umask!r}")
-    fds = frozenset(_open_fd(fd) for fd in pass_fds)
-    folder = None if cwd is None else _folder(_word(cwd, "the working directory"))
-    path = find(name, new_env, folder or b"")
-    inherit = signals == "inherit"
-    return Target(path, argv, new_env, folder, who=who, umask=umask, fds=fds, inherit=inherit)
+    known = None if env is None else dict(_variable(key, value) for key, value in env.items())
+    differences = dict(changes or {})
+    for key, value in differences.items():
+        _variable(key, value or b"")
+    found = with_changes(os.environb if known is None else known, differences)
+    path = find(name, found, world.cwd or b"")
+    return Target(path, argv, None if known is None else found, differences, world)
+
+
+def privileges(*, no_new_privs: bool, drop_caps: Iterable[str]) -> Privileges | None:
+    """What is to be given up, if anything is.
+
+    Raises:
+        ValueError, PermissionError, NotImplementedError: see `Privileges`.
+    """
+    drop_caps = list(drop_caps)
+    if not (no_new_privs or drop_caps):
+        return None
+    from cleanup_guard._exec.privileges import Privileges
+
+    return Privileges(no_new_privs=no_new_privs, drop_caps=drop_caps)
 
 
 def _word(word: Word, what: str) -> bytes:
@@ -236,7 +211,7 @@ def _variable(key: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
 def _open_fd(fd: int) -> int:
     try:
         os.fstat(fd)
-    except OSError:
+    except (OSError, OverflowError):
         raise ValueError(f"file descriptor {fd} is not open") from None
     return fd
 
@@ -409,7 +384,7 @@ def explain(error: OSError, target: Target) -> OSError:
         reason = "the loader or interpreter that it names does not exist (built for another C library?)"
     elif error.errno == errno.E2BIG:
         reason = "its arguments and environment variables are too long"
-    elif error.errno == errno.EACCES and target.identity is not None:
+    elif error.errno == errno.EACCES and target.world.who is not None:
         reason = f"{reason} for user {os.getuid()} and group {os.getgid()}"
     # An ENOENT would be a FileNotFoundError, which says that the program was not found. It was.
     number = errno.ENOEXEC if error.errno == errno.ENOENT else error.errno or errno.ENOEXEC
@@ -441,8 +416,10 @@ def become(target: Target, stopped: Callable[[], bool]) -> None:
         if stopped():
             return
         _reset_signals(target, undo)
-        _choose_descriptors(target.fds, undo)
-        _settle(target, undo)
+        _choose_descriptors(target.world.fds, undo)
+        _settle(target.world, undo)
+        if target.env is None:
+            _change_environment(target.changes, undo)
         _start(target)
     finally:
         for function, *args in reversed(undo):
@@ -484,7 +461,7 @@ def _reset_signals(target: Target, undo: Undo) -> None:
         before = _signal.getsignal(signum)
         if before is _signal.SIG_DFL:
             continue
-        if before == _signal.SIG_IGN and target.inherit and signum not in PYTHONS_OWN:
+        if before == _signal.SIG_IGN and target.world.inherit and signum not in PYTHONS_OWN:
             continue
         _signal.signal(signum, _signal.SIG_DFL)
         if before is not None:  # None: a handler from C, which Python cannot put back
@@ -497,7 +474,7 @@ def _choose_descriptors(wanted: frozenset[int], undo: Undo) -> None:
     try:
         open_fds = [int(name) for name in os.listdir(folder)]
     except OSError:
-        open_fds = list(range(os.sysconf("SC_OPEN_MAX")))  # no /proc
+        open_fds = list(range(min(os.sysconf("SC_OPEN_MAX"), MOST_FDS)))  # no /proc
     for fd in open_fds:
         if fd in STDIO and fd not in wanted:
             continue
@@ -511,16 +488,38 @@ def _choose_descriptors(wanted: frozenset[int], undo: Undo) -> None:
         undo.append((os.set_inheritable, fd, before))
 
 
-def _settle(target: Target, undo: Undo) -> None:
-    if target.umask is not None:
-        umask = os.umask(target.umask)
+def _settle(world: World, undo: Undo) -> None:
+    if world.umask is not None:
+        umask = os.umask(world.umask)
         undo.append((os.umask, umask))
-    if target.cwd is not None:
+    if world.cwd is not None:
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         undo += [(os.close, here), (os.fchdir, here)]
-        os.chdir(target.cwd)
-    if target.identity is not None:
-        target.identity.assume()
+        os.chdir(world.cwd)
+    if world.privileges is not None:
+        world.privileges.bound()
+    if world.who is not None:
+        world.who.assume()
+    if world.privileges is not None:
+        world.privileges.finish()
+
+
+def _change_environment(changes: Mapping[bytes, bytes | None], undo: Undo) -> None:
+    """In our own, of which an exec hands on all bytes: what is twice in it, or has no name, as well."""
+    for name, value in {**coercion(), **changes}.items():
+        undo.append((_set_variable, name, os.environb.get(name)))
+        if name in changes:
+            _set_variable(name, None)  # it may be there twice
+        _set_variable(name, value)
+
+
+def _set_variable(name: bytes, value: bytes | None) -> None:
+    if value is not None:
+        os.environb[name] = value
+    elif name in os.environb:
+        del os.environb[name]
+    else:
+        os.unsetenv(name)
 
 
 def _start(target: Target) -> None:
@@ -531,6 +530,9 @@ def _start(target: Target) -> None:
     # that comes between these two lines is, like any that comes before the target listens.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     try:
-        os.execve(target.path, target.argv, target.env)  # noqa: S606 - no shell is the point
+        if target.env is None:
+            os.execv(target.path, target.argv)  # noqa: S606 - no shell is the point
+        else:
+            os.execve(target.path, target.argv, target.env)  # noqa: S606 - as above
     except OSError as error:
         raise explain(error, target) from None

@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 NAME = b"LC_CTYPE"
 
 COERCED_TO = (b"C.UTF-8", b"C.utf8", b"UTF-8")
@@ -30,8 +34,9 @@ def coercion() -> dict[bytes, bytes | None]:
     except OSError:
         return {}
     entries = given.split(b"\0")
-    if entries.pop() or b"" in entries:
-        return {}
+    known = {name + b"=" + value for name, value in os.environb.items()}
+    if entries.pop() or (b"" in entries and known.isdisjoint(entries)):
+        return {}  # painted over: a title, and then nothing
     before = next((entry for entry in entries if entry.startswith(NAME + b"=")), None)
     value = None if before is None else before.partition(b"=")[2]
     return {} if value == os.environb[NAME] else {NAME: value}
@@ -44,3 +49,11 @@ def undo_coercion() -> None:
             del os.environb[name]
         else:
             os.environb[name] = value
+
+
+def with_changes(
+    environment: Mapping[bytes, bytes], changes: Mapping[bytes, bytes | None]
+) -> dict[bytes, bytes]:
+    """An environment with some variables changed, or, where the value is None, without them."""
+    left = {name: value for name, value in environment.items() if name not in changes}
+    return left | {name: value for name, value in changes.items() if value is not None}

@@ -443,7 +443,7 @@ class Guard:
     def shield(self) -> Shield:
         """A critical section, for `with` and `async with`: a stop that arrives inside is delivered when the outermost one ends.
 
-        Only main is ever interrupted, so in another thread it does nothing. When seven tenths of the grace period have passed
+        Only main is ever interrupted, so in another thread it does nothing. When nine tenths of the grace period have passed
         the stop is delivered all the same.
 
         In a task use `async with`: once a stop has come, no task begins a section that would hold it back further, but

@@ -36,6 +36,7 @@ from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.ending import Ending, ending_of
 from cleanup_guard._stop.stack import Outcome, run_all, take_steps
 from cleanup_guard._stop.state import State
+from cleanup_guard._stop.stop import Ballot
 from cleanup_guard._stop.token import handles, is_ours
 
 TYPE_CHECKING = False
@@ -423,12 +424,12 @@ class Stay:
             stop.finished = True
         roster.remove(self)
         self._forget_place()
+        self.gone = True
         if stop is None:
             self._give_back()
         if last:
             left = None if stop is None else stop.budget.remaining(process.clock())
             OUTBOX.drain(1.0 if left is None else min(1.0, left))
-        self.gone = True
         return self._raises_stop
 
     def _forget_place(self) -> None:
@@ -455,7 +456,7 @@ class Stay:
             return
         process.tidy()
         if process.ballot.closed:
-            process.ballot.open()
+            process.ballot = Ballot()
 
     # -- the stop goes on --
 
@@ -498,7 +499,8 @@ class Stay:
     def request_stop(self, reason: str, status: int) -> bool:
         """See `Guard.request_stop`."""
         process = self.process
-        if self.gone or not process.request_stop(reason, status):
+        ballot = process.ballot  # first: once this guard has gone, that one is closed
+        if self.gone or not process.request_stop(ballot, reason, status):
             return False
         process.watch.need()
         process.deliver()

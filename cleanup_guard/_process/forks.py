@@ -70,9 +70,9 @@ class ForkHooks:
         caught = list(process.signals.previous) if process is not None else []
         self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None:
-            process.watch.pause()
-            process.last_resort.pause()
             OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
+            threads = native.count()
+            native.wait_for_kernel(threads, process.watch.pause() + process.last_resort.pause())
 
     def in_parent(self) -> None:
         """In the parent again, also when the fork failed."""

@@ -50,12 +50,14 @@ class LastResort:
         except (OSError, RuntimeError, ValueError):
             pass  # no thread to be had: an earlier one, and the watcher's deadline, still stand
 
-    def pause(self) -> None:
-        """Take the timer back for a moment: it is a thread, which makes forks warn. `resume` goes on."""
-        if self._armed.claimed:
-            import faulthandler
+    def pause(self) -> bool:
+        """Take the timer back for a moment: it is a thread, which makes forks warn. `resume` goes on. Says whether it ran."""
+        if not self._armed.claimed or (self.stderr is None and self._devnull is None):
+            return False
+        import faulthandler
 
-            faulthandler.cancel_dump_traceback_later()
+        faulthandler.cancel_dump_traceback_later()
+        return True
 
     def resume(self, stop: Stop | None, now: float) -> None:
         """Undo `pause`."""

@@ -13,6 +13,7 @@ import os
 import sys
 from math import inf
 
+from cleanup_guard._process.blocks import Way
 from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
 
@@ -57,6 +58,7 @@ class Moment:
         self._look = look
         self._seen_at: tuple[FrameType, int, float] | None = None
         self._waits_for_opcode = False
+        self._way: Way | None = None
 
     def is_right(self, frame: FrameType | None, waiting_since: float | None) -> bool:
         """Whether an exception may be raised in this frame now; if not, main looks again soon.
@@ -121,7 +123,9 @@ class Moment:
             caller: FrameType | None = frame
             while caller is not None and not _is_programs(caller):
                 caller = caller.f_back
+            self._way = None
             if caller is not None:
+                self._way = Way(caller)
                 caller.f_trace = self._on_trace
                 caller.f_trace_opcodes = opcodes
             sys.settrace(self._on_trace)
@@ -129,14 +133,28 @@ class Moment:
     def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG002
         if not _is_programs(frame):
             return None
-        if (event == "opcode" if self._waits_for_opcode else event == "line") and self.stop_tracing():
+        if self._is_place(frame, event) and self.stop_tracing():
             frame.f_trace_opcodes = False
             self._look(frame)
         return self._on_trace
 
+    def _is_place(self, frame: FrameType, event: str) -> bool:
+        if self._waits_for_opcode:
+            return event == "opcode"
+        if event != "line":
+            return False
+        way = self._way
+        if way is None or way.frame is frame:
+            return way is None or not way.owes()
+        caller: FrameType | None = frame
+        while caller is not None and caller is not way.frame:
+            caller = caller.f_back
+        return caller is None or not way.owes()
+
     def stop_tracing(self) -> bool:
         """Take the tracing back, if it is ours. Returns whether it was."""
         self._waits_for_opcode = False
+        self._way = None
         if sys.gettrace() != self._on_trace:
             return False
         sys.settrace(None)

@@ -94,7 +94,6 @@ class Thread:
         self._target = target
         self._name = name
         self._bare = bare
-        self._kernel_id: int | None = None
         self._thread: threading.Thread | None = None
         self._ended: threading.Lock | None = None  # released at the end
 
@@ -115,7 +114,6 @@ class Thread:
 
     def _run(self) -> None:
         assert self._ended is not None
-        self._kernel_id = get_native_id()
         try:
             self._target()
         finally:
@@ -130,15 +128,25 @@ class Thread:
         elif self._ended is not None and self._ended.acquire(timeout=timeout):
             self._ended.release()
 
-    def wait_for_kernel(self) -> None:
-        """After `join`: wait until the kernel has seen its end, too. It counts threads where CPython warns of forks."""
-        limit = time.monotonic() + LAG
-        while self._kernel_id is not None and time.monotonic() < limit:
-            try:
-                os.stat(f"/proc/self/task/{self._kernel_id}")
-            except OSError:
-                return
-            sleep(0.0002)
+
+def count() -> int:
+    """How many threads the kernel sees, those of C code too; 0 where it does not say."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+def wait_for_kernel(before: int, ended: int) -> None:
+    """Wait until the kernel has seen the end of threads, too, a little later. It counts where CPython warns of forks.
+
+    Args:
+        before: how many threads there were.
+        ended: how many of them have ended.
+    """
+    limit = time.monotonic() + LAG
+    while before and count() > before - ended and time.monotonic() < limit:
+        sleep(0.0002)
 
 
 LAG = 0.05

@@ -149,11 +149,11 @@ class Process:
 
     # -- the stop --
 
-    def request_stop(self, reason: str, status: int) -> bool:
-        """Stop as a signal would. Returns whether this is the stop."""
+    def request_stop(self, ballot: Ballot, reason: str, status: int) -> bool:
+        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop."""
         _, grace = self.known_grace()
         budget = Budget(grace, self.clock())
-        return self.ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))
+        return ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))
 
     def claim_signal(self, signum: int, theirs: object) -> None:
         """Record a signal as the stop, if it is the first, or the first that is ours.
@@ -162,7 +162,8 @@ class Process:
             signum: the signal.
             theirs: the handler whose signal it is, if it is not ours.
         """
-        stop, now = self.stop, self.clock()
+        ballot = self.ballot  # before it is seen that somebody guards: who has gone since has closed this one
+        stop, now = ballot.stop, self.clock()
         if stop is not None and (theirs is not None or stop.theirs is None):
             return
         known, grace = self.known_grace()
@@ -170,13 +171,15 @@ class Process:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
             return
+        if not self.roster.main:
+            return
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
             GUEST.stand_by(self)
             grace = grace if known else None
         elif native.in_main():
             self.signals.take_ctrl_c()
-        self.ballot.propose(
+        ballot.propose(
             Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
         )
 

@@ -122,15 +122,15 @@ class Watch:
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
         self._thread = thread if thread.start() else None
 
-    def pause(self) -> None:
-        """Stop the thread and wait until it is gone; what it knows stays. `resume` goes on where it was. For a fork."""
+    def pause(self) -> bool:
+        """End the thread; what it knows stays. `resume` goes on where it was. For a fork. Returns whether there was one."""
         thread, self._thread = self._thread, None
         if thread is None:
-            return
+            return False
         self._leaves = True
         self.wake()
         thread.join()
-        thread.wait_for_kernel()
+        return True
 
     @property
     def paused(self) -> bool:

@@ -71,7 +71,10 @@ class Stop:
 
 
 class Ballot:
-    """What came first: a stop, or the end of the last guard. Any thread, any handler."""
+    """What came first: a stop, or the end of the last guard. Any thread, any handler.
+
+    One for each time that main is guarded: whoever has it in hand before he looks who guards stops nobody who comes later.
+    """
 
     __slots__ = ("_votes",)
 
@@ -103,7 +106,3 @@ class Ballot:
         if not votes:
             votes.append(None)
         return votes[0] is None
-
-    def open(self) -> None:
-        """Begin anew."""
-        self._votes = []

@@ -34,7 +34,7 @@ def test_the_first_stop_wins() -> None:
 
 
 def test_a_closed_ballot_has_no_stop() -> None:
-    """None can come before it is opened again."""
+    """None can come on it any more."""
     ballot = Ballot()
     assert not ballot.closed
     assert ballot.close()
@@ -42,21 +42,15 @@ def test_a_closed_ballot_has_no_stop() -> None:
     assert ballot.closed
     assert not ballot.propose(a_stop())
     assert ballot.stop is None
-    ballot.open()
-    assert not ballot.closed
-    assert ballot.propose(a_stop())
 
 
-@given(st.lists(st.sampled_from(["propose", "close", "open"]), max_size=30))
+@given(st.lists(st.sampled_from(["propose", "close"]), max_size=30))
 def test_any_order(moves: list[str]) -> None:
-    """Whatever is done in whatever order: who was first since the ballot was opened has won, and knows it."""
+    """Whatever is done in whatever order: who was first has won, and knows it."""
     ballot = Ballot()
     first: Stop | str | None = None
     for number, move in enumerate(moves):
-        if move == "open":
-            ballot.open()
-            first = None
-        elif move == "close":
+        if move == "close":
             first = first or "close"
             assert ballot.close() is (first == "close")
         else:
@@ -108,7 +102,7 @@ def test_threads_agree_on_who_was_first() -> None:
 
         at_once(
             [*(lambda number=number, propose=propose: propose(number) for number in range(THREADS)), close]
-        )
+        )  # type: ignore[misc]
         assert len(won) == 1
         assert ballot.stop is won[0]
         assert ballot.closed is (won[0] is None)

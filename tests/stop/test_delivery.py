@@ -64,7 +64,7 @@ class Stage:
         before = len(self.world.done)
         self.due = self.delivery.look(self.now, self.stop, Facts(state, **facts), self.world)
         assert self.due > self.now
-        return [each for each in self.world.done[before:] if each not in ("begin", "ask_hosts")]
+        return [each for each in self.world.done[before:] if each not in ("begin", "ask_hosts", "where")]
 
     def look_until(self, at: float, state: State = State.STOPPING, **facts: Any) -> list[str]:
         """Look whenever a look is due, up to so many seconds after the stop. Returns what was done."""
