@@ -332,10 +332,9 @@ class Delivery:
         """When to take over from a main that has not come back."""
         if budget.stepped_in:
             return budget.at(budget.INTERRUPT)
-        if self.forced or facts.held is not None:
-            return budget.at(budget.LATE)
-        handles = facts.state is State.UNWINDING and facts.handling
-        return budget.at(budget.FORCE if handles else budget.TAKE_OVER)
+        if facts.state is State.UNWINDING and facts.handling:
+            return budget.at(budget.FORCE)
+        return budget.at(budget.LATE if self.forced or facts.held is not None else budget.TAKE_OVER)
 
     def _take_over(self, world: World) -> None:
         if not self.took_over:
