@@ -145,6 +145,7 @@ class Delivery:
         self._begun = False
         self._prepared = False
         self._hook_told = False
+        self._held = False  # to the end
         self._let_go_since: float | None = None
         self._let_go_of = 0  # the time of which main has let go, counted as `times` is
         self._let_go = 0
@@ -218,6 +219,7 @@ class Delivery:
             self.forced = True
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
+                self._held = True
                 world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
@@ -332,9 +334,10 @@ class Delivery:
         """When to take over from a main that has not come back."""
         if budget.stepped_in:
             return budget.at(budget.INTERRUPT)
-        if facts.state is State.UNWINDING and facts.handling:
-            return budget.at(budget.FORCE)
-        return budget.at(budget.LATE if self.forced or facts.held is not None else budget.TAKE_OVER)
+        if self._held or (facts.held is not None and facts.state is State.STOPPING):
+            return budget.at(budget.LATE)
+        handles = facts.state is State.UNWINDING and facts.handling
+        return budget.at(budget.FORCE if handles else budget.TAKE_OVER)
 
     def _take_over(self, world: World) -> None:
         if not self.took_over:

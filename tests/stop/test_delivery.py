@@ -220,6 +220,16 @@ def test_who_was_held_back_until_then_has_a_moment() -> None:
     assert stage.look(at=share(0.95), **{**HELD, "may_tell": True}) == ["take_over"]
 
 
+def test_who_was_held_back_and_handles_it_then_has_a_moment_too() -> None:
+    """Its `finally` begins at nine tenths, when that of others must have ended."""
+    stage = Stage()
+    stage.look_until(share(0.9), **HELD)
+    stage.look(at=share(0.9), **HELD)
+    stage.raise_in_main()
+    assert "take_over" not in stage.look_until(share(0.95) - 0.01, State.UNWINDING)
+    assert stage.look(State.UNWINDING, at=share(0.95)) == ["take_over"]
+
+
 def test_who_is_held_back_and_has_not_noticed_is_not_stuck() -> None:
     """At half time a critical section that waits in C is still one."""
     stage = Stage()
@@ -244,7 +254,7 @@ def test_nobody_is_named_who_holds_nothing_back() -> None:
     """A critical section that main is in while it unwinds has not held the stop back."""
     stage = Stage()
     stage.raise_in_main()
-    stage.look(State.UNWINDING, at=share(0.9) - 0.01, held="a critical section")
+    stage.look(State.UNWINDING, at=share(0.9), held="a critical section")
     assert stage.world.events == []
 
 
