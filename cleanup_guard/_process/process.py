@@ -238,7 +238,7 @@ class Process:
         stop = self.stop
         assert stop is not None
         for host in self.roster.loops_in_main():
-            host.withdraw()
+            host.asking.withdraw()
         ending = ending_of(stop, self.exit_status() if status is None else status)
         exception: BaseException
         if ending.is_keyboard_interrupt:

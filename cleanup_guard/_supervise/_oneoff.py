@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, seconds
-from cleanup_guard._guard.guard import current_guard
+from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._supervise._household import LONGEST_WAIT, peek, reap, signal_group
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 from cleanup_guard._supervise._tree import children, descendants, members

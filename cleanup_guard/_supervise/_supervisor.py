@@ -16,8 +16,9 @@ import weakref
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
-from cleanup_guard._guard.guard import Guard, current_guard
+from cleanup_guard._guard.guard import Guard
 from cleanup_guard._guard.guard import guard as new_guard
+from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._guard.options import Default
 from cleanup_guard._supervise import _child, _policy
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
