@@ -2,7 +2,8 @@
 
 Rules:
 1. An exception that somebody's signal handler raises between two of our lines ends nothing: leaving begins again where it was,
-   and the exception goes on afterwards. What even so was cut short the exit nets find, for the guard is taken off the roster last.
+   and the exception goes on afterwards. What even so was cut short the exit nets find, for the guard is taken off the
+   roster last.
 2. Guards may be left in any order and in any thread. Signals belong to the process: they are given back by main, when no guard
    wants them any more.
 """

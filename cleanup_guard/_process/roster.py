@@ -1,8 +1,9 @@
 """Who is in: the guards that are entered, the callbacks in progress, and what each of them is to the floors below.
 
-Every collection is a dict that is used as an ordered set: entering and leaving cost the same however many there are, in whatever
-order they come and go (tasks, generators and threads leave guards in any). `list(...)` of one is one C call, so any thread and any
-handler may look.
+Every collection is a dict that is used as an ordered set: entering and leaving cost the same however many there are, in
+whatever
+order they come and go (tasks, generators and threads leave guards in any). `list(...)` of one is one C call, so any thread
+and any handler may look.
 """
 
 from __future__ import annotations

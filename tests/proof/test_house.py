@@ -31,19 +31,17 @@ USERS_WORDS = {"Guard"}
 STILL_IN_A_CIRCLE = {("_rehearse._seen", "_rehearse._timeline")}
 STILL_LARGE = {
     "_rehearse._watch.Watch": (18, 25),
-    "_supervise._policy.Policy": (14, 34),
+    "_supervise._policy.Policy": (14, 35),
     "_supervise._supervisor.Supervisor": (15, 27),
 }
 STILL_COMPLEX = {
-    "_exec.identity.assume": 13,
-    "_exec.target.describe": 13,
     "_rehearse._verdict._about_the_end": 15,
     "_rehearse._verdict._why_not": 14,
     "_rehearse._watch._ends": 13,
     "_rehearse._watch._hear": 20,
     "_supervise._callbacks._see_through": 15,
-    "_supervise._command._prepare": 13,
-    "_supervise._oneoff.run": 20,
+    "_supervise._command._prepare": 15,
+    "_supervise._oneoff.run": 21,
     "_supervise._policy._forward": 13,
     "_supervise._policy._notice_ends": 13,
     "_supervise._policy._tend": 19,
