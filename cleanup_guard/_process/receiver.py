@@ -77,7 +77,7 @@ class Receiver:
             self.calls[signum] = self.calls.get(signum, 0) + 1
             theirs = None if process.insists else process.signals.before(signum)
             process.claim_signal(signum, theirs)
-            if process.stop is None:
+            if process.stop is None and theirs is None:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None

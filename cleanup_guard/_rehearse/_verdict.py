@@ -21,9 +21,6 @@ NAMED = 3
 CLOSE = 0.8
 """The share of the grace period from which a stop is said to be close."""
 
-OFTEN = 5000
-"""Times that a program was held up to be looked at from which on that is said to have cost it time."""
-
 FALLS_BACK = 2
 """The status of runtimes that raise the stop again to die of it, and find themselves alive, as PID 1 "
 "does: Go's, for example."""
