@@ -10,9 +10,9 @@ import time
 from math import inf
 
 from cleanup_guard._ground.foreign import quoted
-from cleanup_guard._supervise._policy import ABANDONED, INSISTED
 from cleanup_guard._supervise._procfile import SH, words
 from cleanup_guard._supervise._spawn import CannotStart, find, spawn
+from cleanup_guard._supervise._terms import ABANDONED, INSISTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cleanup_guard._ground.clock import Budget
-    from cleanup_guard._supervise._policy import Stop
+    from cleanup_guard._supervise._terms import Stop
 else:
     import _signal
 

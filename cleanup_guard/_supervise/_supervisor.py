@@ -21,11 +21,13 @@ from cleanup_guard._guard.guard import Guard
 from cleanup_guard._guard.guard import guard as new_guard
 from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._guard.options import Default
-from cleanup_guard._supervise import _child, _policy
+from cleanup_guard._supervise import _child
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
+from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._ready import parse as parse_sign
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
+from cleanup_guard._supervise._terms import KILL_BEFORE_CALLBACKS, Terms
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
@@ -133,8 +135,8 @@ class Supervisor:
                 "cleanup_guard.Supervisor needs pidfds, which this Python was built without"
             )
         self._household = Household()
-        terms = _policy.Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
-        self._policy = _policy.Policy((), self._household, terms)
+        terms = Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
+        self._policy = Policy((), self._household, terms)
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -294,7 +296,7 @@ class Supervisor:
             left = None if guard is None else guard.remaining()
             terms = self._policy.terms
             if guard is not None and guard is not self._own_guard:
-                terms.kill_share = _policy.KILL_BEFORE_CALLBACKS
+                terms.kill_share = KILL_BEFORE_CALLBACKS
             if left is not None:
                 terms.grace = left if terms.grace is None else min(left, terms.grace)
             self._policy.stop(reason, time.monotonic())
