@@ -31,7 +31,6 @@ USERS_WORDS = {"Guard"}
 STILL_IN_A_CIRCLE = {("_rehearse._seen", "_rehearse._timeline")}
 STILL_LARGE = {
     "_rehearse._watch.Watch": (18, 25),
-    "_supervise._supervisor.Supervisor": (15, 27),
 }
 STILL_COMPLEX = {
     "_rehearse._verdict._about_the_end": 15,
