@@ -18,7 +18,7 @@ import sys
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
-from cleanup_guard._stop.owner import Owner, owner_of
+from cleanup_guard._stop.owner import Owner, is_of_ended_loop, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Signals:
             elif signum in self.previous:
                 if signum in self._blocked:
                     _signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+                if is_of_ended_loop(self.previous[signum]):  # which found ours, and left it there
+                    self.previous[signum] = _signal.default_int_handler
                 self.uninstall(signum)
             self.previous.pop(signum, None)
             self._blocked.discard(signum)

@@ -13,7 +13,7 @@ import pytest
 import trio
 import uvloop
 
-from cleanup_guard._stop.owner import Owner, is_loops, owner_of
+from cleanup_guard._stop.owner import Owner, is_loops, is_of_ended_loop, owner_of
 
 OURS, THEIRS = Owner.OURS, Owner.THEIRS
 
@@ -125,6 +125,15 @@ def test_a_loops_own_way_with_ctrl_c_is_ours(run: Callable[[Callable[[], object]
     assert callable(there)
     assert owner_of(there) is OURS
     assert there is signal.default_int_handler or is_loops(there)
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=lambda run: run.__name__)
+def test_a_loops_own_way_ends_with_the_loop(run: Callable[[Callable[[], object]], object]) -> None:
+    """Whoever has taken its place does not put it back once the loop has ended; and what is no loop's ends with none."""
+    there: list[object] = []
+    assert run(lambda: there.append(found(signal.SIGINT)) or is_of_ended_loop(there[0])) is False
+    assert is_of_ended_loop(there[0]) is (there[0] is not signal.default_int_handler)
+    assert not is_of_ended_loop(handler)
 
 
 @pytest.mark.parametrize("run", LOOPS, ids=lambda run: run.__name__)
