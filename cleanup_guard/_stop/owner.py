@@ -54,4 +54,4 @@ def is_of_ended_loop(handler: object) -> bool:
     module = str(getattr(getattr(handler, "func", handler), "__module__", ""))
     if module.startswith("trio."):
         return not sys.modules["trio"].lowlevel.in_trio_run()
-    return sys.modules["asyncio"]._get_running_loop() is None  # noqa: SLF001  # documented, for those who write loops
+    return sys.modules["asyncio"]._get_running_loop() is None

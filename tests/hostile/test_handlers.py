@@ -55,7 +55,7 @@ main()
 
 
 def test_signals_that_are_sent_while_the_interpreter_ends_are_sent() -> None:
-    """A stop that is somebody else's: what looks at the signals that are sent meanwhile is gone before Python clears its names."""
+    """Where a stop is somebody else's: what looks at the signals that are sent is gone before Python clears its names."""
     ended = run(
         """
 class Late:
