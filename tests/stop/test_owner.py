@@ -130,9 +130,14 @@ def test_a_loops_own_way_with_ctrl_c_is_ours(run: Callable[[Callable[[], object]
 @pytest.mark.parametrize("run", LOOPS, ids=lambda run: run.__name__)
 def test_a_loops_own_way_ends_with_the_loop(run: Callable[[Callable[[], object]], object]) -> None:
     """Whoever has taken its place does not put it back once the loop has ended; and what is no loop's ends with none."""
-    there: list[object] = []
-    assert run(lambda: there.append(found(signal.SIGINT)) or is_of_ended_loop(there[0])) is False
-    assert is_of_ended_loop(there[0]) is (there[0] is not signal.default_int_handler)
+
+    def look() -> object:
+        there = found(signal.SIGINT)
+        assert not is_of_ended_loop(there)
+        return there
+
+    there = run(look)
+    assert is_of_ended_loop(there) is (there is not signal.default_int_handler)
     assert not is_of_ended_loop(handler)
 
 
