@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 
 TYPE_CHECKING = False
@@ -45,13 +44,3 @@ def is_loops(handler: object) -> bool:
     """Whether a handler is an event loop's own way with Ctrl-C."""
     handler = getattr(handler, "func", handler)  # asyncio's is a partial
     return str(getattr(handler, "__module__", "")) in LOOPS
-
-
-def is_of_ended_loop(handler: object) -> bool:
-    """Whether a handler is the way with Ctrl-C of an event loop that runs no more. Asked in the thread of the loop."""
-    if not is_loops(handler):
-        return False
-    module = str(getattr(getattr(handler, "func", handler), "__module__", ""))
-    if module.startswith("trio."):
-        return not sys.modules["trio"].lowlevel.in_trio_run()
-    return sys.modules["asyncio"]._get_running_loop() is None

@@ -13,7 +13,8 @@ import pytest
 import trio
 import uvloop
 
-from cleanup_guard._stop.owner import Owner, is_loops, is_of_ended_loop, owner_of
+from cleanup_guard._process.signals import is_of_ended_loop
+from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
 OURS, THEIRS = Owner.OURS, Owner.THEIRS
 
