@@ -132,22 +132,22 @@ class TimeLimit(Exception): pass
 rung = 0
 def ring(*_):
     global rung
-    if rung < 20:
-        rung += 1
-        raise TimeLimit
+    rung += 1
+    if rung == 20: signal.setitimer(signal.ITIMER_REAL, 0)
+    raise TimeLimit
 signal.signal(signal.SIGALRM, ring)
 def callback(number):
     os.write(1, f"ran {{number}}\\n".encode())
     for _ in range(2000): pass
 def begin(): signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
-def tell(): os.write(1, f"rung {{rung}}\\n".encode())
+def end(): signal.setitimer(signal.ITIMER_REAL, 0)
 {define[where]}
     {enter[where]} guard(hooks=(), grace=30) as g:
         for number in range(60): g.callback(callback, number)
         g.callback(begin)
         ready()
         {wait[where]}
-atexit.register(tell)
+atexit.register(end)
 {go[where]}
 """
     with child(code) as started:
@@ -156,4 +156,6 @@ atexit.register(tell)
     ran = [line for line in ended.out if line.startswith("ran ")]
     assert len(set(ran)) == len(ran)
     assert len(ran) >= 60 - 20, (ran, ended.err[-3000:])
-    assert ended.status == (143 if signum == signal.SIGTERM else -signal.SIGINT), ended.err[-3000:]
+    # The loop's own lines are not ours: an exception there may cost it its life, and the status with it.
+    statuses = {143 if signum == signal.SIGTERM else -signal.SIGINT} | ({1} if module else set())
+    assert ended.status in statuses, ended.err[-3000:]
