@@ -1,4 +1,4 @@
-"""What holds for every test: generated inputs are the same each time, so that a commit gets one verdict.
+"""What holds for every test: it cannot hang the suite, and generated inputs are the same each time: a commit gets one verdict.
 
 `pytest --hypothesis-profile=default` draws new ones.
 """
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from hypothesis import settings
+
+pytest_plugins = ["watchdog"]
 
 settings.register_profile("the same every time", derandomize=True, database=None)
 settings.load_profile("the same every time")
