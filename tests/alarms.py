@@ -3,9 +3,10 @@
 `python alarms.py SCENARIO START STEP` prints what went wrong, one line of JSON for each place, and how many places there are.
 
 Job queues and test runners have handlers that raise, for SIGALRM most of all: a time limit. Nobody can tell such an exception
-where not to land. A place is where CPython looks for signals: the start of a function, a loop's end, and after each call (3.11
-to 3.13), in the lines of cleanup_guard. Each place is tried in a process of its own, forked before anything has been guarded, which
-ends as any program does, exit nets included. It writes a line for each callback that begins: "ran N".
+where not to land. A place is where CPython looks for signals (3.11 to 3.13): in the lines of cleanup_guard, at the start of a
+function, at a loop's end, and after a call of what is not a Python function. Each place is tried in a process of its own, forked
+before anything has been guarded, which ends as any program does, exit nets included. It writes a line for each callback that
+begins: "ran N".
 """
 
 from __future__ import annotations
@@ -361,6 +362,5 @@ if __name__ == "__main__":
     warm_up.set()
     warm_up.off()
     # What is imported before the fork is imported once.
-    assert logging
-    assert traceback
+    del logging, traceback
     explore(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,7 +1,9 @@
-"""Guards may be left in any order, in any mix of tasks, generators and threads: signals belong to the process, not to a guard."""
+"""Guards may be left in any order, in any mix of tasks, generators and threads: signals are the process's, not a guard's."""
 
 from __future__ import annotations
 
+import functools
+import operator
 import signal
 from itertools import permutations
 
@@ -74,7 +76,7 @@ ALL_KINDS = {**KINDS, "mixed": mixed()}
 @pytest.mark.parametrize(("order", "left"), [("ABC", 1), ("ABC", 2), ("BAC", 2), ("ACB", 2)])
 @pytest.mark.parametrize("kind", ALL_KINDS.values(), ids=ALL_KINDS)
 def test_a_stop_runs_what_is_left_whatever_was_left_before(kind: str, order: str, left: int) -> None:
-    """Three guards are entered, some are left in another order than the last first; SIGTERM runs the callbacks of the others."""
+    """Three guards are entered, some are left, not the last first; SIGTERM runs the callbacks of the others."""
     ended = run(
         kind
         + f"""
@@ -107,7 +109,7 @@ for order in itertools.permutations("ABC"):
 """
     )
     orders = [[*order, "True"] for order in permutations("ABC")]
-    assert (ended.out, ended.status, ended.err) == (sum(orders, []), 0, "")
+    assert (ended.out, ended.status, ended.err) == (functools.reduce(operator.iadd, orders, []), 0, "")
 
 
 def test_the_signals_that_are_held_are_those_of_the_guards_that_are_entered() -> None:
@@ -257,7 +259,10 @@ asyncio.run(main())
 
 CLOSERS = {
     "inner closes outer": ("inner.callback(outer.close)", "with outer:\n    with inner: pass"),
-    "outer closes inner": ("outer.callback(inner.close)", "outer.__enter__(); inner.__enter__(); outer.close()"),
+    "outer closes inner": (
+        "outer.callback(inner.close)",
+        "outer.__enter__(); inner.__enter__(); outer.close()",
+    ),
 }
 
 

@@ -25,7 +25,7 @@ WRONG = {
 @pytest.mark.parametrize("how", [guard, guard(hooks=())], ids=["@guard", "@guard()"])
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_no_function_is_refused_in_one_sentence(kind: str, how: Callable[[Any], Any]) -> None:
-    """Over a staticmethod, classmethod, property or class `@guard` would do something else than it says: a TypeError names it."""
+    """Over a staticmethod, classmethod, property or class `@guard` would do something else: a TypeError names it."""
     with pytest.raises(TypeError, match=rf"(?i){kind}"):
         how(WRONG[kind])
 

@@ -439,11 +439,7 @@ for _ in generate():
 @pytest.mark.parametrize("signum", [TERM, INT], ids=["term", "int"])
 @pytest.mark.parametrize(
     ("way", "wish"),
-    [
-        pytest.param(way, wish, id=f"{name}-{wish}")
-        for name, way in STOPPED.items()
-        for wish in way.wishes
-    ],
+    [pytest.param(way, wish, id=f"{name}-{wish}") for name, way in STOPPED.items() for wish in way.wishes],
 )
 def test_after_a_stop(way: Way, wish: str, signum: signal.Signals) -> None:
     """The status is what was wished for, and the callbacks have run, in whatever moment and whatever place the stop arrived."""

@@ -1,4 +1,4 @@
-"""Whatever is registered, and however badly its name, its equality or its hash behave: it is called, and costs nobody his turn."""
+"""Whatever is registered, however badly its name, its equality or its hash behave: it is called, and costs nobody his turn."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def test_on_stop_runs_and_the_callbacks_go_on(signum: int) -> None:
 
 def test_a_callback_that_hangs_is_interrupted() -> None:
     """The grace period is nearly over: it is interrupted, and the others run, with the stop's status."""
-    with child(
-        NET.format(slow="time.sleep(60)"), env={"CLEANUP_GUARD_GRACE": "3"}
-    ) as started:
+    with child(NET.format(slow="time.sleep(60)"), env={"CLEANUP_GUARD_GRACE": "3"}) as started:
         started.signal(signal.SIGTERM)
         ended = started.end()
     assert sorted(ended.out) == ["last", "on_stop"], ended.err

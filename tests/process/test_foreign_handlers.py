@@ -1,4 +1,4 @@
-"""Somebody else's signal handler raises, at any place in our code: no callback is lost but the one it hits, and the process ends."""
+"""Somebody else's signal handler raises, at any place in our code: no callback is lost but the one it hits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def explore(scenario: str, start: int, step: int) -> int:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_handler_that_raises_costs_no_callback_but_the_one_it_hits(scenario: str) -> None:
-    """At every third place: the other callbacks run, once and in order, and the process ends, with the stop's status if stopped."""
+    """At every third place: the other callbacks run, once and in order, and the process ends, with the right status."""
     assert explore(scenario, 1, SAMPLE) > 1
 
 
@@ -103,7 +103,7 @@ def test_a_time_limit_during_the_callbacks(signum: str, timer: str) -> None:
 
 
 def test_a_stop_after_such_a_time_limit_is_heard() -> None:
-    """After hundreds of cleanups that a time limit met, SIGTERM runs the callbacks of the guard that is entered, with status 143."""
+    """After hundreds of cleanups that a time limit met, SIGTERM runs the callbacks, with status 143."""
     code = STORM.format(signum="SIGALRM", timer="REAL", rounds=200).replace("ready()\n", "", 1)
     code += """
 with guard(hooks=()) as g:

@@ -7,6 +7,7 @@ import signal
 import pytest
 from support import run
 
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["return", "stop"])
 def test_a_hook_need_not_be_hashable(stopped: bool) -> None:
     """A hook that is a dataclass is told all events, once although two guards share it."""

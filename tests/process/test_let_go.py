@@ -14,8 +14,7 @@ SWALLOWS = {
     "kept in a list": "except BaseException as error: kept.append(error)",
     "kept with its traceback": "except BaseException: kept.append(sys.exc_info())",
     "kept in a future": "except BaseException as error: f = Future(); f.set_exception(error); kept.append(f)",
-    "kept as the cause of another": "except BaseException as error:\n            new = ValueError()\n            new.__cause__ = error\n"
-    "            kept.append(new)",
+    "kept as the cause of another": "except BaseException as error: kept.append(wrapped(error))",
     "kept in a frame": "except BaseException: kept.append(sys._getframe())",
     "kept by traceback": "except BaseException as error: kept.append(traceback.TracebackException.from_exception(error))",
     "in a cycle": "except BaseException as error: error.itself = error",
@@ -25,6 +24,10 @@ LOOP = """
 import traceback
 from concurrent.futures import Future
 kept, events = [], []
+def wrapped(error):
+    new = ValueError()
+    new.__cause__ = error
+    return new
 atexit.register(lambda: print("never", flush=True))
 def remaining():
     print("redelivered", min(9, sum(type(each).__name__ == "StopRedelivered" for each in events)))

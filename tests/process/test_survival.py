@@ -1,4 +1,4 @@
-"""A program that survives its stop, or does a little more on the way out: nothing deadlocks, and what is guarded later is guarded."""
+"""A program that survives its stop, or does more on the way out: nothing deadlocks, and what is guarded later is guarded."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ UNENTERED = {
 @pytest.mark.parametrize("guarded", [True, False], ids=["inside a guard", "outside"])
 @pytest.mark.parametrize("code", UNENTERED.values(), ids=UNENTERED)
 def test_a_guard_that_serves_as_a_plain_stack(code: str, guarded: bool, signum: int) -> None:
-    """A `finally` closes a guard that was never entered, after a stop: its callback runs, and no traceback is shown for Ctrl-C."""
+    """A `finally` closes a guard that was never entered: its callback runs, and no traceback is shown for Ctrl-C."""
     if not guarded and signum == signal.SIGTERM:
         pytest.skip("SIGTERM kills what is not guarded")
     enter = 'with guard() as g:\n        g.callback(print, "guard\'s", flush=True)' if guarded else "if True:"
@@ -224,9 +224,9 @@ LEAVES = {
     "error": "try:\n    with guard(): raise LookupError\nexcept LookupError: pass",
     "task": "import asyncio\nasync def main():\n    async with guard(): pass\nasyncio.run(main())",
     "in any order": "a, b = guard(), guard()\na.__enter__(); b.__enter__(); a.close(); b.close()",
-    "survived stop": SURVIVE.replace('g.callback(print, "callback", flush=True)', "pass").replace(
-        "signal.SIGTERM", "signal.SIGUSR1"
-    ).replace("guard(hooks=())", "guard(hooks=(), signals=[signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])"),
+    "survived stop": SURVIVE.replace('g.callback(print, "callback", flush=True)', "pass")
+    .replace("signal.SIGTERM", "signal.SIGUSR1")
+    .replace("guard(hooks=())", "guard(hooks=(), signals=[signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])"),
 }
 
 

@@ -18,17 +18,21 @@ except CleanupError: pass
 """
 
 STOPS = {
-    "main": ('with guard() as g:\n    g.callback(int)\n    ready()\n    time.sleep(60)', 1, 0),
+    "main": ("with guard() as g:\n    g.callback(int)\n    ready()\n    time.sleep(60)", 1, 0),
     "two guards": (
-        "with guard() as a, guard() as b:\n    a.callback(int)\n    b.callback(int)\n    b.callback(int, 'x')\n"
-        "    ready()\n    time.sleep(60)",
+        (
+            "with guard() as a, guard() as b:\n    a.callback(int)\n    b.callback(int)\n    b.callback(int, 'x')\n"
+            "    ready()\n    time.sleep(60)"
+        ),
         3,
         1,
     ),
     "none": ("with guard() as g:\n    ready()\n    time.sleep(60)", 0, 0),
     "inner guards that were left": (
-        "with guard() as g:\n    g.callback(int)\n    with guard(hooks=()) as inner: inner.callback(int)\n"
-        "    ready()\n    time.sleep(60)",
+        (
+            "with guard() as g:\n    g.callback(int)\n    with guard(hooks=()) as inner: inner.callback(int)\n"
+            "    ready()\n    time.sleep(60)"
+        ),
         1,
         0,
     ),
@@ -39,8 +43,10 @@ STOPS = {
     ),
     "exit net": ("on_exit(int)\non_exit(int)\nready()\ntime.sleep(60)", 2, 0),
     "task": (
-        "import asyncio\nasync def main():\n    async with guard() as g:\n        g.callback(int)\n        ready()\n"
-        "        await asyncio.sleep(60)\nasyncio.run(main())",
+        (
+            "import asyncio\nasync def main():\n    async with guard() as g:\n        g.callback(int)\n        ready()\n"
+            "        await asyncio.sleep(60)\nasyncio.run(main())"
+        ),
         1,
         0,
     ),
@@ -48,7 +54,9 @@ STOPS = {
 
 
 @pytest.mark.parametrize(("code", "count", "failed"), STOPS.values(), ids=STOPS)
-@pytest.mark.parametrize("earlier", ["def job(): guard(hooks=())(on_exit)(int)", EARLIER], ids=["first", "later"])
+@pytest.mark.parametrize(
+    "earlier", ["def job(): guard(hooks=())(on_exit)(int)", EARLIER], ids=["first", "later"]
+)
 def test_the_last_line_counts_what_this_stop_ran(code: str, count: int, failed: int, earlier: str) -> None:
     """Callbacks of guards that were left before the stop do not count, and no failure of theirs is told again."""
     ended = run(earlier + "\n" + code, signal.SIGTERM)
