@@ -4,7 +4,7 @@
 
 Job queues and test runners have handlers that raise, for SIGALRM most of all: a time limit. Nobody can tell such an exception
 where not to land. A place is where CPython looks for signals (3.11 to 3.13): in the lines of cleanup_guard, at the start of a
-function, at a loop's end, and after a call of what is not a Python function. Each place is tried in a process of its own, forked
+function, at a loop's end, and after a call of what is no Python function. Each place is tried in a process of its own, forked
 before anything has been guarded, which ends as any program does, exit nets included. It writes a line for each callback that
 begins: "ran N".
 """

@@ -47,7 +47,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("code", PLACES.values(), ids=PLACES)
 def test_a_fork_in_a_guarded_process_warns_of_no_thread_of_ours(code: str) -> None:
-    """Python 3.12 and later warn of forks beside threads: never because of ours. (-W always: under -W error none is seen.)"""
+    """Python 3.12 and later warn of forks beside threads: never because of ours. Counted under -W always."""
     ended = run(f"{COUNT}\nready()\n{code}\nprint(count)\n", flags=["-W", "always"])
     assert (ended.out, ended.status) == (["0"], 0), ended.err
 
