@@ -23,15 +23,6 @@ def test_it(tmp_path):
 def test_it():
     with subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE) as child: child.stdout.readline()
 """,
-    "a lock": """
-def test_it():
-    lock = threading.Lock()
-    with lock, lock: pass
-""",
-    "a loop": """
-def test_it():
-    while True: pass
-""",
     "a fixture": """
 @pytest.fixture
 def never(): time.sleep(1000)
