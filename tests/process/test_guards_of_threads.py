@@ -10,7 +10,7 @@ from support import child, run
 
 RACE = """
 errors = []
-def note(who, error): errors.append(f"{who}: {type(error).__name__}: {error}")
+def note(who, error): errors.append(who + ": " + repr(error))
 over = False
 def work():
     while not over:

@@ -188,9 +188,15 @@ ready()
     assert (ended.out, ended.status) == (["False"], 0), ended.err
 
 
-def test_a_request_after_the_guard_is_answered_with_false() -> None:
+def test_a_request_after_the_guard_begins_no_stop() -> None:
     """A worker that outlives the guard is told that there is nothing to stop any more."""
-    ended = run('ready()\nwith guard() as g: pass\nprint(g.request_stop("late", status=3))')
+    code = """
+ready()
+with guard() as g: pass
+try: print(g.request_stop("late", status=3))
+except RuntimeError: print(False)
+"""
+    ended = run(code)
     assert (ended.out, ended.status) == (["False"], 0), ended.err
 
 
