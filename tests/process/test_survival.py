@@ -220,7 +220,7 @@ MASKS = ["SIGTERM", "SIGINT", "SIGTERM, signal.SIGINT", "SIGTERM, signal.SIGUSR2
 LEAVES = {
     "with": "with guard(): pass",
     "nested": "with guard(), guard(): pass",
-    "decorated": "guard(int)()",
+    "decorated": "guard(lambda: None)()",
     "error": "try:\n    with guard(): raise LookupError\nexcept LookupError: pass",
     "task": "import asyncio\nasync def main():\n    async with guard(): pass\nasyncio.run(main())",
     "in any order": "a, b = guard(), guard()\na.__enter__(); b.__enter__(); a.close(); b.close()",
