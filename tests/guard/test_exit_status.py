@@ -303,9 +303,10 @@ def stubborn():
         except BaseException: pass
 g = Guard(exit_status={wish}, grace=3)
 g.__enter__()
+g.callback(print, "never", flush=True)
 g.callback(stubborn)
-g.callback(print, "callback", flush=True)
-"""
+""",
+        (),
     ),
     "on_exit without a guard": Way(
         """
