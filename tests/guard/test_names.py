@@ -36,7 +36,8 @@ def break_it(): pass
     "a name that raises": """
 class Thing:
     def __call__(self): raise LookupError
-    __name__ = __qualname__ = property(lambda self: 1 / 0)
+    __name__ = property(lambda self: 1 / 0)
+    def __getattr__(self, name): 1 / 0
     def __repr__(self): raise ValueError("no repr")
 strange = Thing()
 def break_it(): pass
@@ -44,7 +45,8 @@ def break_it(): pass
     "a name that exits": """
 class Thing:
     def __call__(self): raise LookupError
-    __name__ = __qualname__ = property(lambda self: sys.exit(9))
+    __name__ = property(lambda self: sys.exit(9))
+    def __getattr__(self, name): raise AttributeError(name) if name != "__qualname__" else SystemExit(9)
     def __repr__(self): sys.exit(9)
 strange = Thing()
 def break_it(): pass
@@ -66,9 +68,10 @@ def break_it(): pass
 """,
     "a name that is no text": """
 class Thing:
-    __name__ = __qualname__ = 7
+    __name__ = 7
     def __call__(self): raise LookupError
 strange = Thing()
+strange.__qualname__ = 8
 def break_it(): pass
 """,
     "an error without words": """
@@ -144,8 +147,7 @@ def test_nor_where_it_is_interrupted(code: str) -> None:
 with guard(grace=3) as g:
     g.callback(print, "first", flush=True)
     kind = type(strange)
-    if isinstance(strange, type(run)) or kind.__module__ != "__main__": pass
-    else: kind.__call__ = lambda self: time.sleep(60)
+    if kind.__module__ == "__main__": kind.__call__ = lambda self: time.sleep(60)
     g.options(timeout=0.5).callback(strange)
     g.callback(print, "last", flush=True)
     ready()
@@ -252,7 +254,6 @@ REGISTERS = {
     "push": "g.push(strange)",
     "on_exit": "on_exit(strange)",
     "on_exit without a guard": None,
-    "decorated": None,
     "in a task": None,
 }
 
@@ -263,8 +264,6 @@ def test_what_has_every_attribute_is_a_callback_like_any_other(code: str, how: s
     """Callables with a dynamic `__getattr__` (RPC proxies, mocks) are registered and called, and not taken for coroutines."""
     if how == "on_exit without a guard":
         program = "ready()\non_exit(strange)\n"
-    elif how == "decorated":
-        program = "ready()\nguard(strange)()\n"
     elif how == "in a task":
         program = """
 ready()
