@@ -11,11 +11,13 @@
 #   PYTHON=/path/to/python   which Python, instead of the first on PATH that is new enough
 #   VENV=dir                 where the environment lives, instead of .venv
 #   WHEEL=dist/x.whl         install this wheel instead of an editable copy of the source
+#   GUESTS=1                 install the servers and workers for tests/guests too, and skip no test for want of one
 #   PYTEST_ARGS='-k fork'    more for pytest
 
 PYTHON      ?=
 VENV        ?= .venv
 WHEEL       ?=
+GUESTS      ?=
 PYTEST_ARGS ?=
 
 bin := $(VENV)/bin
@@ -25,7 +27,9 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check
 venv_stamp := $(VENV)/.python$(subst /,-,$(PYTHON))
 kind       := $(if $(WHEEL),$(notdir $(WHEEL)),source)
 demo_stamp := $(VENV)/.demo-$(kind)
-dev_stamp  := $(VENV)/.dev-$(kind)
+dev_stamp  := $(VENV)/.dev-$(kind)$(if $(GUESTS),-guests)
+comma      := ,
+extras     := dev$(if $(GUESTS),$(comma)guests)
 forget     := @rm -f $(VENV)/.demo-* $(VENV)/.dev-*; $(pip) --quiet uninstall --yes cleanup-guard
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -35,6 +39,7 @@ new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 demo: $(demo_stamp)
 	$(bin)/python examples/demo.py
 
+test nightly: export CLEANUP_GUARD_REQUIRE_GUESTS := $(if $(GUESTS),1)
 test: $(dev_stamp)
 	$(bin)/pytest $(PYTEST_ARGS)
 
@@ -73,7 +78,7 @@ clean:
 
 $(venv_stamp):
 	@python='$(PYTHON)'; \
-	for candidate in $(if $(PYTHON),,python3 python3.13 python3.12 python3.11); do \
+	for candidate in $(if $(PYTHON),,python3 python3.15 python3.14 python3.13 python3.12 python3.11); do \
 	    if $$candidate -c '$(new_enough)' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
@@ -97,5 +102,5 @@ $(demo_stamp): $(venv_stamp) pyproject.toml $(WHEEL)
 
 $(dev_stamp): $(venv_stamp) pyproject.toml $(WHEEL)
 	$(forget)
-	$(pip) install $(if $(WHEEL),'$(WHEEL)[dev]',--editable '.[dev]')
+	$(pip) install $(if $(WHEEL),'$(WHEEL)[$(extras)]',--editable '.[$(extras)]')
 	@touch $(demo_stamp) $@

@@ -3,39 +3,47 @@
 Names are loaded on first use, so that `import cleanup_guard` costs next to nothing and changes nothing.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._errors import CleanupError as CleanupError
-    from cleanup_guard._errors import SignalExit as SignalExit
-    from cleanup_guard._events import CallbackDone as CallbackDone
-    from cleanup_guard._events import CallbackFailed as CallbackFailed
-    from cleanup_guard._events import CallbackStarted as CallbackStarted
-    from cleanup_guard._events import CallbackTimedOut as CallbackTimedOut
-    from cleanup_guard._events import DeadlineReached as DeadlineReached
-    from cleanup_guard._events import Event as Event
-    from cleanup_guard._events import Finished as Finished
-    from cleanup_guard._events import HandlerReplaced as HandlerReplaced
-    from cleanup_guard._events import MainFailed as MainFailed
-    from cleanup_guard._events import StopReceived as StopReceived
-    from cleanup_guard._events import StopRedelivered as StopRedelivered
-    from cleanup_guard._events import TasksLeft as TasksLeft
-    from cleanup_guard._events import TookOver as TookOver
-    from cleanup_guard._exec import exec_into as exec_into
-    from cleanup_guard._guard import Guard as Guard
-    from cleanup_guard._guard import current_guard as current_guard
-    from cleanup_guard._guard import guard as guard
-    from cleanup_guard._guard import on_exit as on_exit
-    from cleanup_guard._guard import unregister as unregister
-    from cleanup_guard._report import log_event as log_event
+    from cleanup_guard._exec.exec_into import exec_into as exec_into
+    from cleanup_guard._ground.errors import CleanupError as CleanupError
+    from cleanup_guard._ground.errors import SignalExit as SignalExit
+    from cleanup_guard._ground.events import CallbackDone as CallbackDone
+    from cleanup_guard._ground.events import CallbackFailed as CallbackFailed
+    from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
+    from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
+    from cleanup_guard._ground.events import DeadlineReached as DeadlineReached
+    from cleanup_guard._ground.events import Event as Event
+    from cleanup_guard._ground.events import Finished as Finished
+    from cleanup_guard._ground.events import HandlerReplaced as HandlerReplaced
+    from cleanup_guard._ground.events import HeldToTheEnd as HeldToTheEnd
+    from cleanup_guard._ground.events import HookLeftRunning as HookLeftRunning
+    from cleanup_guard._ground.events import MainFailed as MainFailed
+    from cleanup_guard._ground.events import SignalsUnheard as SignalsUnheard
+    from cleanup_guard._ground.events import SteppedIn as SteppedIn
+    from cleanup_guard._ground.events import StopReceived as StopReceived
+    from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
+    from cleanup_guard._ground.events import TasksLeft as TasksLeft
+    from cleanup_guard._ground.events import TookOver as TookOver
+    from cleanup_guard._guard.guard import Guard as Guard
+    from cleanup_guard._guard.guard import current_guard as current_guard
+    from cleanup_guard._guard.guard import guard as guard
+    from cleanup_guard._guard.guard import on_exit as on_exit
+    from cleanup_guard._guard.guard import unregister as unregister
+    from cleanup_guard._process.report import log_event as log_event
 
     if sys.platform == "linux":
         from cleanup_guard._supervise._oneoff import run as run
         from cleanup_guard._supervise._supervisor import Child as Child
         from cleanup_guard._supervise._supervisor import Supervisor as Supervisor
+    else:
+        from cleanup_guard._supervise.elsewhere import Child as Child
+        from cleanup_guard._supervise.elsewhere import Supervisor as Supervisor
+        from cleanup_guard._supervise.elsewhere import run as run
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CallbackDone",
@@ -49,8 +57,12 @@ __all__ = [
     "Finished",
     "Guard",
     "HandlerReplaced",
+    "HeldToTheEnd",
+    "HookLeftRunning",
     "MainFailed",
     "SignalExit",
+    "SignalsUnheard",
+    "SteppedIn",
     "StopReceived",
     "StopRedelivered",
     "Supervisor",
@@ -65,19 +77,16 @@ __all__ = [
     "unregister",
 ]
 
-if sys.platform != "linux":
-    __all__.remove("Child")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("Supervisor")  # noqa: PYI056 - mypy and pyright both follow it
-    __all__.remove("run")  # noqa: PYI056 - mypy and pyright both follow it
-
 _HOMES = {
-    "_errors": ("CleanupError", "SignalExit"),
-    "_exec": ("exec_into",),
-    "_guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
-    "_report": ("log_event",),
+    "_ground.errors": ("CleanupError", "SignalExit"),
+    "_exec.exec_into": ("exec_into",),
+    "_guard.guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
+    "_process.report": ("log_event",),
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),
 }
+if sys.platform != "linux":
+    _HOMES = {"_supervise.elsewhere": ("Child", "Supervisor", "run"), **_HOMES}
 
 
 def __getattr__(name: str) -> object:
@@ -85,7 +94,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    home = next((module for module, names in _HOMES.items() if name in names), "_events")
+    home = next((module for module, names in _HOMES.items() if name in names), "_ground.events")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     value.__module__ = __name__
     globals()[name] = value

@@ -2,6 +2,6 @@
 
 import sys
 
-from cleanup_guard._cli import main
+from cleanup_guard._cli import command
 
-sys.exit(main())
+sys.exit(command())

@@ -81,6 +81,10 @@ def rehearse(
     words = [f"{name}={value}" for name, value in given.items() if value is not None]
     if isinstance(program, (str, bytes)):
         raise TypeError(f"program must be a list of words such as ['python', 'app.py'], not {program!r}")
+    if sys.platform != "linux":
+        from cleanup_guard._ground.elsewhere import needs
+
+        raise CannotRehearse(f"rehearse {needs('Linux', 'namespaces and ptrace(2)')}")
     done = subprocess.run(
         [sys.executable, "-m", "cleanup_guard", "check", "--json", *words, "--", *program],
         stdin=subprocess.DEVNULL,
@@ -91,8 +95,8 @@ def rehearse(
         cwd=cwd,
     )
     if done.returncode > UNCLEAN:
-        from cleanup_guard._cli._check import USAGE
+        from cleanup_guard._cli._words import WRONG
 
         complaint = done.stderr.strip().removeprefix("cleanup-guard check: ")
-        raise ValueError(complaint) if done.returncode == USAGE else CannotRehearse(complaint)
+        raise ValueError(complaint) if done.returncode == WRONG else CannotRehearse(complaint)
     return Rehearsal.from_json(json.loads(done.stdout)["rehearsals"][0])

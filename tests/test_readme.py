@@ -9,7 +9,7 @@ from pathlib import Path
 from support import run
 
 import cleanup_guard
-from cleanup_guard._state import diagram
+from cleanup_guard._stop.state import diagram
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

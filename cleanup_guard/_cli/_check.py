@@ -11,7 +11,9 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from cleanup_guard._supervise._names import number_of
+from cleanup_guard._ground.names import number_of
+
+assert sys.platform == "linux"
 
 if TYPE_CHECKING:
     from cleanup_guard._rehearse._engine import Waker
@@ -44,9 +46,6 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard check` with these arguments. Returns the exit status."""
-    if sys.platform != "linux":
-        print("cleanup-guard check: needs Linux", file=sys.stderr)
-        return NOT_RUN
     try:
         options = parse(argv)
     except SystemExit as leave:

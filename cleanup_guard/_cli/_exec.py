@@ -10,59 +10,66 @@ from __future__ import annotations
 import os
 import sys
 
-from cleanup_guard import _target
+from cleanup_guard._cli._words import Mistake, Usage, complain
+from cleanup_guard._exec import target as targets
+from cleanup_guard._ground.environment import with_changes
+from cleanup_guard._ground.foreign import quoted
 
 assert sys.platform != "win32"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from types import FrameType
+
+    from cleanup_guard._cli._words import Given
+    from cleanup_guard._exec.identity import Identity
 else:
     import _signal
 
-HELP = """\
-usage: cleanup-guard exec [options] [--] PROGRAM [ARGUMENT ...]
-Become PROGRAM: same process, same PID, every signal at its default. First:
-  --template SRC:DST    write DST with $NAME, ${NAME} from the environment ($$
-                        is a dollar sign); folders: all files; missing: error
-  --mode 640            mode and owner of the files written; else as the file
-  --owner NAME[:GROUP]  that is replaced, or with the template's mode
-  --env-file FILE       lines NAME=VALUE, taken as they are; # begins a comment
-  --env NAME=VALUE      set a variable; of these three options a later one wins
-  --unset NAME          remove a variable
-  --user NAME[:GROUP]   become this user, by name or number, and set HOME
-  --workdir DIR         start in DIR            --umask 027  with this umask
-  --argv0 NAME          under another name      --pass-fd N  with descriptor N
-  --signals inherit     keep ignored what the parent ignored (default: nothing)
-examples:
-  cleanup-guard exec --template /etc/app.in:/etc/app.conf -- gunicorn app:app
-  cleanup-guard exec --user app --env-file /run/secrets/env -- python worker.py
-  ENTRYPOINT ["cleanup-guard", "exec", "--template", "/in:/etc/app", "--"]
-status: PROGRAM's; 127 it is not found, 126 it cannot be executed, 2 a mistake
-in the options or in what they name."""
-
-OPTIONS = {
-    "--argv0": "NAME",
-    "--env": "NAME=VALUE",
-    "--env-file": "FILE",
-    "--mode": "MODE",
-    "--owner": "NAME[:GROUP]",
-    "--pass-fd": "N",
-    "--signals": "default or inherit",
-    "--template": "SRC:DST",
-    "--umask": "MODE",
-    "--unset": "NAME",
-    "--user": "NAME[:GROUP]",
-    "--workdir": "DIR",
-}
-
+USAGE = Usage(
+    "exec",
+    ("[options] [--] PROGRAM [ARGUMENT ...]",),
+    "Prepares what an entry script would, and becomes PROGRAM: same process, same PID.",
+    {
+        "Config files": {
+            "--template SRC:DST": "write DST from the template SRC; a folder: from every file below it; DST/: into that "
+            "folder. $NAME and ${NAME} stand for variables, ${NAME:-text} has a default, ${NAME:?message} and "
+            "${NAME:+text} are as in a shell, $$ is a dollar sign. A missing variable is an error, and nothing is "
+            "written. Jinja2 renders what is called .j2, .jinja or .jinja2",
+            "--only NAMES": "replace these names only, and leave all else as it is: NAME,NAME or '$NAME ${NAME}'",
+            "--mode MODE": "mode of the files written, such as 640; else the template's permissions",
+            "--owner [USER][:GROUP]": "owner of the files written; else you",
+        },
+        "Environment, of which a later one wins": {
+            "--env-file FILE": "lines NAME=VALUE, taken as they are; # begins a comment",
+            "--env NAME=VALUE": "set a variable",
+            "--unset NAME": "remove a variable",
+        },
+        "The program's world": {
+            "--user [USER][:GROUP]": "become this user, by name or number, and set HOME, USER and LOGNAME",
+            "--drop-caps NAMES": "it can never have these capabilities, such as net_raw,setuid, or all",
+            "--no-new-privs": "it can never get more privileges by executing a file that has them, such as sudo",
+            "--keep-terminal": "another --user may have a terminal that he shares with you, and type into your shell",
+            "--workdir DIR": "it starts in this folder",
+            "--umask MODE": "it starts with this umask",
+            "--argv0 NAME": "it starts under another name",
+            "--pass-fd N": "it has this file descriptor, besides 0, 1 and 2",
+            "--signals inherit": "keep ignored what the parent ignored; without it nothing is",
+        },
+        "Besides": {
+            "--verbose": "say on stderr what is done",
+        },
+    },
+    "Exit status: PROGRAM's own; 127: it is not found, 126: it cannot be executed, 2: a mistake in\n"
+    "the options or in what they name.",
+)
 
 MODE_BITS = 0o7777
 
-
-class Mistake(Exception):
-    """The command line, or a file that it names, makes no sense. The message is a sentence, and holds no secret."""
+MOST_DIGITS = 10
+"""Of a number that makes sense here."""
 
 
 class Stopped(BaseException):
@@ -83,11 +90,9 @@ def main(argv: list[str]) -> int:
     """
     try:
         _listen()
-        return _prepare_and_exec(argv)
+        return USAGE.main(argv, _prepare_and_exec)
     except Stopped as stop:
         return 128 + stop.signum
-    except Mistake as mistake:
-        return _complain(str(mistake), 2)
     except SystemExit as stop:  # as PID 1: between two steps of the exec
         return int(stop.code or 0)
 
@@ -108,47 +113,29 @@ def _stop(signum: int, _frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
-def _complain(sentence: str, status: int) -> int:
-    print(f"cleanup-guard exec: {sentence}", file=sys.stderr)
-    return status
-
-
-def _prepare_and_exec(argv: list[str]) -> int:
-    options, command = parse(argv)
-    if any(name == "--help" for name, _ in options):
-        print(HELP)
-        return 0
+def _prepare_and_exec(given: Given, command: list[str]) -> int:
     if not command:
         raise Mistake("which program? It comes last: cleanup-guard exec [options] -- PROGRAM [ARGUMENT ...]")
-    given = dict(options)
-    workdir = given.get("--workdir")
-    if workdir is not None and not os.path.isdir(workdir):
-        raise Mistake(f"--workdir {workdir!r} is not a directory")
+    asked = dict(given)
+    tell = _tell if "--verbose" in asked else _tell_nobody
     try:
-        who = _target.identity(*_user_and_group(given.get("--user")))
-        env = environment(options, None if who is None else who.home)
-        target = _target.describe(
-            command[0],
-            command[1:],
-            env=env,
-            cwd=workdir,
-            argv0=given.get("--argv0"),
-            who=who,
-            umask=_octal("--umask", given.get("--umask")),
-            pass_fds=[_number(word) for name, word in options if name == "--pass-fd"],
-            signals=given.get("--signals", "default"),
+        who = _identity(asked.get("--user"), keep_terminal="--keep-terminal" in asked)
+        changes = environment(given, who)
+        target = targets.describe(
+            command[0], command[1:], _world(given, who), changes=changes, argv0=asked.get("--argv0")
         )
-        _write_templates(options, env)
-    except ValueError as error:
+        _write_templates(given, changes, tell)
+    except (ValueError, NotImplementedError) as error:
         raise Mistake(str(error)) from None
     except FileNotFoundError as error:
-        return _complain(_sentence(error), 127)
+        return complain(_sentence(error), 127, USAGE.name)
     except OSError as error:
-        return _complain(_sentence(error), 126)
+        return complain(_sentence(error), 126, USAGE.name)
+    _tell_what_comes(tell, target)
     try:
-        _target.become(target, lambda: False)
+        targets.become(target, lambda: False)
     except OSError as error:
-        return _complain(_sentence(error), 126)
+        return complain(_sentence(error), 126, USAGE.name)
     return 1
 
 
@@ -156,90 +143,98 @@ def _sentence(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-# -- the command line -------------------------------------------------------------------------------------------------------
+def _tell(sentence: str) -> None:
+    complain(sentence, 0, USAGE.name)
 
 
-def parse(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Split the arguments into options with their values, in order, and the command.
-
-    The first word that is no option begins the command; so does the one after `--`.
-    """
-    options: list[tuple[str, str]] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return options, list(words)
-        if not word.startswith("-") or word == "-":
-            return options, [word, *words]
-        if word in ("-h", "--help"):
-            options.append(("--help", ""))
-            continue
-        name, equals, value = word.partition("=")
-        if name not in OPTIONS:
-            raise Mistake(f"there is no option {name!r}; see cleanup-guard exec --help")
-        if not equals:
-            following = next(words, None)
-            if following is None:
-                raise Mistake(f"{name!r} needs a value: {name} {OPTIONS[name]}")
-            value = following
-        options.append((name, value))
-    return options, []
+def _tell_nobody(sentence: str) -> None:
+    pass
 
 
-def _user_and_group(word: str | None) -> tuple[str | None, str | None]:
-    if word is None:
-        return None, None
-    user, colon, group = word.partition(":")
-    if not user or (colon and not group):
-        raise Mistake(f"--user {word!r} is not NAME or NAME:GROUP")
-    return user, group or None
+def _tell_what_comes(tell: Callable[[str], None], target: targets.Target) -> None:
+    """Names of variables, and no values."""
+    for name, value in target.changes.items():
+        tell(f"the variable {os.fsdecode(name)} is {'removed' if value is None else 'set'}")
+    if target.world.who is not None:
+        tell(f"becoming {target.world.who}")
+    tell(f"executing {os.fsdecode(target.path)}")
 
 
-def _octal(option: str, word: str | None) -> int | None:
+# -- words ------------------------------------------------------------------------------------------------------------------
+
+
+def _world(given: Given, who: Identity | None) -> targets.World:
+    asked = dict(given)
+    workdir = asked.get("--workdir")
+    if workdir is not None and not os.path.isdir(workdir):
+        raise Mistake(f"--workdir {quoted(workdir)} is not a directory")
+    return targets.world(
+        cwd=workdir,
+        who=who,
+        privileges=targets.privileges(
+            no_new_privs="--no-new-privs" in asked,
+            drop_caps=[name for option, word in given if option == "--drop-caps" for name in word.split(",")],
+        ),
+        umask=_octal("--umask", asked.get("--umask"), targets.ALL_BITS),
+        pass_fds=[_number(word) for option, word in given if option == "--pass-fd"],
+        signals=asked.get("--signals", "default"),
+    )
+
+
+def _identity(word: str | None, *, keep_terminal: bool) -> Identity | None:
     if word is None:
         return None
-    try:
-        number = int(word, 8)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= MODE_BITS:
-        raise Mistake(f"{option} {word!r} is no octal number such as 640")
-    return number
+    from cleanup_guard._exec.identity import identity
+
+    user, group = _user_and_group(word)
+    return identity(user, group, keep_terminal=keep_terminal)
+
+
+def _user_and_group(word: str) -> tuple[str | int, str | None]:
+    """As gosu takes them: without a user it is the one that we are, without a group it is the user's."""
+    user, _, group = word.partition(":")
+    return user or os.getuid(), group or None
+
+
+def _octal(option: str, word: str | None, highest: int) -> int | None:
+    if word is None:
+        return None
+    digits = word.removeprefix("0o").lstrip("0") or "0"
+    if not set(digits) <= set("01234567") or len(digits) > MOST_DIGITS or int(digits, 8) > highest:
+        raise Mistake(f"{option} {quoted(word)} is no octal number such as 640, or too high")
+    return int(digits, 8)
 
 
 def _number(word: str) -> int:
     if not (word.isascii() and word.isdecimal()):
-        raise Mistake(f"--pass-fd {word!r} is not the number of a file descriptor")
+        raise Mistake(f"--pass-fd {quoted(word)} is not the number of a file descriptor")
+    if len(word) > MOST_DIGITS:
+        raise Mistake(f"--pass-fd {quoted(word)}: there is no file descriptor of so high a number")
     return int(word)
 
 
 # -- the environment --------------------------------------------------------------------------------------------------------
 
 
-def environment(options: list[tuple[str, str]], home: str | None) -> dict[str, str]:
-    """The program's environment: ours, HOME of its user, then what the options say, from left to right."""
-    env = dict(os.environ)
-    if home is not None:
-        env["HOME"] = home
-    for option, word in options:
+def environment(given: Given, who: Identity | None) -> dict[bytes, bytes | None]:
+    """What changes in the environment: what belongs to the user, then what the options say, from left to right."""
+    changes: dict[bytes, bytes | None] = {} if who is None else dict(who.variables)
+    for option, word in given:
         if option == "--env":
             name, equals, value = word.partition("=")
             if not (name and equals):
-                shown = repr(name) if name else "the word before '=' is missing"
-                raise Mistake(f"--env needs NAME=VALUE: {shown}")
-            env[name] = value
+                raise Mistake(f"--env needs NAME=VALUE: {'=' if name else 'the name'} is missing")
+            changes[os.fsencode(name)] = os.fsencode(value)
         elif option == "--unset":
             if not word or "=" in word:
-                raise Mistake(
-                    f"--unset {word.partition('=')[0]!r}: needs the NAME of a variable and nothing else"
-                )
-            env.pop(word, None)
+                raise Mistake("--unset needs the NAME of a variable and nothing else")
+            changes[os.fsencode(word)] = None
         elif option == "--env-file":
-            env.update(read_env_file(word))
-    return env
+            changes.update(read_env_file(word))
+    return changes
 
 
-def read_env_file(path: str) -> dict[str, str]:
+def read_env_file(path: str) -> dict[bytes, bytes]:
     """Read lines NAME=VALUE, as docker's --env-file does: values are taken as they are, quotes and spaces included.
 
     Empty lines and lines that begin with # are skipped, spaces before the name too.
@@ -247,41 +242,46 @@ def read_env_file(path: str) -> dict[str, str]:
     Raises:
         Mistake: the file cannot be read, or a line is no assignment; the line is named, not shown.
     """
-    env: dict[str, str] = {}
-    for number, raw in enumerate(_read(path, "--env-file").split("\n"), 1):
-        line = raw.removesuffix("\r").lstrip(" \t")
-        if not line or line.startswith("#"):
+    from cleanup_guard._cli._templates import read
+
+    env: dict[bytes, bytes] = {}
+    content, _ = read(path, f"--env-file {path} cannot be read")
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        line = raw.removesuffix(b"\r").lstrip(b" \t")
+        if not line or line.startswith(b"#"):
             continue
-        name, equals, value = line.partition("=")
-        if not equals or not name or any(character.isspace() for character in name):
+        name, equals, value = line.partition(b"=")
+        if b"\0" in line:
+            raise Mistake(f"--env-file {path}, line {number}: a NUL, which no variable can hold")
+        if not equals or not name or any(character.isspace() for character in os.fsdecode(name)):
             raise Mistake(f"--env-file {path}, line {number}: not NAME=VALUE")
         env[name] = value
     return env
 
 
-def _read(path: str, option: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read().removeprefix(b"\xef\xbb\xbf"))
-    except OSError as error:
-        raise Mistake(f"{option} {path} cannot be read: {_sentence(error)}") from None
-
-
-def _write_templates(options: list[tuple[str, str]], env: dict[str, str]) -> None:
-    wanted = [word for name, word in options if name == "--template"]
+def _write_templates(given: Given, changes: dict[bytes, bytes | None], tell: Callable[[str], None]) -> None:
+    wanted = [word for option, word in given if option == "--template"]
+    only = [word for option, word in given if option == "--only"]
     if not wanted:
         return
-    from cleanup_guard._cli._templates import Rendering
+    from cleanup_guard._cli._templates import Rendering, names
+    from cleanup_guard._exec.write import Attributes
 
-    given = dict(options)
-    rendering = Rendering(env)
+    asked = dict(given)
+    env = with_changes(os.environb, changes)
+    rendering = Rendering(
+        {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()},
+        {name for word in only for name in names(word)} if only else None,
+    )
     for word in wanted:
         rendering.add(word)
     rendering.check()
-    owner = _target.owner(*_user_and_group(given.get("--owner")))
-    mode = _octal("--mode", given.get("--mode"))
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM, _signal.SIGINT))
-    try:
-        rendering.write(mode=mode, owner=owner)  # a stop waits until no half-written file lies about
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+    rendering.write(Attributes(_octal("--mode", asked.get("--mode"), MODE_BITS), _owner(asked)), tell)
+
+
+def _owner(asked: dict[str, str]) -> tuple[int, int] | None:
+    if "--owner" not in asked:
+        return None
+    from cleanup_guard._exec.identity import owner
+
+    return owner(*_user_and_group(asked["--owner"]))

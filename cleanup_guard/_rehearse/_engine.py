@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Self
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _ready
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
 from cleanup_guard._rehearse._watch import Watch
-from cleanup_guard._supervise._names import name_of
 from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find, keep_fds_to_ourselves
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._engine import TURN, CannotRehearse, Engine, Interrupted
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._watch import Watch, descendants, glimpse
-from cleanup_guard._supervise._names import name_of, number_of
 from cleanup_guard._supervise._spawn import CannotStart, find, keep_fds_to_ourselves, spawn
 
 if TYPE_CHECKING:

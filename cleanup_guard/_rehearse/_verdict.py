@@ -7,9 +7,12 @@ import math
 import os
 import shlex
 import signal
+import sys
 
+from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
-from cleanup_guard._supervise._names import name_of, number_of
+
+assert sys.platform == "linux"
 
 SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}
 INITS = {"catatonit", "docker-init", "dumb-init", "tini", "tini-static"}

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _ptrace
 from cleanup_guard._rehearse._seen import Handling, Heard, Seen
-from cleanup_guard._supervise._names import name_of
 
 DULL = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 """Signals that tell nothing about a stop."""

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cleanup_guard._supervise._names import name_of
+from cleanup_guard._ground.names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

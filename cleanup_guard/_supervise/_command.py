@@ -13,18 +13,18 @@ import sys
 import time
 from math import inf
 
-from cleanup_guard._clock import Budget
+from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
 from cleanup_guard._supervise._family import Family
+from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
-from cleanup_guard._supervise._procfile import words
+from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._spawn import (
-    PR_SET_PDEATHSIG,
     CannotStart,
     become_subreaper,
     find,
     fork_spawn,
     keep_fds_to_ourselves,
-    prctl,
     spawn,
 )
 
@@ -34,11 +34,12 @@ if sys.platform != "linux":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
+    from cleanup_guard._supervise._callbacks import Callbacks
+    from cleanup_guard._supervise._child import Child
     from cleanup_guard._supervise._options import Options
-    from cleanup_guard._supervise._policy import Child
-    from cleanup_guard._supervise._prefix import Labels
+    from cleanup_guard._supervise._output import Output
     from cleanup_guard._supervise._terminal import Terminal
 else:
     import _signal
@@ -47,7 +48,12 @@ SI_KERNEL = 0x80
 """`si_code` of a signal that nobody sent: a key was pressed, or the terminal hung up."""
 
 LAST_OUTPUT = 1.0
-"""Seconds for labelled output to be read after the last child has ended."""
+"""Seconds for output that we pass on to be read after the last child has ended."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds after which a wait is begun anew: what sigtimedwait(2) takes has an end, what --grace takes has none."""
+
+WRONG_USAGE = 2
 
 
 class Command:
@@ -60,78 +66,84 @@ class Command:
 
     def __init__(self, options: Options, mask: set[int]) -> None:
         self.options = options
-        self.family = Family(options.children)
-        self.policy = Policy(
-            options.children,
-            self.family,
-            grace=options.grace,
-            drain=options.drain,
-            when_one_exits=options.when_one_exits,
-            wait_all=options.wait_all,
-            callbacks=bool(options.on_exit),
-            stop_signals=options.stop_signals,
-            rewrite=options.rewrite,
-        )
+        self.family = Family(options.children, observe=self._observe, report=_say)
+        self.policy = Policy(options.children, self.family, options.terms)
         self.told: Budget | None = None  # the platform's deadline, once it has sent its stop signal
-        self.labels: Labels | None = None
+        self.output: Output | None = None
         self.terminal: Terminal | None = None
+        self.callbacks: Callbacks | None = None
         self._mask = mask if options.inherit_signals else set[int]()
         self._ignored = _ignored()
-        self._awaited = _signal.valid_signals() - NOT_AWAITED
+        self._awaited = _signal.valid_signals() - (NOT_AWAITED - options.stop_signals - set(options.rewrite))
         self._cwd = _cwd()
-        self._answers: dict[int, int] = {}  # wait status by pid, of callbacks
+        self._journal: list[str] | None = [] if "--verbose" in options.flags else None
 
     def main(self) -> int:
         """Start everybody, wait for everybody, run the callbacks. Returns the exit status."""
         try:
-            files = [find(child.argv[0], os.environ.get("PATH")) for child in self.options.children]
+            for child in self.options.children:
+                find(child.argv[0], self._environ(child).get("PATH"))
+            self._prepare()
         except CannotStart as error:
             _say(str(error))
             return error.status
-        self._prepare()
-        self._start(files)
         try:
             self._supervise()
         finally:
             if self.terminal is not None:
-                self.terminal.take_back()
+                self.terminal.take_back(*(child.pid for child in self.options.children))
         self._report()
         failed = self._run_callbacks()
-        if self.labels is not None:
-            self.labels.finish(LAST_OUTPUT)
+        if self.output is not None:
+            self.output.finish(LAST_OUTPUT)
+        self._write_journal()
         return self._exit_status(failed=failed)
 
     def _prepare(self) -> None:
         _signal.signal(
             _signal.SIGCHLD, _signal.SIG_DFL
         )  # inherited as ignored, it would have the kernel reap for us
-        become_subreaper()
+        if self.options.pdeathsig is not None and call("getpid") != self.family.me:
+            raise CannotStart("--pdeathsig cannot be had here: prctl(2) is out of reach", WRONG_USAGE)
+        missing = (
+            [] if become_subreaper() else ["orphans cannot be adopted (prctl), so they are not waited for"]
+        )
+        if self.family.blind:
+            missing.append(
+                "/proc is not there or not ours, so who has left its program's process group is not told to stop"
+            )
+        if missing:
+            _say(f"here {'; and '.join(missing)}")
         keep_fds_to_ourselves()
-        if len(self.options.children) == 1 and os.isatty(0):
+        self._reap()  # we may have been executed by somebody who had children
+        if os.isatty(0):
             from cleanup_guard._supervise._terminal import Terminal
 
             self.terminal = Terminal.find()
-        if self.options.prefix:
-            from cleanup_guard._supervise._prefix import Labels
+        labelled = "--prefix" in self.options.flags
+        if labelled or any(child.ready and child.ready.kind == "text" for child in self.options.children):
+            from cleanup_guard._supervise._output import Output
 
-            self.labels = Labels(child.name for child in self.options.children)
+            self.output = Output([child.name for child in self.options.children] if labelled else [])
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
-    def _start(self, files: Sequence[str]) -> None:
-        for child, file in zip(self.options.children, files, strict=True):
+    def _start_all(self) -> None:
+        """Start whoever may be."""
+        while startable := self.policy.startable():
             if self._told_to_stop():
-                break  # nobody who has not begun owes a cleanup
+                return  # nobody who has not begun owes a cleanup
+            child = startable[0]
             try:
-                child.pid = self._spawn(child, file)
+                child.pid = self._spawn(child)
             except CannotStart as error:
                 _say(f"{child.name}: {error}")
                 self.policy.ended(child, error.status, time.monotonic())
                 self.policy.stop(f"{child.name} could not be started", time.monotonic())
-                break
-        if self.labels is not None:
-            self.labels.start()
-        os.chdir("/")  # whoever wants to unmount where we were started may
+                return
+            self.family.started()
+        if all(child.started for child in self.options.children):
+            _go_to("/")  # whoever wants to unmount where we were started may
 
     def _told_to_stop(self) -> bool:
         """Whether a stop has arrived that counts. One that is pending may not: it may be hushed, or rewritten to nothing."""
@@ -139,23 +151,39 @@ class Command:
             info = _signal.sigtimedwait(self._awaited & self.options.stop_signals, 0)
             if info is None:
                 return False
-            self._take(info.si_signo, info.si_code)
+            self._take(info)
         return True
 
-    def _spawn(self, child: Child, file: str) -> int:
+    def _spawn(self, child: Child) -> int:
         environ = self._environ(child)
-        dup = [] if self.labels is None else self.labels.pipes(child.name)
+        file = find(child.argv[0], environ.get("PATH"))
+        dup: list[tuple[int, int]] = []
+        try:
+            if self.output is not None and ("--prefix" in self.options.flags or child.ready is not None):
+                dup = self.output.pipes(child.name, child.ready)
+        except OSError as error:
+            raise CannotStart(f"its output cannot be read: {error.strerror}", CANNOT) from None
         keep = self._ignored if self.options.inherit_signals else set[int]()
-        if self.terminal is None and self.options.pdeathsig is None:
-            return spawn(file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep)
-        prepare = self._prepare_child
-        return fork_spawn(
-            file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep, prepare=prepare
-        )
+        try:
+            if not self._lends and self.options.pdeathsig is None:
+                return spawn(file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep)
+            prepare = self._prepare_child
+            return fork_spawn(
+                file, child.argv, environ, dup=dup, mask=self._mask, keep_ignored=keep, prepare=prepare
+            )
+        finally:
+            if self.output is not None:
+                self.output.close(dup)
+                self.output.start()
+
+    @property
+    def _lends(self) -> bool:
+        """Whether the terminal is lent to the only child."""
+        return self.terminal is not None and len(self.options.children) == 1
 
     def _prepare_child(self) -> None:
         """In the child, before the exec."""
-        if self.terminal is not None:
+        if self.terminal is not None and self._lends and self.terminal.is_ours():
             self.terminal.give(os.getpid())
         if self.options.pdeathsig is not None:
             prctl(PR_SET_PDEATHSIG, self.options.pdeathsig)
@@ -163,41 +191,59 @@ class Command:
                 os.kill(os.getpid(), _signal.SIGKILL)
 
     def _environ(self, child: Child) -> Mapping[str, str]:
-        """Our environment. A guard in the child learns how much of the grace period is its own."""
-        if self.options.grace is None:
-            return os.environ
-        budget = Budget(self.options.grace, 0.0)
-        share = budget.at(self.policy.kill_share) - self.options.drain
-        return {
-            **os.environ,
-            "CLEANUP_GUARD_GRACE": f"{min(share, inf if child.grace is None else child.grace):.6g}",
-        }
+        """Our environment and the child's own. A guard in the child learns how much of the grace period is its own."""
+        environ = {**os.environ, **child.environ}
+        if self.options.grace is not None:
+            budget = Budget(self.options.grace, 0.0)
+            share = budget.at(self.policy.terms.kill_share) - self.options.drain
+            environ["CLEANUP_GUARD_GRACE"] = f"{min(share, inf if child.grace is None else child.grace):.6g}"
+        return environ
 
     # -- waiting --------------------------------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        due = self._step()
-        while not self.policy.done:
-            self._fetch(due)
-            due = self._step()
+        while True:
+            self._start_all()
+            due = self.policy.step(time.monotonic())
+            if self.policy.done:
+                return
+            self._fetch(min(due, self._look_for_signs()))
 
-    def _step(self) -> float:
-        self.family.refresh()
-        return self.policy.step(time.monotonic())
+    def _look_for_signs(self) -> float:
+        """See whether those who are waited for are ready. Returns when to look again."""
+        waiting = [child for child in self.options.children if not child.started and child.status is None]
+        if self.policy.budget is not None or not waiting:
+            return inf
+        awaited = {other.name: other for child in waiting for other in child.after if other.started}
+        for other in awaited.values():
+            if other.ready is not None and not other.ready.seen and other.ready.look():
+                self._note(f"{other.name} is ready")
+        return time.monotonic() if self.policy.startable() else time.monotonic() + LOOK_AGAIN
 
     def _fetch(self, due: float) -> None:
-        """Wait for a signal, at the longest until an instant, and deal with it."""
-        left = max(0.0, due - time.monotonic())
-        info = (
-            _signal.sigwaitinfo(self._awaited) if left == inf else _signal.sigtimedwait(self._awaited, left)
-        )
+        """Wait for a signal, at the longest until an instant, and deal with it. A stop comes before whatever floods us."""
+        self._write_journal()
+        info = _signal.sigtimedwait(self._awaited & self.options.stop_signals, 0)
+        if info is None:
+            left = 0.0 if self.family.more else max(0.0, due - time.monotonic())
+            if left == inf:
+                info = _signal.sigwaitinfo(self._awaited)
+            else:
+                info = _signal.sigtimedwait(self._awaited, min(left, LONGEST_WAIT))
         if info is not None:
-            self._take(info.si_signo, info.si_code)
-
-    def _take(self, signum: int, code: int) -> None:
-        if signum == _signal.SIGCHLD:
+            self._take(info)
+        if info is not None or self.family.more:
             self._reap()
-        elif not self._hushed(signum, code):
+
+    def _take(self, info: _signal.struct_siginfo) -> None:
+        signum, code = info.si_signo, info.si_code
+        if signum == _signal.SIGCHLD or self._hushed(signum, code):
+            return
+        if self._journal is not None:
+            self._note(f"{_name_of(signum)} from {_sender(info)}")
+        if signum == _signal.SIGTSTP and code == SI_KERNEL and self.terminal is not None and not self._lends:
+            self._suspend_all(self.terminal)
+        else:
             self._signalled(signum)
 
     def _hushed(self, signum: int, code: int) -> bool:
@@ -217,111 +263,112 @@ class Command:
             and self.options.rewrite.get(signum) != 0
         ):
             self.told = Budget(self.options.grace, now)
-        if self.terminal is not None and signum == _signal.SIGCONT and self.terminal.is_ours():
-            self._resume()
+        if self._lends and self.terminal is not None and signum == _signal.SIGCONT:
+            child = self.options.children[0]
+            if child.running and child.pid is not None and self.terminal.is_ours():
+                self.terminal.resume(child.pid)
         self.policy.signal(signum, now)
 
-    def _resume(self) -> None:
-        child = self.options.children[0]
-        if self.terminal is not None and child.running and child.pid is not None:
-            self.terminal.resume(child.pid)
+    def _suspend_all(self, terminal: Terminal) -> None:
+        """Ctrl-Z with several programs: where a shell can resume us, all of us stop; where none can, nobody does."""
+        from cleanup_guard._supervise._terminal import is_a_job
+
+        if is_a_job():
+            self.policy.signal(_signal.SIGTSTP, time.monotonic())
+            terminal.suspend(None)
+            self.policy.signal(_signal.SIGCONT, time.monotonic())
 
     def _reap(self) -> None:
-        by_pid = {child.pid: child for child in self.options.children}
+        by_pid = {child.pid: child for child in self.options.children if child.running}
         for pid, status in self.family.reap():
             child = by_pid.get(pid)
             if os.WIFSTOPPED(status):
-                if child is not None and self.terminal is not None:
+                if child is not None and self.terminal is not None and self._lends:
                     self.terminal.stopped(pid, os.WSTOPSIG(status))
             elif child is not None:
+                del by_pid[pid]  # the number may be somebody else's from now on
                 self.policy.ended(child, os.waitstatus_to_exitcode(status), time.monotonic())
-            else:
-                self._answers[pid] = status
+            elif self.callbacks is not None and pid == self.callbacks.awaited:
+                self.callbacks.ended(status)
 
     # -- afterwards -----------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
         """Say what an operator must know: who had to be killed, and which of several ended the others."""
         policy = self.policy
-        if policy.stop_signum is None and len(self.options.children) > 1 and policy.when_one_exits == "stop":
-            _say(f"stopped, because {policy.reason}")
-        if not policy.anybody_killed or policy.budget is None:
-            return
-        names = {child.pid: child.name for child in self.options.children}
-        killed = dict.fromkeys(
-            f"{names.get(each.group, 'descendant')}: {each.name} (pid {each.pid})"
-            for each in self.family.killed
-        )
-        seconds = time.monotonic() - policy.budget.began
-        _say(f"killed, because still running {seconds:.1f} s after the stop began: {', '.join(killed)}")
+        several = len(self.options.children) > 1 and policy.terms.when_one_exits == "stop"
+        if policy.stopping.signum is None and several:
+            _say(f"stopped, because {policy.stopping.reason}")
+        if policy.anybody_killed and policy.budget is not None:
+            seconds = time.monotonic() - policy.budget.began
+            _say(
+                f"killed, because still running {seconds:.1f} s after the stop began: {self.family.victims()}"
+            )
 
     def _run_callbacks(self) -> bool:
         """Run the commands of --on-exit in their order. Returns whether one failed."""
-        failures = [self._run_callback(text) for text in self.options.on_exit]
-        return any(failures)
-
-    def _run_callback(self, text: str) -> bool:
-        argv = words(text)
-        try:
-            _go_to(self._cwd)
-            pid = spawn(find(argv[0], os.environ.get("PATH")), argv, os.environ)
-        except CannotStart as error:
-            _say(f"--on-exit {text!r}: {error}")
-            return True
-        status, late = self._wait_for_callback(pid)
-        if status == 0 and not late:
+        if not self.options.on_exit:
             return False
-        code = status if status >= 0 else 128 - status
-        _say(
-            f"--on-exit {text!r} "
-            + ("was stopped: the grace period was over" if late else f"failed with status {code}")
-        )
-        return True
+        from cleanup_guard._supervise._callbacks import Callbacks
 
-    def _wait_for_callback(self, pid: int) -> tuple[int, bool]:
-        """Wait for it, tell it to stop when its time is over, and kill it when all is. Returns (status, was it late)."""
-        started = time.monotonic()
-        asked = killed = False
-        while pid not in self._answers:
-            now, budget = time.monotonic(), self.told
-            limit = inf if budget is None else budget.callback_limit(started, None)
-            end = inf if budget is None else budget.end
-            if now >= end and not killed:
-                killed = True
-                os.kill(-pid, _signal.SIGKILL)
-            elif now >= limit and not asked:
-                asked = True
-                os.kill(-pid, _signal.SIGTERM)
-            self._fetch(inf if killed else end if asked else limit)
-        return os.waitstatus_to_exitcode(self._answers.pop(pid)), asked or killed
+        stopping = self.policy.stopping
+        reason = stopping.reason if stopping.signum is None else _name_of(stopping.signum)
+        environ = {
+            **os.environ,
+            "CLEANUP_GUARD_STATUS": str(self._exit_status(failed=False)),
+            "CLEANUP_GUARD_REASON": reason,
+        }
+        _go_to(self._cwd)
+        self.callbacks = Callbacks(
+            self.options.on_exit,
+            environ,
+            wait=self._fetch,
+            budget=lambda: self.told,
+            stopping=stopping,
+            say=_say,
+        )
+        return self.callbacks.run()
 
     def _exit_status(self, *, failed: bool) -> int:
         status = self.policy.status
         if status == 0 and failed and self.told is None:
             return 1
-        if self.policy.anybody_killed or any(
+        mapped = self.options.map_exit.get(status, status)
+        killed = self.policy.anybody_killed or any(
             child.status == -_signal.SIGKILL for child in self.options.children
-        ):
-            return self.options.map_exit.get(status, status) or status
-        return self.options.map_exit.get(status, status)
+        )
+        return (mapped or status) if killed else mapped
+
+    # -- telling what happens -------------------------------------------------------------------------------------------
+
+    def _observe(self, signum: int, to: str) -> None:
+        if self._journal is not None:
+            self._note(f"{_name_of(signum)} to {to}")
+
+    def _note(self, text: str) -> None:
+        """Have it written when there is time for it: nothing is told later because of it."""
+        if self._journal is not None:
+            now = time.time()
+            clock = time.strftime("%H:%M:%S", time.localtime(now))
+            self._journal.append(f"{clock}.{int(now % 1 * 1000):03} {text}")
+
+    def _write_journal(self) -> None:
+        if self._journal:
+            for line in self._journal:
+                _say(line)
+            self._journal.clear()
 
 
-NOT_AWAITED = frozenset(
-    getattr(_signal, name)
-    for name in (
-        *("SIGKILL", "SIGSTOP"),  # nobody can
-        *(
-            "SIGSEGV",
-            "SIGBUS",
-            "SIGFPE",
-            "SIGILL",
-            "SIGTRAP",
-            "SIGABRT",
-            "SIGSYS",
-        ),  # our own, should they ever come
-        *("SIGPIPE", "SIGXFSZ", "SIGTTIN", "SIGTTOU"),  # answers to what we do ourselves
+CANNOT = 126
+
+NOT_AWAITED = (
+    frozenset(
+        int(getattr(_signal, name))
+        for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS")
     )
-)
+    | REFUSED
+) - {int(_signal.SIGCHLD)}
+"""Those that are left alone unless somebody asks for them: our own, should they ever come."""
 
 
 def _ignored() -> set[int]:
@@ -346,7 +393,25 @@ def _go_to(folder: str) -> None:
         pass  # it was removed or unmounted: we are in /, which is as good as any
 
 
-def _say(text: str) -> None:
-    from cleanup_guard._report import write_line
+def _name_of(signum: int) -> str:
+    from cleanup_guard._ground.names import name_of
 
-    write_line(text)
+    return name_of(signum)
+
+
+def _sender(info: _signal.struct_siginfo) -> str:
+    """Who has sent a signal, as far as the kernel says."""
+    if info.si_code > 0 or info.si_pid == 0:
+        return "the kernel or another namespace"
+    from cleanup_guard._supervise._tree import look
+
+    process = look(info.si_pid)
+    name = "" if process is None else f" ({process.name})"
+    return f"pid {info.si_pid}{name}, uid {info.si_uid}"
+
+
+def _say(text: str) -> None:
+    from cleanup_guard._ground.foreign import shown
+    from cleanup_guard._ground.stderr import write_line
+
+    write_line(shown(text, limit=None))

@@ -1,139 +1,233 @@
 """The real `World` of the command: a process that may look at, signal and reap everybody below it.
 
 Rules:
-1. A process group is signalled as a whole only while its leader is ours and not reaped: until then its number cannot be
-   anybody else's.
-2. `kill(-1)` only as PID 1, and only with SIGKILL, when time is over: it is the one way that outruns a fork.
+1. A pid is an identity only as long as nobody has reaped it. A main process is ours until we have; everybody else is
+   signalled through a pidfd, after another look at who it is.
+2. A process group is signalled as a whole while its leader is ours and not reaped: until then its number cannot be anybody
+   else's. Without /proc also right after that, and when the time is over, because there is no other way.
+3. `kill(-1)` only as PID 1, and only with SIGKILL, when time is over: it is the one way that outruns a fork.
+4. No loop over what the programs below us do is without a bound.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 
-from cleanup_guard._supervise._tree import Process, Told, descendants
+from cleanup_guard._supervise import _tree
 
 if sys.platform != "linux":
     raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._supervise._policy import Child
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cleanup_guard._supervise._child import Child
+    from cleanup_guard._supervise._tree import Process
 
 SIGKILL, SIGCONT = 9, 18
 
+AT_ONCE = 500
+"""Processes that are reaped before we look at anything else."""
+
+LEVELS, MANY = 3, 200
+"""Generations that one round of SIGKILL goes down, and children beyond which it does not: whoever has lost its parents is
+our own child in the next round."""
+
 
 class Family:
-    """Our children and all their descendants. `World` for the policy, and the one who reaps."""
+    """Our children and all their descendants. `World` for the policy, and the one who reaps.
 
-    def __init__(self, children: list[Child]) -> None:
+    Args:
+        children: the programs.
+        observe: told of each signal that is sent: (number, to whom).
+        report: told, in a sentence, what an operator should know.
+    """
+
+    def __init__(
+        self,
+        children: list[Child],
+        *,
+        observe: Callable[[int, str], None] = lambda _signum, _to: None,
+        report: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         self.children = children
-        self.killed: list[Process] = []
-        self.childless = False
+        self.killed: dict[tuple[int, int], tuple[str, Process]] = {}
+        self.news = False
+        self.more = False
+        self.cost = 0.0
         self.me = os.getpid()
-        self._told = Told()
-        self._seen: list[Process] | None = None
+        self.blind = not _tree.is_ours()
+        self._childless = False
+        self._observe = observe
+        self._report = report
+        self._refused: set[int] = set()
+        self._our_pipes: set[str] = set()
+        if not self.blind:
+            reads, writes = _tree.pipes(self.me)
+            self._our_pipes = reads | writes
 
     # -- reaping --------------------------------------------------------------------------------------------------------
 
     def reap(self) -> list[tuple[int, int]]:
-        """Collect everybody who has ended or stopped; nobody stays a zombie. Returns (pid, wait status) of each."""
+        """Collect who has ended or stopped; nobody stays a zombie. Returns (pid, wait status) of each.
+
+        After many at once it returns with `more` set, so that a program that forks in a loop keeps us from nothing.
+        """
         changed: list[tuple[int, int]] = []
-        self._seen = None
-        while True:
+        self.more = False
+        for _ in range(AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
-                self.childless = True
+                self._childless = True
                 return changed
-            self.childless = False
+            self._childless = False
             if pid == 0:
                 return changed
+            self.news = True
             changed.append((pid, status))
+        self.more = True
+        return changed
 
-    def refresh(self) -> None:
-        """Look anew when next asked."""
-        self._seen = None
+    def is_empty(self) -> bool:
+        return self._childless
 
-    @property
-    def _descendants(self) -> list[Process]:
-        if self._seen is None:
-            self._seen = [] if self.childless else descendants(self.me)
-        return self._seen
+    def started(self) -> None:
+        """There is a child again."""
+        self._childless = False
 
-    def _group(self, child: Child) -> list[Process]:
-        return [
-            process
-            for process in self._descendants
-            if process.group == child.pid and process.pid != child.pid
-        ]
+    # -- looking --------------------------------------------------------------------------------------------------------
 
-    def _strays(self) -> list[Process]:
+    def ticks(self) -> int:
+        return _tree.ticks()
+
+    def main(self, child: Child) -> Process | None:
+        process = _tree.look_closely(child.pid or -1)
+        return process if process is not None and process.alive else None
+
+    def below(self, child: Child, seconds: float) -> list[Process]:
+        until = time.monotonic() + seconds
+        return _tree.descendants(_tree.children(child.pid or -1), until=until)
+
+    def look(self) -> list[Process]:
+        if self.blind or self._childless:
+            return []
+        began = time.monotonic()
+        found = _tree.descendants(_tree.children(self.me))
+        self.cost = time.monotonic() - began
+        return found
+
+    def pipes(self, process: Process) -> tuple[set[str], set[str]]:
+        reads, writes = _tree.pipes(process.pid)
+        return reads - self._our_pipes, writes - self._our_pipes
+
+    # -- telling --------------------------------------------------------------------------------------------------------
+
+    def tell(self, process: Process, signum: int) -> None:
+        self._send(process, signum)
+
+    def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
+        assert child.pid is not None
+        self._observe(signum, f"{'the group of ' if to_group else ''}{child.name} (pid {child.pid})")
+        self._kill(-child.pid if to_group else child.pid, signum)
+
+    def _send(self, process: Process, signum: int) -> bool:
+        """Signal one process, if it still is the one that was seen."""
+        self._observe(signum, f"{process.name} (pid {process.pid})")
+        try:
+            return _tree.signal_one(process, signum)
+        except PermissionError:
+            self._say_refused(process.pid)
+            return False
+
+    def _kill(self, pid: int, signum: int) -> None:
+        try:
+            os.kill(pid, signum)
+        except ProcessLookupError:
+            pass  # it has just ended, which is what we wanted
+        except PermissionError:
+            self._say_refused(abs(pid))
+
+    def _say_refused(self, pid: int) -> None:
+        if pid not in self._refused:
+            self._refused.add(pid)
+            self._report(f"pid {pid} may not be signalled: it runs as another user, and we lack CAP_KILL")
+
+    def left_behind(self, child: Child, rest: Sequence[Process], *, stays: bool) -> None:
+        told = (
+            "we stay as long as they do" if stays else "they are told to stop (--stay waits for them instead)"
+        )
+        self._report(f"{child.name} ended with {child.code} and left others behind: {_names(rest)}; {told}")
+
+    # -- killing --------------------------------------------------------------------------------------------------------
+
+    def kill(self, child: Child, rest: Sequence[Process]) -> None:
+        main = None if self.blind or not child.running else _tree.look(child.pid or -1)
+        self._record(child.name, [*([main] if main is not None and main.alive else []), *rest])
+        if child.running and child.pid is not None:
+            self._observe(SIGKILL, f"the group of {child.name} (pid {child.pid})")
+            self._kill(-child.pid, SIGKILL)
+        for process in rest:
+            self._send(process, SIGKILL)
+
+    def kill_everybody(self, rest: Sequence[Process]) -> None:
+        self._record("descendant", rest)
+        if self.me == 1:
+            self._observe(SIGKILL, "everybody")
+            self._kill(-1, SIGKILL)
+            return
+        if self.blind:
+            for child in self.children:
+                if child.pid is not None:
+                    self._kill(-child.pid, SIGKILL)
+            return
+        self._kill_below(self.me, LEVELS)
+
+    def _kill_below(self, pid: int, levels: int) -> None:
+        """Kill the children of a process, and theirs. Our own need no second look: nobody but us can reap them."""
+        pids = _tree.children(pid)
+        for each in pids:
+            if pid == self.me:
+                self._kill(each, SIGKILL)
+        if levels == 0 or len(pids) > MANY:
+            return  # those below will be ours in the next round
         groups = {child.pid for child in self.children}
-        return [process for process in self._descendants if process.group not in groups]
+        for each in pids:
+            process = _tree.look(each)
+            if process is None or process.parent != pid:
+                continue
+            if process.group in (each, *groups):  # a group is killed faster than it forks
+                self._kill(-process.group, SIGKILL)
+            self._kill_below(each, levels - 1)
+            if pid != self.me and process.alive:
+                self._send(process, SIGKILL)
 
-    # -- World ----------------------------------------------------------------------------------------------------------
+    def victims(self) -> str:
+        """Who had to be killed."""
+        owners, processes = (
+            [f"{name}: " for name, _ in self.killed.values()],
+            [process for _, process in self.killed.values()],
+        )
+        return _names(processes, owners) or "somebody who was not seen"
 
-    def has_group(self, child: Child) -> bool:
-        return bool(self._group(child))
-
-    def has_strays(self) -> bool:
-        return bool(self._strays())
-
-    def send(self, child: Child, signum: int, *, to_group: bool) -> None:
-        assert child.pid is not None
-        if child.sent is not None:
-            self._told.begin()
-            if to_group:
-                self._told.note(
-                    self._group(child), signum
-                )  # the child itself was not forked but spawned: it misses nothing
-        target = -child.pid if to_group else child.pid
-        _kill(target, signum)
-        if child.sent is not None:
-            _kill(target, SIGCONT)  # who is stopped takes a SIGTERM only then
-
-    def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
-        self._tell(self._group(child), signum, young=young)
-
-    def tell_strays(self, signum: int, *, young: bool) -> None:
-        self._tell(self._strays(), signum, young=young)
-
-    def _tell(self, processes: list[Process], signum: int, *, young: bool) -> None:
-        due = [process for process in processes if self._told.is_due(process, young=young)]
-        self._told.note(due, signum)
-        for process in due:
-            _kill(process.pid, signum)
-            _kill(process.pid, SIGCONT)
-
-    def remind(self) -> None:
-        for pid, signum in self._told.at_birth(self._descendants):
-            _kill(pid, signum)
-
-    def kill(self, child: Child) -> None:
-        assert child.pid is not None
-        if child.status is None:
-            self.killed += [process for process in self._descendants if process.group == child.pid]
-            _kill(-child.pid, SIGKILL)
-        else:
-            self._kill_each(self._group(child))
-
-    def kill_strays(self) -> None:
-        strays = self._strays()
-        self._kill_each(strays)
-        if strays and self.me == 1:
-            _kill(-1, SIGKILL)
-
-    def _kill_each(self, processes: list[Process]) -> None:
+    def _record(self, name: str, processes: Iterable[Process]) -> None:
         for process in processes:
-            self.killed.append(process)
-            _kill(process.pid, SIGKILL)
+            self.killed.setdefault(process.key, (name, process))
 
 
-def _kill(pid: int, signum: int) -> None:
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        pass  # it has just ended, which is what we wanted
-    except PermissionError:
-        pass  # it runs as somebody else: as little ours to stop as it is for any other process of this user
+def _names(processes: Sequence[Process], owners: Sequence[str] = ()) -> str:
+    from cleanup_guard._ground.foreign import shown
+
+    named = [
+        f"{owner}{shown(each.name)} (pid {each.pid})"
+        for each, owner in zip(processes[:MOST], owners or [""] * MOST, strict=False)
+    ]
+    more = len(processes) - MOST
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+MOST = 10
+"""Processes that are named in one line."""

@@ -3,23 +3,28 @@
 Rules:
 1. Only what was started here is ever waited for, by pidfd: `waitpid(-1)` would steal statuses from `subprocess` and asyncio.
 2. A child's main process stays a zombie until nobody of its group is left: as long as it does, the group's number is its own.
+3. Whoever has left for another group or session is not ours in somebody else's program.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 
-from cleanup_guard._supervise._tree import Process, Told, everybody, members
+from cleanup_guard._supervise import _tree
 
 if sys.platform != "linux":
     raise NotImplementedError("supervising children needs Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._supervise._policy import Child
+    from collections.abc import Sequence
 
-SIGKILL, SIGCONT = 9, 18
+    from cleanup_guard._supervise._child import Child
+    from cleanup_guard._supervise._tree import Process
+
+SIGKILL = 9
 
 LONGEST_WAIT = 3600.0
 """Seconds after which a wait is begun anew: poll(2) takes no more than 24 days at once."""
@@ -61,59 +66,64 @@ class Household:
 
     def __init__(self) -> None:
         self.killed: list[str] = []
-        self._told = Told()
-        self._told_groups: set[int] = set()
+        self.children: list[Child] = []
+        self.news = False
+        self.cost = 0.0
+        self.blind = not _tree.is_ours()
 
-    def _rest(self, child: Child) -> list[Process]:
-        return [process for process in members(child.pid or -1) if process.pid != child.pid]
+    def is_empty(self) -> bool:
+        return all(child.gone or not child.started for child in self.children)
 
-    def has_group(self, child: Child) -> bool:
-        return child.started and bool(self._rest(child))
+    def ticks(self) -> int:
+        return _tree.ticks()
 
-    def has_strays(self) -> bool:
-        return False
+    def main(self, child: Child) -> Process | None:
+        process = _tree.look_closely(child.pid or -1)
+        return process if process is not None and process.alive else None
 
-    def send(self, child: Child, signum: int, *, to_group: bool) -> None:
+    def below(self, child: Child, seconds: float) -> list[Process]:
+        until = time.monotonic() + seconds
+        found = _tree.descendants(_tree.children(child.pid or -1), until=until)
+        return [process for process in found if process.group == child.pid]
+
+    def look(self) -> list[Process]:
+        """Everybody in the groups of our children. Who has lost its parents may be anywhere, so /proc is read as a whole."""
+        if self.blind:
+            return []
+        began = time.monotonic()
+        groups = {child.pid for child in self.children if not child.gone}
+        pids = [process.pid for process in _tree.everybody() if process.group in groups and process.alive]
+        closely = [found for pid in pids if (found := _tree.look_closely(pid)) is not None]
+        self.cost = time.monotonic() - began
+        return _tree.in_order([process for process in closely if process.alive and process.group in groups])
+
+    def pipes(self, process: Process) -> tuple[set[str], set[str]]:
+        return _tree.pipes(process.pid)
+
+    def tell(self, process: Process, signum: int) -> None:
+        try:
+            _tree.signal_one(process, signum)
+        except PermissionError:
+            pass  # it runs as somebody else
+
+    def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        if child.sent is not None:
-            self._told.begin()
-            self._told_groups.add(child.pid)
-            if to_group:
-                self._told.note(self._rest(child), signum)
-        self._signal(child.pid, signum, to_group=to_group)
-        if child.sent is not None:
-            self._signal(child.pid, SIGCONT, to_group=to_group)
-
-    @staticmethod
-    def _signal(pid: int, signum: int, *, to_group: bool) -> None:
         if to_group:
-            signal_group(pid, signum)
+            signal_group(child.pid, signum)
             return
         try:
-            os.kill(pid, signum)
+            os.kill(child.pid, signum)
         except (ProcessLookupError, PermissionError):
             pass  # gone, or running as somebody else
 
-    def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
-        due = [process for process in self._rest(child) if self._told.is_due(process, young=young)]
-        self._told.note(due, signum)
-        for process in due:
-            self._signal(process.pid, signum, to_group=False)
-            self._signal(process.pid, SIGCONT, to_group=False)
-
-    def remind(self) -> None:
-        theirs = [process for process in everybody() if process.group in self._told_groups and process.alive]
-        for pid, signum in self._told.at_birth(theirs):
-            self._signal(pid, signum, to_group=False)
-
-    def tell_strays(self, signum: int, *, young: bool) -> None:
-        """There are none: whoever has left for another session is not ours in somebody else's program."""
-
-    def kill(self, child: Child) -> None:
+    def kill(self, child: Child, rest: Sequence[Process]) -> None:  # noqa: ARG002 - the group holds them all
         assert child.pid is not None
         if child.name not in self.killed:
             self.killed.append(child.name)
         signal_group(child.pid, SIGKILL)
 
-    def kill_strays(self) -> None:
-        """There are none."""
+    def kill_everybody(self, rest: Sequence[Process]) -> None:
+        """They have been killed with their groups."""
+
+    def left_behind(self, child: Child, rest: Sequence[Process], *, stays: bool) -> None:
+        """What somebody else's program leaves behind is told when it is killed."""

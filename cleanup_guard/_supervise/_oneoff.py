@@ -13,11 +13,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from math import inf
 
-from cleanup_guard._clock import DEFAULT_GRACE, seconds
-from cleanup_guard._guard import current_guard
+from cleanup_guard._ground.clock import DEFAULT_GRACE, seconds
+from cleanup_guard._guard.guard import current_guard
 from cleanup_guard._supervise._household import LONGEST_WAIT, peek, reap, signal_group
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
-from cleanup_guard._supervise._tree import descendants, members
+from cleanup_guard._supervise._tree import children, descendants, members
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.run needs Linux: it waits for its child by pidfd")
@@ -308,7 +308,7 @@ class Conversation:
             self._signal(SIGKILL)
 
     def _everybody(self) -> list[Process]:
-        return members(self._pid) if self._own_group else descendants(self._pid)
+        return members(self._pid) if self._own_group else descendants(children(self._pid))
 
     def _signal(self, signum: int) -> None:
         if self._own_group:

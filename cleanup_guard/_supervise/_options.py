@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from cleanup_guard._supervise._policy import SIGINT, SIGTERM
+from cleanup_guard._supervise._policy import SIGINT, SIGTERM, Terms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import Literal
 
-    from cleanup_guard._supervise._policy import Child
+    from cleanup_guard._supervise._child import Child
+else:
+    import _signal
+
+REFUSED = frozenset(
+    int(getattr(_signal, name))
+    for name in (
+        *("SIGKILL", "SIGSTOP"),  # nobody can fetch them
+        "SIGCHLD",  # tells us who has ended
+        *("SIGPIPE", "SIGXFSZ", "SIGTTIN", "SIGTTOU"),  # answers to what we do ourselves
+    )
+)
+"""Signals whose arrival cannot be given a meaning."""
 
 
 class Options:
@@ -19,11 +32,24 @@ class Options:
         self.grace: float | None = 10.0
         self.drain = 0.0
         self.when_one_exits: Literal["stop", "wait"] = "stop"
-        self.wait_all = True
         self.stop_signals: set[int] = {SIGTERM, SIGINT}
         self.rewrite: dict[int, int] = {}
         self.map_exit: dict[int, int] = {}
         self.on_exit: list[str] = []
-        self.prefix = False
         self.inherit_signals = False
         self.pdeathsig: int | None = None
+        self.flags: set[str] = set()
+
+    @property
+    def terms(self) -> Terms:
+        """What the policy is to know."""
+        return Terms(
+            grace=self.grace,
+            drain=self.drain,
+            when_one_exits=self.when_one_exits,
+            wait_all="--no-wait-all" not in self.flags,
+            stay="--stay" in self.flags,
+            callbacks=bool(self.on_exit),
+            stop_signals=self.stop_signals,
+            rewrite=self.rewrite,
+        )

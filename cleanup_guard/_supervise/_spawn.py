@@ -13,6 +13,8 @@ import sys
 if sys.platform != "linux":
     raise NotImplementedError("supervising children needs Linux")
 
+from cleanup_guard._ground.kernel import PR_SET_CHILD_SUBREAPER, prctl
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -193,25 +195,6 @@ def keep_fds_to_ourselves() -> None:
             os.set_inheritable(fd, False)  # noqa: FBT003 - has no keyword
         except OSError:
             pass  # the one that listed the directory, or one of a range that is not open
-
-
-def prctl(option: int, value: int) -> bool:
-    """Call prctl(2). Returns whether it could be.
-
-    Through `_ctypes`, because `ctypes` itself costs another 250 KB, for a process that should cost next to nothing.
-    """
-    try:
-        import _ctypes
-
-        dlopen: Any = _ctypes.dlopen  # None is this very program, which no stub knows
-        ourselves = dlopen(None, os.RTLD_NOW)
-        function = _ctypes.dlsym(ourselves, "prctl")
-        return bool(_ctypes.call_function(function, (option, value, 0, 0, 0)) == 0)
-    except (ImportError, AttributeError, OSError):
-        return False
-
-
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def become_subreaper() -> bool:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
 import weakref
 from math import inf
 
-from cleanup_guard._clock import DEFAULT_GRACE, grace_from_environment, seconds
-from cleanup_guard._guard import Default, Guard, current_guard
-from cleanup_guard._supervise import _policy
-from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap
+from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
+from cleanup_guard._guard.guard import Guard, current_guard
+from cleanup_guard._guard.guard import guard as new_guard
+from cleanup_guard._guard.options import Default
+from cleanup_guard._supervise import _child, _policy
+from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
+from cleanup_guard._supervise._ready import LOOK_AGAIN
+from cleanup_guard._supervise._ready import parse as parse_sign
 from cleanup_guard._supervise._spawn import find, spawn
 
 if sys.platform != "linux":
@@ -30,9 +35,17 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO, Literal, Self
 
-    from cleanup_guard._supervise._policy import Scope
+    from cleanup_guard._supervise._child import Scope
+    from cleanup_guard._supervise._output import Output
 
     File = int | IO[bytes] | IO[str]
+
+
+LAST_OUTPUT = 1.0
+"""Seconds for output that we pass on to be read after the last child has ended."""
+
+BEFORE_A_FORK = 0.1
+"""Seconds for the thread that passes on output to step aside."""
 
 
 class Child:
@@ -44,7 +57,7 @@ class Child:
         started: when it was started, in seconds on the monotonic clock.
     """
 
-    def __init__(self, supervisor: Supervisor, inner: _policy.Child, pidfd: int) -> None:
+    def __init__(self, supervisor: Supervisor, inner: _child.Child, pidfd: int) -> None:
         assert inner.pid is not None
         self.name: str = inner.name
         self.pid: int = inner.pid
@@ -78,7 +91,7 @@ class Child:
         return self.inner.killed
 
     def send_signal(self, signum: int) -> None:
-        """Send a signal to its process group (to its main process, if it was started with another `signal_to`).
+        """Send a signal to those of its process group whom no program of it sees to (or as `signal_to` was asked for).
 
         Args:
             signum: the signal. Nothing happens if the child has ended.
@@ -90,7 +103,8 @@ class Supervisor:
     """Starts children, forwards the stop of this program to them, and waits until they and their process groups are gone.
 
     For `with`. Leaving the block stops the children that still run. Inside a guard, its stop asks the children first, and a
-    child that fails ends main with the child's status. Never touches a process that it has not started. Any thread.
+    child that fails ends main with the child's status. Where there is no guard, main's `with` block holds one, so that a stop
+    of the program ends the block and not just Python. Never touches a process that it has not started. Any thread.
 
     Args:
         grace: seconds that the children have to stop, until SIGKILL; None for no limit. The environment variable
@@ -112,18 +126,23 @@ class Supervisor:
         told, from_environment = grace_from_environment(dict(os.environ))
         wanted = DEFAULT_GRACE if isinstance(grace, Default) else seconds(grace, "grace")
         self._grace = from_environment if told else wanted
+        if not hasattr(os, "pidfd_open"):
+            raise NotImplementedError(
+                "cleanup_guard.Supervisor needs pidfds, which this Python was built without"
+            )
         self._household = Household()
-        self._policy = _policy.Policy(
-            (), self._household, grace=self._grace, when_one_exits=when_one_exits, open_ended=True
-        )
+        terms = _policy.Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
+        self._policy = _policy.Policy((), self._household, terms)
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._output: Output | None = None
         self._thread: threading.Thread | None = None
-        self._pause = False
+        self._paused = False
         self._closed = False
         self._foreign = False
         self._guard: Guard | None = None
+        self._own_guard: Guard | None = None
         self.children: tuple[Child, ...] = ()
         FORKS.add(self)
 
@@ -140,7 +159,8 @@ class Supervisor:
         after: Iterable[Child] = (),
         stop_signal: int | None = None,
         grace: float | timedelta | None = None,
-        signal_to: Scope = "group",
+        signal_to: Scope = "tree",
+        ready: str | None = None,
         env: Mapping[str, str] | None = None,
         stdin: File | None = None,
         stdout: File | None = None,
@@ -151,10 +171,14 @@ class Supervisor:
         Args:
             program: looked up on PATH. Its arguments follow.
             name: what reports call it; by default the program's own name.
-            after: children that are stopped only when this one is gone.
+            after: children that are waited for, until they are ready, before this one is started; they are stopped when it
+                is gone.
             stop_signal: what asks it to stop, instead of SIGTERM.
             grace: seconds after which it is killed, if that is sooner than the supervisor's.
-            signal_to: whom signals reach: "group", "main", or "main-then-group".
+            signal_to: whom signals reach: "tree", everybody once, but below a program that catches the signal that one passes
+                it on; "group", the whole process group at once; "main"; or "main-then-group".
+            ready: what shows that it is ready: a text in its output, which passes through this program then; "tcp:PORT"; or
+                "file:PATH". Otherwise it is when it has been started.
             env: its environment; None for ours.
             stdin, stdout, stderr: a file or descriptor to have instead of ours.
 
@@ -163,35 +187,79 @@ class Supervisor:
 
         Raises:
             FileNotFoundError, PermissionError: there is no such program, or it cannot be executed.
-            RuntimeError: the supervisor stops or has stopped.
+            RuntimeError: the supervisor stops or has stopped, or one of `after` ended before it was ready.
+            OSError: there are no descriptors left.
             ValueError, TypeError: an argument makes no sense.
         """
-        from cleanup_guard._supervise._oneoff import as_os_error, descriptor
-
-        environ = os.environ if env is None else env
-        dup = [(descriptor(file), fd) for fd, file in enumerate((stdin, stdout, stderr)) if file is not None]
-        own_grace = seconds(grace, "grace")
+        files = (stdin, stdout, stderr)
+        inner = _child.Child(
+            name or os.path.basename(program),
+            [program, *args],
+            after=[child.inner for child in after],
+            stop_signal=stop_signal,
+            grace=seconds(grace, "grace"),
+            scope=signal_to,
+            ready=None if ready is None else parse_sign(ready),
+        )
+        for child in after:
+            self._wait_until_ready(child)
         with self._lock:
-            if self._closed or self._policy.budget is not None:
-                raise RuntimeError(f"{program!r} was not started: {self!r} is stopping or has stopped")
+            self._refuse_late(program)
             self._join_guard()
-            inner = _policy.Child(
-                name or os.path.basename(program),
-                after=[child.inner for child in after],
-                stop_signal=stop_signal,
-                grace=own_grace,
-                scope=signal_to,
-            )
-            with as_os_error():
-                file = find(program, environ.get("PATH"))
-                inner.pid = spawn(file, [program, *args], environ, dup=dup)
-            child = Child(self, inner, os.pidfd_open(inner.pid))
+            child = Child(self, inner, self._spawn(inner, os.environ if env is None else env, files))
             self._policy.add(inner)
+            self._household.children.append(inner)
             self._done.clear()
             self.children += (child,)
             self._run_thread()
             self._poke()
         return child
+
+    def _refuse_late(self, program: str) -> None:
+        if self._closed or self._policy.budget is not None:
+            raise RuntimeError(f"{program!r} was not started: {self!r} is stopping or has stopped")
+
+    def _wait_until_ready(self, child: Child) -> None:
+        sign = child.inner.ready
+        while sign is not None and not sign.look():
+            self._refuse_late(child.name)
+            if not child.running:
+                raise RuntimeError(f"{child.name!r} ended with {child.inner.code} before it was ready")
+            time.sleep(LOOK_AGAIN)
+
+    def _spawn(self, inner: _child.Child, environ: Mapping[str, str], files: tuple[File | None, ...]) -> int:
+        """Start a child. Returns its pidfd, for which a place is kept: a child that cannot be watched is none."""
+        from cleanup_guard._supervise._oneoff import as_os_error, descriptor
+
+        dup = [(descriptor(file), fd) for fd, file in enumerate(files) if file is not None]
+        place = os.dup(self._wake)
+        read: list[tuple[int, int]] = []
+        try:
+            if inner.ready is not None and inner.ready.kind == "text":
+                targets = {1: 1, 2: 2} | {its: ours for ours, its in dup}
+                read = self._reading().pipes(inner.name, inner.ready, (targets[1], targets[2]))
+                dup = [(ours, its) for ours, its in dup if its == 0] + read
+            with as_os_error():
+                file = find(inner.argv[0], environ.get("PATH"))
+                inner.pid = spawn(file, inner.argv, environ, dup=dup)
+        finally:
+            os.close(place)
+            if self._output is not None:
+                self._output.close(read)
+                self._output.start()
+        try:
+            return os.pidfd_open(inner.pid)
+        except OSError:
+            signal_group(inner.pid, signal.SIGKILL)
+            os.waitpid(inner.pid, 0)
+            raise
+
+    def _reading(self) -> Output:
+        if self._output is None:
+            from cleanup_guard._supervise._output import Output
+
+            self._output = Output()
+        return self._output
 
     def wait(self, timeout: float | timedelta | None = None) -> int:
         """Wait until all children are gone: because they ended, or because one did and the others were stopped.
@@ -205,7 +273,10 @@ class Supervisor:
         Raises:
             TimeoutError: it has passed, and some child is still there.
         """
-        if self.children and not self._done.wait(seconds(timeout, "timeout")):
+        limit = seconds(timeout, "timeout")
+        if self.children and not self._done.wait(
+            None if limit is None else min(limit, threading.TIMEOUT_MAX)
+        ):
             raise TimeoutError(f"{self!r}: children are still running")
         return self._policy.status
 
@@ -221,10 +292,11 @@ class Supervisor:
                 return
             guard = self._guard
             left = None if guard is None else guard.remaining()
-            if guard is not None:
-                self._policy.kill_share = _policy.KILL_BEFORE_CALLBACKS
+            terms = self._policy.terms
+            if guard is not None and guard is not self._own_guard:
+                terms.kill_share = _policy.KILL_BEFORE_CALLBACKS
             if left is not None:
-                self._policy.grace = left if self._policy.grace is None else min(left, self._policy.grace)
+                terms.grace = left if terms.grace is None else min(left, terms.grace)
             self._policy.stop(reason, time.monotonic())
         self._poke()
 
@@ -238,7 +310,7 @@ class Supervisor:
                 self._done.wait()
             except KeyboardInterrupt:
                 with self._lock:
-                    self._policy.hurried_at = time.monotonic()
+                    self._policy.stopping.hurried_at = time.monotonic()
                 self._poke()
                 self._done.wait()
                 self._release()
@@ -246,7 +318,10 @@ class Supervisor:
         self._release()
 
     def __enter__(self) -> Self:
-        """Take part in the current guard, if there is one."""
+        """Take part in the current guard; in main without one, hold one for the time of the block."""
+        if current_guard() is None and threading.current_thread() is threading.main_thread():
+            self._own_guard = new_guard(grace=self._grace)
+            self._own_guard.__enter__()
         with self._lock:
             self._join_guard()
         return self
@@ -255,13 +330,17 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop what still runs, and wait for it."""
-        self.close()
+        own, self._own_guard = self._own_guard, None
+        if own is None:
+            self.close()
+        else:
+            own.__exit__(kind, error, trace)  # which closes, as its callback
 
     def send_signal(self, child: Child, signum: int) -> None:
         """See `Child.send_signal`."""
         with self._lock:
             if child.running:
-                self._household.send(child.inner, signum, to_group=child.inner.scope == "group")
+                self._policy.forward(signum, time.monotonic(), child.inner)
 
     # -- the guard ------------------------------------------------------------------------------------------------------
 
@@ -276,7 +355,7 @@ class Supervisor:
     def _tell_guard(self, failed: Child) -> None:
         """A child has failed: main is to end."""
         guard = self._guard
-        if guard is not None and not guard.stopping:
+        if guard is not None and guard is not self._own_guard and not guard.stopping:
             try:
                 guard.request_stop(f"{failed.name} ended with {failed.inner.code}", status=failed.inner.code)
             except RuntimeError:
@@ -295,6 +374,9 @@ class Supervisor:
         if thread is not None:
             thread.join()
         os.close(self._wake)
+        if self._output is not None:
+            self._output.finish(LAST_OUTPUT)
+            self._output.give_up()
         FORKS.discard(self)
 
     # -- the thread -----------------------------------------------------------------------------------------------------
@@ -307,15 +389,15 @@ class Supervisor:
 
     def _run_thread(self) -> None:
         if self._thread is None:
-            self._pause = False
+            self._paused = False
             self._thread = threading.Thread(target=self._watch, name="cleanup_guard supervisor", daemon=True)
             self._thread.start()
 
     def _watch(self) -> None:
-        from cleanup_guard import _signals
+        from cleanup_guard._process import signals
 
-        _signals.block_all()
-        while not self._pause and not self._closed:
+        signals.block_all()
+        while not self._paused and not self._closed:
             with self._lock:
                 failed = self._notice_ends()
                 due = self._policy.step(time.monotonic())
@@ -325,7 +407,7 @@ class Supervisor:
                     self._done.set()
                     due = inf
                 waiting = [self._wake, *(child.pidfd for child in self.children if child.running)]
-            if failed is not None and self._policy.when_one_exits == "stop":
+            if failed is not None and self._policy.terms.when_one_exits == "stop":
                 self._tell_guard(failed)
             self._sleep(waiting, inf if self._done.is_set() else due)
 
@@ -336,6 +418,7 @@ class Supervisor:
             status = peek(child.pidfd) if child.running else None
             if status is not None:
                 self._policy.ended(child.inner, status, time.monotonic())
+                self._household.news = True
                 if status and child.inner.sent is None:
                     failed = failed or child
         return failed
@@ -360,7 +443,7 @@ class Supervisor:
 
     def _report(self) -> None:
         if self._household.killed:
-            from cleanup_guard._report import write_line
+            from cleanup_guard._ground.stderr import write_line
 
             write_line(f"killed, because they did not stop in time: {', '.join(self._household.killed)}")
 
@@ -370,22 +453,26 @@ class Supervisor:
         """Before a fork: have no thread."""
         self._lock.acquire()
         thread, self._thread = self._thread, None
-        self._pause = True
+        self._paused = True
         self._lock.release()
         if thread is not None and thread is not threading.current_thread():
             self._poke()
             thread.join()
             self._resume = True
+        if self._output is not None:
+            self._output.pause(BEFORE_A_FORK)
 
     _resume = False
 
     def resume(self) -> None:
         """After a fork, in the parent."""
         with self._lock:
-            self._pause = False
+            self._paused = False
             if self._resume and not self._closed:
                 self._resume = False
                 self._run_thread()
+            if self._output is not None and not self._closed:
+                self._output.start()
 
     def disown(self) -> None:
         """After a fork, in the child: these are somebody else's children."""
@@ -393,6 +480,7 @@ class Supervisor:
         self._foreign = True
         self._thread = None
         self._guard = None
+        self._output = None
 
 
 class Forks:

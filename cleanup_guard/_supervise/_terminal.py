@@ -3,6 +3,9 @@
 The child's process group is in the foreground, so Ctrl-C, Ctrl-Z and a new window size come to it from the kernel, once, and
 never to us. What a shell does for its jobs is left to us: to notice that the child was stopped, and to stop, too, so that
 whoever started us gets the terminal back. With nobody above to resume us, as in a container, the child is resumed at once.
+
+Several children cannot share it: we keep the foreground, so Ctrl-C comes to us, and is passed on. Ctrl-Z suspends all of us
+where a shell can resume us, and nobody where none can.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ FD = 0
 
 
 class Terminal:
-    """Stdin, if it is a terminal in whose foreground we were started. SIGTTOU must be blocked."""
+    """Stdin, if it is the terminal that controls us. SIGTTOU must be blocked."""
 
     def __init__(self) -> None:
         self.group = os.getpgrp()
@@ -33,9 +36,9 @@ class Terminal:
 
     @classmethod
     def find(cls) -> Terminal | None:
-        """The terminal, or None if there is none or it is somebody else's at the moment."""
+        """The terminal, or None if there is none. It may be somebody else's at the moment: `program &`, and later `fg`."""
         try:
-            return cls() if os.isatty(FD) and os.tcgetpgrp(FD) == os.getpgrp() else None
+            return cls() if os.isatty(FD) and os.tcgetpgrp(FD) >= 0 else None
         except (OSError, termios.error):
             return None
 
@@ -46,10 +49,12 @@ class Terminal:
         except OSError:
             pass  # the group has just ended, or the terminal has hung up
 
-    def take_back(self) -> None:
-        """Be in the foreground again, with the settings that the terminal had when we came."""
-        self.give(self.group)
-        self._set(self._ours)
+    def take_back(self, *borrowers: int | None) -> None:
+        """Be in the foreground again, with the settings that the terminal had when we came, if one of these groups is there."""
+        if self._foreground() in borrowers:
+            self.give(self.group)
+        if self.is_ours():
+            self._set(self._ours)
 
     def _set(self, attributes: list[Any]) -> None:
         try:
@@ -57,12 +62,15 @@ class Terminal:
         except (OSError, termios.error):
             pass
 
+    def _foreground(self) -> int:
+        try:
+            return os.tcgetpgrp(FD)
+        except OSError:
+            return -1
+
     def is_ours(self) -> bool:
         """Whether we, not the child, are in the foreground."""
-        try:
-            return os.tcgetpgrp(FD) == self.group
-        except OSError:
-            return False
+        return self._foreground() == self.group
 
     def stopped(self, child: int, signum: int) -> None:
         """The child was stopped by this signal: stop with it, or have it go on.
@@ -73,22 +81,30 @@ class Terminal:
         """
         if signum == _signal.SIGSTOP:
             return
-        if signum == _signal.SIGTSTP and _is_a_job():
-            self._suspend()
-        elif self.is_ours() and signum != _signal.SIGTSTP:
-            return  # it wants the terminal while we are a background job: `resumed` will give it
-        self.resume(child)
+        foreground = self._foreground()
+        wants = signum in (_signal.SIGTTIN, _signal.SIGTTOU)
+        if wants and foreground in (self.group, child):
+            self.resume(child)
+        elif is_a_job():
+            self.suspend(child)
+        else:
+            self.give(child)  # nobody would ever bring us to the foreground
+            self.resume(child)
 
-    def _suspend(self) -> None:
+    def suspend(self, child: int | None) -> None:
         """Stop the whole job, as Ctrl-Z would have without us; returns when the shell has resumed it."""
+        lent = child is not None and self._foreground() == child
         try:
             childs = termios.tcgetattr(FD)
         except (OSError, termios.error):
             childs = self._ours
-        self.take_back()
+        if lent:
+            self.take_back(child)
         os.kill(0, _signal.SIGSTOP)
-        if self.is_ours():
+        if lent and self.is_ours():
             self._set(childs)
+        if child is not None:
+            self.resume(child)
 
     def resume(self, child: int) -> None:
         """Go on with the child, in the foreground if we are there."""
@@ -100,7 +116,7 @@ class Terminal:
             pass
 
 
-def _is_a_job() -> bool:
+def is_a_job() -> bool:
     """Whether a shell above us would notice that we stopped: an orphaned process group has nobody to resume it."""
     parent = os.getppid()
     try:

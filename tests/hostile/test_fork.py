@@ -294,3 +294,30 @@ main()
 """
     )
     assert (ended.out, ended.status) == (["callback [-15, -15, -15]"], 143), ended.err
+
+
+def test_a_child_leaves_no_context_manager_of_its_parents() -> None:
+    """Not even by letting go of it, which closes the generator that it is."""
+    ended = run(
+        """
+from contextlib import contextmanager
+@contextmanager
+def manager():
+    try: yield
+    finally: print("left", os.getpid() == parent, flush=True)
+
+parent = os.getpid()
+with guard() as g:
+    g.enter_context(manager())
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+    pid = os.fork()
+    if pid == 0:
+        on_exit(print, "the child's own")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    ready()
+"""
+    )
+    assert (ended.out, ended.status) == (["left True"], 0)

@@ -9,30 +9,35 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import PREAMBLE, run, wait_until
+from support import PREAMBLE, child, run, wait_until
 
 
-def test_an_earlier_handler_is_called_once_however_often_the_signal_comes() -> None:
-    """A Python handler that was there before the guard is called for the first signal only; callbacks run after it."""
-    ended = run(
+def test_an_earlier_handler_is_called_each_time_and_owns_the_stop() -> None:
+    """A Python handler that was there before the guard has the stop: nothing is raised, the work is whole, the status is its."""
+    with child(
         """
-signal.signal(signal.SIGTERM, lambda *_: print("theirs", flush=True))
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(print("theirs", flush=True)))
 @guard
 def main():
     on_exit(print, "ours")
     ready()
-    time.sleep(60)
+    while len(told) < 3: time.sleep(0.01)
+    print("the work is whole")
 main()
-""",
-        *[signal.SIGTERM] * 5,
-    )
-    assert (ended.out, ended.status) == (["theirs", "ours"], 143)
+"""
+    ) as started:
+        for count in range(1, 4):
+            started.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: started.out.count("theirs") == count, "their handler")  # noqa: B023
+        ended = started.end()
+    assert (ended.out, ended.status) == (["theirs"] * 3 + ["the work is whole", "ours"], 0)
+    assert "stops the program" in ended.err
 
 
-def test_an_earlier_handler_that_raises_does_not_cost_the_stop() -> None:
-    """Whatever the earlier handler raises, the stop comes all the same."""
-    ended = run(
-        """
+def test_what_an_earlier_handler_raises_is_the_stop() -> None:
+    """Its exception unwinds main, the callbacks run, and the status is that exception's."""
+    code = """
 def theirs(*_): raise ValueError("theirs")
 signal.signal(signal.SIGTERM, theirs)
 @guard
@@ -41,10 +46,29 @@ def main():
     ready()
     time.sleep(60)
 main()
+"""
+    ended = run(code, signal.SIGTERM)
+    assert (ended.out, ended.status) == (["ours"], 1)
+    assert "ValueError: theirs" in ended.err
+    ended = run(code.replace('raise ValueError("theirs")', "sys.exit(7)"), signal.SIGTERM)
+    assert (ended.out, ended.status) == (["ours"], 7)
+
+
+def test_a_guard_that_insists_stops_main_after_the_earlier_handler() -> None:
+    """`guard(insist=True)`: their handler is called, and then main is stopped."""
+    ended = run(
+        """
+signal.signal(signal.SIGTERM, lambda *_: print("theirs", flush=True))
+@guard(insist=True)
+def main():
+    on_exit(print, "ours")
+    ready()
+    time.sleep(60)
+main()
 """,
         signal.SIGTERM,
     )
-    assert (ended.out, ended.status) == (["ours"], 143)
+    assert (ended.out, ended.status) == (["theirs", "ours"], 143)
 
 
 def test_earlier_handlers_are_restored() -> None:
@@ -83,7 +107,8 @@ main()
     )
     assert ended.status == 143
     assert "theirs" in ended.out
-    assert ended.out.count("HandlerReplaced") == 1
+    assert ended.out.count("StopReceived") == 1
+    assert ended.out.count("SteppedIn") == 1
     assert ended.out.count("callback") == 1
 
 

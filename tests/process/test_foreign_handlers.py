@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alarms import SCENARIOS
+from proof.alarms import SCENARIOS
 from support import CLEAN, child, run
 
-ENGINE = str(Path(__file__).parent.parent / "alarms.py")
+ENGINE = str(Path(__file__).parent.parent / "proof" / "alarms.py")
 SAMPLE = 3
 """Every so many places are tried, but at night all of them."""
 

@@ -161,15 +161,24 @@ def default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def kill_marked(mark: str) -> None:
-    """End what a failed test left behind: by pid, and only who has inherited this mark in the environment."""
+def marked(mark: str) -> Iterator[int]:
+    """The processes that have inherited this mark, a NAME=VALUE, in their environment."""
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
             try:
                 if mark.encode() in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                    os.kill(int(name), signal.SIGKILL)
+                    yield int(name)
             except OSError:
                 pass  # it has ended meanwhile, or is somebody else's
+
+
+def kill_marked(mark: str) -> None:
+    """End what a failed test left behind: by pid, and only who carries this mark."""
+    for pid in marked(mark):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended meanwhile
 
 
 def is_alive(pid: int) -> bool:

@@ -105,14 +105,73 @@ def test_a_procfile_names_the_programs(tmp_path: Path) -> None:
         assert sorted(run.out) == ["web    | from web", "worker | from the worker"]
 
 
-def test_a_procfile_that_is_none_is_refused(tmp_path: Path) -> None:
-    """A line that is no `name: command` is named."""
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"web: true\nn0nsense-s3cret\n", "line 2"),
+        (
+            b"\nDATABASE_URL=postgres://me:s3cret@host/db\n",
+            "line 2 is not of the form `name: command` (is this a .env",
+        ),
+        (b"web: echo s3cret\0\n", "line 1: there is a NUL"),
+        (b"web: echo 's3cret\n", "line 1: a quotation"),
+        (b"we\x1bb: echo s3cret\n", "line 1: the name"),
+        ("web: true".encode("utf-16"), "line 1"),
+        (b"# nothing\n", "names no program"),
+    ],
+)
+def test_a_procfile_that_is_none_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+    """A line that is no `name: command` is named and not shown: it may hold a password."""
     procfile = tmp_path / "Procfile"
-    procfile.write_text("web: true\nnonsense\n")
+    procfile.write_bytes(text)
     with running("--procfile", str(procfile)) as run:
         assert run.end() == 2
-        assert "line 2" in run.err
-        assert "nonsense" in run.err
+        assert said in run.err
+        assert "s3cret" not in run.err
+        assert run.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("exec echo ran", "ran"),
+        ("cd / && pwd", "/"),
+        ("ulimit -n 64; ulimit -n", "64"),
+        ("ulimit -c 0", ""),
+        (". ./vars && echo $FROM_VARS", "from vars"),
+        ("export A=1; echo $A", "1"),
+        ("echo one | cat", "one"),
+        ("FOO=bar sh -c 'echo $FOO'", "bar"),
+        ("echo $PORT", "5000"),
+        ("echo $FROM_ENV $QUOTED", "from the file two words"),
+        ("printf '%s' \"$LITERAL\"", "$HOME # no comment"),
+        ("printf '%s' \"$LINES_TOO\"", "a\nb"),
+    ],
+)
+def test_a_line_of_a_procfile_is_a_shell_line(tmp_path: Path, line: str, printed: str) -> None:
+    """As for foreman and honcho, with $PORT, and the .env that lies beside it."""
+    (tmp_path / "Procfile").write_text(f"web: {line}\n")
+    (tmp_path / "vars").write_text("FROM_VARS='from vars'\n")
+    (tmp_path / ".env").write_text(
+        '# comment\nFROM_ENV=from the file # comment\nexport QUOTED="two words"\nnonsense\n'
+        "LITERAL='$HOME # no comment'\nLINES_TOO=\"a\\nb\"\n"
+    )
+    with running("--procfile", "Procfile", cwd=tmp_path, env={"FROM_ENV": "ours"}) as run:
+        assert run.end() == 0, run.err
+        assert "\n".join(run.out) == printed
+
+
+def test_any_name_and_a_byte_order_mark(tmp_path: Path) -> None:
+    """Names with dots, digits, spaces, and bytes that are not UTF-8; a BOM before the first; each has a port of its own."""
+    names = [b"1", b"web.1", b"my web", "größe".encode(), b"caf\xe9"]
+    text = b"\xef\xbb\xbf" + b"\r\n".join(name + b": echo $PORT" for name in names)
+    (tmp_path / "Procfile").write_bytes(text)
+    words = ["--when-one-exits", "wait", "--prefix", "--procfile", "Procfile"]
+    with running(*words, cwd=tmp_path, env={"PORT": "7000"}) as run:
+        assert run.end() == 0, run.err
+        labelled = {label.strip(): port for label, _, port in (line.partition(" | ") for line in run.out)}
+        expected = ["1", "web.1", "my web", "größe", "caf\\xe9"]
+        assert labelled == {name: str(7000 + 100 * number) for number, name in enumerate(expected)}
 
 
 def test_labelled_lines_are_whole() -> None:

@@ -2,153 +2,392 @@
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import pairwise
 from math import inf
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from run.trees import US, Fake, Trees, play
 
-from cleanup_guard._supervise._policy import Child, Policy
+from cleanup_guard._supervise._child import Child
+from cleanup_guard._supervise._policy import AGAIN, Policy, Terms
 
 GRACE = 10.0
-KILL_AT = 0.7 * 9.0
+KILL_AFTER = 0.9 * 9.0
+KILL_BEFORE_CALLBACKS_AFTER = 0.7 * 9.0
+STOP_AT = 101.0
 
 
-@dataclass
-class Fake:
-    """A process that ends some time after being asked (infinity: ignores that), or by itself."""
-
-    takes: float
-    by_itself: float = inf
-    rest: float = -1.0  # how long the rest of its group takes after being told; negative: there is none
-    after: int | None = None
-    asked_at: float = inf
-    killed_at: float = inf
-    rest_told_at: float = inf
-    rest_killed_at: float = inf
-    child: Child = field(default_factory=lambda: Child("x"))
-
-    @property
-    def ends_at(self) -> float:
-        return min(self.by_itself, self.asked_at + self.takes, self.killed_at)
-
-    @property
-    def rest_ends_at(self) -> float:
-        return min(self.rest_told_at + self.rest, self.rest_killed_at) if self.rest >= 0 else -inf
+def stop(
+    *plan: Fake, scope: str = "tree", blind: bool = False, **terms: object
+) -> tuple[Policy, Trees, float]:
+    """Stop these processes. Returns the policy, the world, and the seconds that it took."""
+    world = Trees(plan, blind=blind)
+    for child in world.children:
+        child.scope = scope  # type: ignore[assignment]
+    policy = Policy(world.children, world, Terms(grace=GRACE, **terms))  # type: ignore[arg-type]
+    return policy, world, play(policy, world, STOP_AT) - STOP_AT
 
 
-class FakeWorld:
-    """Processes that do as their plan says."""
-
-    def __init__(self, fakes: list[Fake]) -> None:
-        self.now = 0.0
-        self.fakes = {id(fake.child): fake for fake in fakes}
-
-    def send(self, child: Child, signum: int, *, to_group: bool) -> None:
-        assert signum in (2, 15)
-        fake = self.fakes[id(child)]
-        assert fake.asked_at == inf, "asked twice"
-        fake.asked_at = self.now
-        if to_group:
-            fake.rest_told_at = min(fake.rest_told_at, self.now)
-
-    def tell_rest(self, child: Child, signum: int, *, young: bool) -> None:
-        fake = self.fakes[id(child)]
-        fake.rest_told_at = min(fake.rest_told_at, self.now)
-
-    def tell_strays(self, signum: int, *, young: bool) -> None:
-        raise AssertionError("there are none")
-
-    def remind(self) -> None:
-        pass
-
-    def kill(self, child: Child) -> None:
-        fake = self.fakes[id(child)]
-        fake.killed_at = min(fake.killed_at, self.now)
-        fake.rest_killed_at = min(fake.rest_killed_at, self.now)
-
-    def kill_strays(self) -> None:
-        raise AssertionError("there are none")
-
-    def has_group(self, child: Child) -> bool:
-        fake = self.fakes[id(child)]
-        return fake.rest >= 0 and fake.rest_ends_at > self.now
-
-    def has_strays(self) -> bool:
-        return False
+# -- told once --------------------------------------------------------------------------------------------------------
 
 
-times = st.floats(0, 15)
-fakes = st.builds(
-    Fake,
-    takes=st.one_of(times, st.just(inf)),
-    by_itself=st.one_of(times, st.just(inf)),
-    rest=st.one_of(st.just(-1.0), times),
-)
+def test_a_wrapper_that_forwards_is_told_and_tells() -> None:
+    """Sudo, timeout, uv run: below the one that catches, that one tells; two levels of them do no harm."""
+    wrapper, another = Fake(forwards=True), Fake(parent=0, forwards=True)
+    program = Fake(parent=1, takes=6)
+    _, _, seconds = stop(wrapper, another, program)
+    assert program.told_by == [another.pid]
+    assert another.told_by == [wrapper.pid]
+    assert program.status == 0
+    assert 6 <= seconds < 6.1
 
 
-def play(plan: list[Fake], stop_at: float, when: str, scope: str) -> tuple[Policy, FakeWorld, float]:
-    """Run the policy over a plan. Returns it, the world, and when it was done."""
-    for number, fake in enumerate(plan):
-        after = [plan[fake.after].child] if fake.after is not None and fake.after < number else []
-        fake.child = Child(f"c{number}", after=after, scope=scope)  # type: ignore[arg-type]
-        fake.child.pid = 1000 + number
-    world = FakeWorld(plan)
-    policy = Policy([f.child for f in plan], world, grace=GRACE, callbacks=True, when_one_exits=when)  # type: ignore[arg-type]
-    stopped = False
-    while True:
-        if not stopped and world.now >= stop_at:
-            stopped = True
-            policy.signal(15, world.now)
-        for fake in plan:
-            if fake.child.running and fake.ends_at <= world.now:
-                policy.ended(fake.child, -9 if fake.killed_at <= world.now else 0, world.now)
-        due = policy.step(world.now)
-        if policy.done:
-            return policy, world, world.now
-        assert due > world.now, "busy waiting"
-        moments = [due] + [f.ends_at for f in plan if f.child.running] + [f.rest_ends_at for f in plan]
-        moments += [] if stopped else [stop_at]
-        world.now = heapq.nsmallest(1, (m for m in moments if m > world.now))[0]
-        assert world.now < 100, "never done"
+def test_a_supervisor_below_us_tells_other_sessions_itself() -> None:
+    """What supervisord and honcho have started is theirs, whatever session it is in, however long it takes."""
+    program = Fake(parent=0, session=True, takes=7.5)
+    stop(Fake(forwards=True), program)
+    assert program.told_by == [1000]
+    assert program.killed_at == inf
 
 
-@settings(max_examples=300, deadline=None)
+def test_who_loses_its_catcher_is_told_then() -> None:
+    """A main that cleans up and leaves without a word to its workers: they are told when it has gone."""
+    worker = Fake(parent=0, takes=1, busy=True)
+    main = Fake(takes=1)
+    _, _, seconds = stop(main, worker)
+    assert worker.told_by == [US]
+    assert worker.told_at == [main.ended_at]
+    assert 2 <= seconds < 2.1
+
+
+def test_who_was_told_by_a_catcher_that_left_at_once_is_not_told_again() -> None:
+    """`trap 'kill $p; exit' TERM`: the program has run since, which it hardly would have by itself."""
+    main, program = Fake(forwards=False), Fake(parent=0, takes=3)
+    world = Trees([main, program])
+    policy = Policy(world.children, world, Terms(grace=GRACE))
+    tell = world.signal
+
+    def tell_and_leave(child: Child, signum: int, *, to_group: bool) -> None:
+        if signum == 15:
+            world._tell(program, main.pid)
+        tell(child, signum, to_group=to_group)
+
+    world.signal = tell_and_leave  # type: ignore[method-assign]
+    play(policy, world, STOP_AT)
+    assert program.told_by == [main.pid]
+    assert program.killed_at == inf
+
+
+def test_who_has_not_run_since_the_stop_is_told_at_half_time() -> None:
+    """A catcher that does not end and passes nothing on: who has not run at all has been told by nobody."""
+    sleeper, runner = Fake(parent=0, takes=1), Fake(parent=0, takes=1, busy=True)
+    policy, _, _ = stop(Fake(takes=inf), sleeper, runner)
+    assert sleeper.told_by == [US]
+    assert KILL_AFTER / 2 <= sleeper.told_at[0] - STOP_AT <= KILL_AFTER / 2 + 2 * AGAIN
+    assert runner.told_by == []
+    assert policy.status == 137
+
+
+def test_a_manager_that_does_not_catch_is_left_to_who_needs_it() -> None:
+    """It gains nothing by being told, and a callback may need it in the second half, too."""
+    manager, main = Fake(parent=0, catches=False), Fake(takes=7)
+    stop(main, manager)
+    assert manager.ended_at >= main.ended_at
+
+
+def test_a_shell_with_a_trap_cannot_tell_its_foreground_program() -> None:
+    """`trap cleanup TERM; program`: the trap runs when the program has ended, so the program is told by us, at once."""
+    program = Fake(parent=0, takes=2, busy=True)
+    shell = Fake(name="sh", takes=0, forwards=True)
+    shell.forwards = False
+    stop(shell, program)
+    assert program.told_by == [US]
+    assert program.told_at == [STOP_AT]
+
+
+def test_a_shell_with_a_trap_tells_what_it_put_into_the_background() -> None:
+    """`program & trap 'kill $!' TERM; wait`: the program is the shell's to tell."""
+    program = Fake(parent=0, takes=2, in_background=True)
+    stop(Fake(name="bash", forwards=True), program)
+    assert program.told_by == [1000]
+
+
+def test_two_catchers_below_a_plain_shell_are_told_at_once() -> None:
+    """The shell dies of the stop; what it has started is told in the same moment."""
+    one, two = Fake(parent=0, takes=1), Fake(parent=0, takes=2, session=True)
+    policy, _, seconds = stop(Fake(name="sh", catches=False), one, two)
+    assert (one.told_at, two.told_at) == ([STOP_AT], [STOP_AT])
+    assert policy.status == 143
+    assert 2 <= seconds < 2.1
+
+
+# -- who does not catch goes last -------------------------------------------------------------------------------------
+
+
+def test_the_reader_of_a_pipe_reads_to_the_end() -> None:
+    """`app | tee log`: tee is not told while app cleans up, and ends by itself."""
+    app, tee = Fake(parent=0, takes=2), Fake(parent=0, catches=False, reads=1)
+    policy, _, seconds = stop(Fake(name="bash", catches=False), app, tee)
+    assert tee.told_at == []
+    assert tee.ended_at > app.ended_at
+    assert policy.status == 143
+    assert seconds < 2.2
+
+
+def test_a_pipeline_ends_from_left_to_right() -> None:
+    """`app | grep | tee`: who reads from a reader is a reader, too."""
+    plan = [
+        Fake(name="bash", catches=False),
+        Fake(parent=0, takes=2),
+        Fake(parent=0, catches=False, reads=1),
+        Fake(parent=0, catches=False, reads=2),
+    ]
+    stop(*plan)
+    assert plan[1].ended_at < plan[2].ended_at < plan[3].ended_at
+    assert not plan[3].told_at
+
+
+def test_a_parent_that_reads_its_childs_output_goes_last() -> None:
+    """A main that does not catch, and logs what its child prints: it is there until the child has ended."""
+    main, app = Fake(catches=False, reads=1), Fake(parent=0, takes=2)
+    stop(main, app)
+    assert main.ended_at > app.ended_at
+
+
+def test_a_reader_that_never_ends_is_told_when_it_has_had_its_time() -> None:
+    """Half of what is left, or five seconds without a limit."""
+    app, tee = Fake(parent=0, takes=1), Fake(parent=0, catches=False, reads=3)
+    stuck = Fake(parent=0, catches=False, reads=1)
+    _, world, seconds = stop(Fake(name="bash", catches=False), app, tee, stuck)
+    assert world.is_empty()
+    assert seconds < 6
+
+    plan = [Fake(name="sh", catches=False), Fake(parent=0, takes=1), Fake(parent=0, catches=False, reads=1)]
+    world = Trees(plan)
+    world._end = _without_eof(world)  # type: ignore[method-assign, assignment]
+    policy = Policy(world.children, world, Terms(grace=None))
+    assert play(policy, world, STOP_AT) - STOP_AT == pytest.approx(6, abs=0.6)
+
+
+def _without_eof(world: Trees) -> Callable[[Fake, int], None]:
+    end = world._end
+
+    def keep(fake: Fake, status: int) -> None:
+        end(fake, status)
+        for each in world.fakes:
+            each.ends_at = inf if each.reads is not None else each.ends_at
+
+    return keep
+
+
+def test_helpers_that_do_not_catch_go_when_nobody_needs_them() -> None:
+    """A sleeping helper beside a catcher: told as soon as the catcher has gone."""
+    app, helper = Fake(parent=0, takes=2), Fake(parent=0, catches=False)
+    _, _, seconds = stop(Fake(name="sh", catches=False), app, helper)
+    assert helper.told_at
+    assert helper.told_at[0] >= app.ended_at
+    assert seconds < 2.1
+
+
+# -- the budget -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["tree", "group", "main", "main-then-group"])
+def test_who_ignores_the_stop_is_killed_and_is_no_success(scope: str) -> None:
+    """At nine tenths; the status says so, whoever it was."""
+    policy, world, seconds = stop(
+        Fake(catches=False), Fake(parent=0, takes=inf), Fake(parent=0, takes=inf, session=True), scope=scope
+    )
+    assert policy.anybody_killed
+    assert policy.status != 0
+    assert world.is_empty()
+    assert KILL_AFTER <= seconds < KILL_AFTER + 0.5
+
+
+def test_without_proc_groups_are_told_and_everybody_is_waited_for() -> None:
+    """Nobody can be looked at: groups are told as a whole, and done means that nobody is left."""
+    main, rest, stray = Fake(catches=False), Fake(parent=0, takes=2), Fake(parent=0, session=True, takes=1)
+    _, world, seconds = stop(main, rest, stray, blind=True)
+    assert (len(main.told_at), len(rest.told_at)) == (1, 1)
+    assert world.is_empty()
+    assert seconds > KILL_AFTER - 0.1  # for the stray, which nobody could tell
+
+
+def test_a_main_that_leaves_others_behind_ends_them_or_stays() -> None:
+    """It says so; with `stay` it is as if main still ran, until the last of them has ended or a stop comes."""
+    for stay, ends in ((False, 102.0), (True, 105.0)):
+        plan = [Fake(by_itself=101.0), Fake(parent=0, takes=1.0, by_itself=105.0)]
+        world = Trees(plan)
+        policy = Policy(world.children, world, Terms(stay=stay))
+        assert play(policy, world, 500.0) == pytest.approx(ends)
+        assert world.behind == ["c0"]
+        assert policy.status == 0
+
+
+def test_a_stop_while_we_stay_is_told_to_those_who_are_left() -> None:
+    """Told once, with the whole time for asking."""
+    plan = [Fake(by_itself=100.5), Fake(parent=0, takes=7.0)]
+    world = Trees(plan)
+    policy = Policy(world.children, world, Terms(stay=True))
+    assert play(policy, world, 200.0) == pytest.approx(207.0)
+    assert plan[1].told_at == [200.0]
+
+
+# -- whatever happens -------------------------------------------------------------------------------------------------
+
+durations = st.one_of(st.floats(0, 3), st.floats(0, 15), st.just(inf))
+
+
+@st.composite
+def trees(draw: st.DrawFn, *, patient: bool = False) -> list[Fake]:
+    """A few mains with whatever below them."""
+    plan: list[Fake] = []
+    for number in range(draw(st.integers(1, 8))):
+        catches = draw(st.booleans())
+        plan.append(
+            Fake(
+                parent=draw(st.one_of(st.none(), st.integers(0, number - 1))) if number else None,
+                takes=draw(st.floats(0, 0.5)) if patient else draw(durations),
+                catches=catches,
+                forwards=catches and draw(st.booleans()),
+                busy=draw(st.booleans()),
+                session=draw(st.booleans()),
+                reads=draw(st.one_of(st.none(), st.integers(0, number - 1)))
+                if number and not catches
+                else None,
+                by_itself=inf if patient else 100 + draw(st.one_of(st.floats(0, 15), st.just(inf))),
+                name=draw(st.sampled_from(["sh", "program"])),
+                in_background=draw(st.booleans()),
+            )
+        )
+    return plan
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    st.lists(fakes, min_size=1, max_size=5),
-    st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=5, max_size=5),
-    times,
+    trees(),
+    st.floats(100, 110),
     st.sampled_from(["stop", "wait"]),
-    st.sampled_from(["group", "main", "main-then-group"]),
+    st.sampled_from(["tree", "main", "main-then-group"]),
+    st.booleans(),
 )
 def test_the_budget_holds_and_nobody_is_wronged(
-    plan: list[Fake], after: list[int | None], stop_at: float, when: str, scope: str
+    plan: list[Fake], stop_at: float, when: str, scope: str, callbacks: bool
 ) -> None:
-    """All are gone in the budget, all are asked before they are killed, none is killed who would have ended in time."""
-    for fake, before in zip(plan, after, strict=False):
-        fake.after = before
-    policy, world, done_at = play(plan, stop_at, when, scope)
+    """All are gone in the budget, none is killed before it, none is told twice by us, and a killing is no success."""
+    world = Trees(plan)
+    for child in world.children:
+        child.scope = scope  # type: ignore[assignment]
+    terms = Terms(grace=GRACE, callbacks=callbacks, when_one_exits=when)  # type: ignore[arg-type]
+    policy = Policy(world.children, world, terms)
+    done_at = play(policy, world, stop_at)
     assert policy.budget is not None
-    began = policy.budget.began
-    assert done_at <= began + KILL_AT + 0.3
+    asking = KILL_BEFORE_CALLBACKS_AFTER if callbacks else KILL_AFTER
+    assert done_at <= policy.budget.began + asking + 0.3
+    assert world.is_empty()
     for fake in plan:
-        assert not fake.child.running
-        assert not world.has_group(fake.child)
+        assert fake.told_by.count(US) <= 1
         if fake.killed_at < inf:
-            own = fake.rest_told_at + GRACE
-            assert fake.killed_at >= min(began + KILL_AT, own) - 1e-6
-    assert (policy.status == 137) == any(fake.killed_at < inf for fake in plan)
+            assert fake.killed_at >= min(policy.budget.began + asking, 100 + GRACE) - 1e-6
+    assert policy.anybody_killed == any(fake.killed_at < inf for fake in plan)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
+@given(trees(patient=True))
+def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
+    """The four promises: nobody is told twice, killed, or left, and readers outlive the catchers whose output they read."""
+    world = Trees(plan)
+    policy = Policy(world.children, world, Terms(grace=100.0))
+    play(policy, world, STOP_AT)
+    assert world.is_empty()
+    for fake in plan:
+        if fake.catches:
+            assert len(fake.told_at) == 1
+        assert fake.killed_at == inf
+        if fake.told_by not in ([], [US]) or fake.reads in (None, fake.parent):
+            continue  # what wrappers do to those below them is their business, and a shell waits for its program
+        assert fake.reads is not None
+        if plan[fake.reads].catches and _together(plan, fake, plan[fake.reads]):
+            assert fake.ended_at >= plan[fake.reads].ended_at
+
+
+def _together(plan: list[Fake], one: Fake, other: Fake) -> bool:
+    def root(fake: Fake) -> Fake:
+        return fake if fake.parent is None else root(plan[fake.parent])
+
+    return root(one) is root(other)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 2), min_size=2, max_size=4))
 def test_who_comes_after_is_gone_before_the_other_is_asked(takes: list[float]) -> None:
     """A chain of children that all end in time is stopped strictly in reverse."""
     plan = [Fake(takes=each / len(takes)) for each in takes]
-    for number, fake in enumerate(plan):
-        fake.after = number - 1 if number else None
-    play(plan, 1.0, "stop", "group")
-    for earlier, later in pairwise(plan):
-        assert earlier.asked_at >= later.ends_at
+    world = Trees(plan)
+    for earlier, later in pairwise(world.children):
+        later.after = (earlier,)
+    play(Policy(world.children, world, Terms(grace=GRACE)), world, STOP_AT)
+    for earlier_fake, later_fake in pairwise(plan):
+        assert earlier_fake.told_at[0] >= later_fake.ended_at
+
+
+def test_who_is_not_ready_keeps_the_others_waiting() -> None:
+    """Only those whose predecessors are ready may be started; after a stop nobody is."""
+    from cleanup_guard._supervise._ready import parse
+
+    db, web, other = Child("db", ready=parse("tcp:5432")), Child("web"), Child("other")
+    web.after = (db,)
+    policy = Policy([db, web, other], Trees([]), Terms())
+    assert policy.startable() == [db, other]
+    db.pid = 5
+    assert policy.startable() == [other]
+    assert db.ready is not None
+    db.ready.seen = True
+    assert policy.startable() == [web, other]
+    policy.stop("enough", 1.0)
+    assert policy.startable() == []
+
+
+# -- forwarding -------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(trees())
+def test_a_forwarded_signal_comes_once(plan: list[Fake]) -> None:
+    """HUP and the others follow the same rule: nobody gets it from us and from who catches it above."""
+    assume(all(fake.by_itself > 100.5 for fake in plan))
+    world = Trees(plan)
+    heard: list[int] = []
+    world.tell = lambda process, signum: heard.append(process.pid)  # type: ignore[method-assign]
+    world.signal = lambda child, signum, *, to_group: heard.append(child.pid or 0)  # type: ignore[method-assign]
+    policy = Policy(world.children, world, Terms())
+    policy.signal(1, 100.0)
+    assert len(heard) == len(set(heard))
+    for child in world.children:
+        main = world.fakes[(child.pid or 0) - 1000]
+        assert not main.catches or main.pid in heard
+
+
+def test_who_would_only_die_of_a_forwarded_signal_is_spared() -> None:
+    """`sh -c 'nginx; true'` and SIGHUP: nginx reads its configuration anew, and the shell goes on."""
+    plan = [Fake(name="sh", catches=False), Fake(parent=0)]
+    world = Trees(plan)
+    policy = Policy(world.children, world, Terms())
+    policy.signal(1, 100.0)
+    assert (plan[0].told_at, plan[1].told_at) == ([], [100.0])
+
+
+def test_insisting_is_one_press_after_another() -> None:
+    """A duplicate within half a second is the same press; the second one ends the patience, the third everything."""
+    plan = [Fake(takes=inf)]
+    world = Trees(plan)
+    policy = Policy(world.children, world, Terms(grace=None))
+    for now, presses in ((100.0, 1), (100.2, 1), (101.0, 2), (101.3, 2), (102.0, 3)):
+        policy.signal(2, now)
+        assert policy.stopping.presses == presses
+        assert (policy.kill_at < inf) == (presses > 1)
+    policy.step(102.0)
+    assert policy.done

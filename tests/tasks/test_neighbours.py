@@ -12,11 +12,12 @@ TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 
 
 @every_loop
-def test_a_handler_that_was_there_before_is_called_once_and_put_back(loop: str) -> None:
-    """As with a guard without a loop."""
+def test_a_handler_that_was_there_before_owns_the_stop_and_is_put_back(loop: str) -> None:
+    """As with a guard without a loop: it is called each time, nothing is cancelled, the status is main's."""
     code = """
+told = []
 def theirs(signum, frame):
-    say("theirs")
+    told.append(say("theirs"))
 signal.signal(signal.SIGTERM, theirs)
 
 async def main():
@@ -27,14 +28,15 @@ async def main():
     async with guard() as g:
         g.callback(bye)
         ready()
-        await sleep(60)
+        while len(told) < 2: await sleep(0.01)
+        say("whole")
 run_main(main)
 """
     with stage(loop, code) as started:
-        started.signal(TERM, TERM, TERM)
+        started.signal(TERM)
         ended = started.end()
-        assert started.out == ["theirs", "ready", "theirs", "bye"]
-    assert ended.status == 143
+        assert started.out == ["theirs", "ready", "theirs", "whole", "bye"]
+    assert ended.status == 0
 
 
 @every_asyncio

@@ -1,0 +1,315 @@
+"""What happened, as frozen records. Each is told once, in order, to the hooks; `str(event)` is the line a person reads.
+
+The records are built here rather than with `dataclasses`, whose import alone costs more than our whole budget
+(hazards catalogue, 3.3); type checkers see them as frozen dataclasses, which is how they behave.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from dataclasses import dataclass
+
+else:
+
+    def dataclass(*, frozen, kw_only):
+        """The one kind of dataclass that is used here."""
+        return record if frozen and kw_only else None
+
+    def record(cls):
+        """Give a class of annotations what a frozen keyword-only dataclass has: init, repr, ==, hash, no assignment."""
+        fields = tuple(cls.__annotations__)
+
+        def __init__(self, **values):
+            if values.keys() != set(fields):
+                raise TypeError(
+                    f"{cls.__name__} takes the keywords {', '.join(fields)}, not {', '.join(values)}"
+                )
+            self.__dict__.update(values)
+
+        def __setattr__(self, name, value):
+            raise AttributeError(f"{cls.__name__} is frozen: {name!r} cannot be changed")
+
+        def __eq__(self, other):
+            return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
+        def __hash__(self):
+            return hash((type(self), *self.__dict__.values()))
+
+        def __repr__(self):
+            return f"{cls.__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in fields)})"
+
+        for method in (__init__, __setattr__, __eq__, __hash__, __repr__):
+            setattr(cls, method.__name__, method)
+        cls.__delattr__ = __setattr__
+        return cls
+
+
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+"""The levels of `logging`, which is not imported for four numbers."""
+
+SLOW = 1.0
+"""Seconds after which a callback is worth a line of its own."""
+
+
+class Event:
+    """The base of all records.
+
+    Attributes:
+        level: how important, as a `logging` level.
+        notable: shown on stderr by a program that has not configured logging.
+    """
+
+    level: int = INFO
+    notable: bool = True
+
+    def failure(self) -> BaseException | None:
+        """The exception that it tells of, if any."""
+        error: BaseException | None = getattr(self, "error", None)
+        return error
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopReceived(Event):
+    """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again."""
+
+    reason: str
+    signum: int | None
+    sender: int | None
+    grace: float | None
+    handler: str | None
+    """Whose stop it is, if it is not ours: the handler that was there before the guard, or has replaced the guard's."""
+
+    def __str__(self) -> str:
+        limit = "no time limit" if self.grace is None else f"{self.grace:g} s to clean up"
+        if self.handler is None:
+            return f"{self.reason} received, {limit}"
+        known = "" if self.grace is None else f", {self.grace:g} s in all"
+        return f"{self.reason} received: {self.handler} stops the program{known}; callbacks run when it has"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRedelivered(Event):
+    """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again."""
+
+    times: int
+    level = WARNING
+    notable = True
+
+    def __str__(self) -> str:
+        return f"main swallowed the stop and ran on; raising it again (time {self.times})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldToTheEnd(Event):
+    """A critical section, or a main that cooperates, held the stop back for as long as the grace period allows."""
+
+    what: str
+    seconds: float
+    where: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
+            "callbacks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookLeftRunning(Event):
+    """An `on_stop` callback has used up its part of the grace period; main is stopped while it runs on."""
+
+    name: str
+    seconds: float
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"on_stop {self.name} is still running after {self.seconds:.1f} s; the stop goes on without waiting for it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedIn(Event):
+    """Whoever owns the stop has not stopped the program in time; the guard does."""
+
+    seconds: float
+    handler: str
+    where: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main {self.where}, to leave time for "
+            "the callbacks"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsUnheard(Event):
+    """A guard was entered where no signal reaches it."""
+
+    thread: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return (
+            f"a guard was entered in thread {self.thread!r}, where no signal reaches it: its callbacks run when it is left, when a "
+            "guard in the main thread hears a stop, or when the program ends. To say that this is meant: guard(signals=())"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksLeft(Event):
+    """Tasks that were begun inside the guard outlive it: nobody awaited or cancelled them."""
+
+    names: tuple[str, ...]
+    level = WARNING
+    notable = True
+
+    def __str__(self) -> str:
+        return f"tasks outlive the guard, nobody has awaited them: {', '.join(self.names)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TookOver(Event):
+    """Main did not come back to run the callbacks; the watcher thread runs them."""
+
+    seconds: float
+    where: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"main has not come back after {self.seconds:.1f} s, it is {self.where}; running the callbacks in a thread of ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandlerReplaced(Event):
+    """Somebody else's handler was found where the guard's had been; it was left in place."""
+
+    signum: int
+    signal: str
+    handler: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"the {self.signal} handler was replaced by {self.handler}; leaving it in place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackStarted(Event):
+    """A callback begins."""
+
+    name: str
+    level = DEBUG
+    notable = False
+
+    def __str__(self) -> str:
+        return f"callback {self.name} started"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackDone(Event):
+    """A callback returned."""
+
+    name: str
+    seconds: float
+
+    @property
+    def level(self) -> int:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """WARNING for a slow one."""
+        return WARNING if self.notable else DEBUG
+
+    @property
+    def notable(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True for a slow one."""
+        return self.seconds >= SLOW
+
+    def __str__(self) -> str:
+        return (
+            f"callback {self.name} took {self.seconds:.1f} s"
+            if self.notable
+            else f"callback {self.name} done"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackFailed(Event):
+    """A callback raised; the others still run."""
+
+    name: str
+    seconds: float
+    error: BaseException
+    during_stop: bool
+    level = ERROR
+
+    def __str__(self) -> str:
+        return f"callback {self.name} failed: {type(self.error).__name__}: {self.error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackTimedOut(Event):
+    """A callback was interrupted, because its time was up or a person pressed Ctrl-C again; the others still run."""
+
+    name: str
+    seconds: float
+    why: str
+    error: BaseException
+    during_stop: bool
+    level = ERROR
+
+    def __str__(self) -> str:
+        return f"callback {self.name} interrupted after {self.seconds:.1f} s: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainFailed(Event):
+    """Main raised something else while the stop unwound it; the process still ends as the stop says."""
+
+    error: BaseException
+    level = ERROR
+
+    def __str__(self) -> str:
+        return f"main raised {type(self.error).__name__} while it was being stopped: {self.error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlineReached(Event):
+    """The grace period is nearly over and something does not yield; the process ends itself."""
+
+    seconds: float
+    running: str | None
+    skipped: tuple[str, ...]
+    level = ERROR
+
+    def __str__(self) -> str:
+        doing = f"callback {self.running} is still running" if self.running else "the process has not ended"
+        skipped = (
+            f"; did not run: {', '.join(self.skipped)}" if self.skipped else "; no callback is left to run"
+        )
+        return f"giving up after {self.seconds:.1f} s: {doing}{skipped}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """All callbacks of a guard, or after a stop of all guards, have had their turn."""
+
+    reason: str | None
+    callbacks: int
+    failures: int
+    seconds: float
+
+    @property
+    def notable(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True after a stop."""
+        return self.reason is not None
+
+    def __str__(self) -> str:
+        after = f" after {self.reason}" if self.reason else ""
+        failed = f", {self.failures} failed" if self.failures else ""
+        plural = "" if self.callbacks == 1 else "s"
+        return f"done{after}: {self.callbacks} callback{plural}{failed}, {self.seconds:.2f} s"
+
+
+if TYPE_CHECKING:
+    Hook = Callable[[Event], object]

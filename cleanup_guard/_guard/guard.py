@@ -1,0 +1,769 @@
+"""`Guard`: a stack of cleanup callbacks that runs on return, exception, SIGTERM and SIGINT. The module that users see.
+
+`guard` is one name for all uses: `@guard`, `@guard(grace=30)`, `with guard() as g`. `on_exit` registers on the current guard.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+
+from cleanup_guard._ground.clock import seconds
+from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, kind_of
+from cleanup_guard._guard.options import Default, Options
+from cleanup_guard._hosts.waiters import Waiters
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any, Literal, Self, TypeVar, overload
+
+    from typing_extensions import ParamSpec
+
+    from cleanup_guard._ground.events import Hook
+    from cleanup_guard._guard.decorate import RunsMain
+    from cleanup_guard._guard.stay import Stay
+    from cleanup_guard._stop.stop import Stop
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    F = TypeVar("F", bound="Callable[..., Any]")
+else:
+
+    def overload(function):
+        """What `typing.overload` is at run time; typing itself is not imported for it."""
+        return function
+
+
+class Guard:
+    """A LIFO stack of cleanup callbacks, run exactly once, whatever ends the program.
+
+    It speaks `contextlib.ExitStack`'s vocabulary, so that code moves over unchanged.
+
+    A guard is used once: as a `with` or `async with` block, or as a decorator, which makes a guard of its own for every call.
+    In a task of asyncio or trio use `async with`: a stop then cancels the task, and callbacks may be coroutine functions.
+
+    Args:
+        grace: seconds between the platform's stop signal and its SIGKILL (None: no limit). The guard is done a safety margin
+            earlier. The environment variable CLEANUP_GUARD_GRACE wins over it. Of nested guards the outermost that names one
+            decides.
+        signals: the stop signals; by default SIGTERM and SIGINT, except that an ignored SIGINT stays ignored. () takes
+            none: such a guard may be entered in any thread, and still learns of a stop that another guard received.
+        interrupt: raise the stop in main (the default), or let main look at `stopping`, `wait`, `sleep` or `stopped`.
+        insist: a stop signal for which somebody else's handler was there before is that one's to deal with: it is called, and
+            main goes on until it ends in the way of whoever set it. True: it is called, and then main is stopped.
+        exit_status: None for 128 + signal (death by SIGINT for Ctrl-C), a number for platforms that want it (0), or
+            "signal" to die of the signal itself once the interpreter has shut down.
+        exit_timeout: seconds for all callbacks together when main returned or raised; None for no limit.
+        hooks: called with each event record, from a thread of ours; None for `log_event`, () for silence.
+        name: what reports call this guard.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense; the message says which and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        grace: float | timedelta | Default | None = Default.GRACE,
+        signals: Iterable[int] | None = None,
+        interrupt: bool = True,
+        insist: bool = False,
+        exit_status: int | Literal["signal"] | None = None,
+        exit_timeout: float | timedelta | None = None,
+        hooks: Iterable[Hook] | None = None,
+        name: str | None = None,
+    ) -> None:
+        options = Options(
+            grace=grace,
+            signals=signals,
+            interrupt=interrupt,
+            insist=insist,
+            exit_status=exit_status,
+            exit_timeout=exit_timeout,
+            hooks=hooks,
+            name=name,
+        )
+        self._set_up(options)
+
+    def _set_up(self, options: Options) -> None:
+        self._options = options
+        self._stack = CallbackStack()
+        self._stop_hooks: list[Callback] = []
+        self._waiters = Waiters()
+        self._stay: Stay | None = None
+        self._popped = False  # made by pop_all and not entered since
+
+    @classmethod
+    def _with(cls, options: Options) -> Guard:
+        """A new guard with options that have been checked already."""
+        guard = cls.__new__(cls)
+        guard._set_up(options)
+        return guard
+
+    def __repr__(self) -> str:
+        name = f" {self._options.name!r}" if self._options.name else ""
+        return f"<Guard{name} {self.state}, {len(self._stack)} callbacks>"
+
+    # -- registering --
+
+    def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """Register a callback; the one registered last runs first. Thread-safe.
+
+        Once this has returned the callback is run exactly once, unless it is unregistered or moved. Usable as a decorator.
+
+        Args:
+            function: what to call. Its arguments follow. A coroutine function is awaited, for which the guard must be entered
+                with `async with`.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        self._register(kind_of(function)(function, args, kwargs))
+        return function
+
+    def push_async_callback(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[P, Awaitable[T]]:
+        """As `callback`, for anything that returns an awaitable. It is awaited in a task of its own.
+
+        Args:
+            function: what to call and await. Its arguments follow.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        awaits(function)
+        self._register(AsyncCallback(function, args, kwargs))
+        return function
+
+    def push(self, exit: T) -> T:  # noqa: A002  # ExitStack's name for it
+        """Register the `__exit__` of a context manager, or a function with its signature. Thread-safe.
+
+        It is told the exception that main ended with, and may suppress it by returning true, but not a stop.
+
+        Args:
+            exit: a context manager that is already entered, or a function of three arguments.
+
+        Returns:
+            What was passed.
+
+        Raises:
+            TypeError: it is neither.
+            RuntimeError: the guard is done.
+        """
+        method = getattr(type(exit), "__exit__", None)
+        function: Any = functools.partial(method, exit) if method is not None else exit
+        if awaits(function):
+            raise TypeError(f"{called(exit)!r} must be awaited: push it with push_async_exit")
+        label = type(exit).__qualname__ + ".__exit__" if method is not None else None
+        self._register(Callback(function, (), {}, "exit", label=label))
+        return exit
+
+    def push_async_exit(self, exit: T) -> T:  # noqa: A002  # AsyncExitStack's name for it
+        """As `push`, for the `__aexit__` of an async context manager, or a function like it. It is awaited in the guarded task.
+
+        Args:
+            exit: an async context manager that is already entered, or a function of three arguments that returns an awaitable.
+
+        Returns:
+            What was passed.
+
+        Raises:
+            TypeError: it is neither, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        self._push_async_exit(exit, None)
+        return exit
+
+    def _push_async_exit(self, exit: object, scope: object) -> None:  # noqa: A002  # as above
+        method = getattr(type(exit), "__aexit__", None)
+        function: Any = functools.partial(method, exit) if method is not None else exit
+        awaits(function)
+        label = type(exit).__qualname__ + ".__aexit__" if method is not None else None
+        callback = AsyncCallback(function, (), {}, "exit", label=label)
+        callback.scope = scope
+        self._register(callback)
+
+    async def enter_async_context(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Enter an async context manager and register its exit, with no gap between the two.
+
+        A stop may cancel its `__aenter__`, which then has to undo what it has begun, as in any `async with`.
+
+        Args:
+            manager: the async context manager.
+
+        Returns:
+            What its `__aenter__` returned.
+
+        Raises:
+            TypeError: it is not an async context manager, or the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        kind = type(manager)
+        if not (hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")):
+            raise TypeError(
+                f"{kind.__qualname__} object is not an async context manager: it has no __aenter__ and __aexit__"
+            )
+        name = f"{kind.__qualname__}.__aexit__"
+        self._refuse_awaiting(name)
+        self._refuse_if_done(name)
+        stay = self._stay
+        scope = None if stay is None or not stay.host.in_loop else stay.host.open_scope()
+        try:
+            value = await kind.__aenter__(manager)
+            try:
+                self._push_async_exit(manager, scope)
+            except BaseException as error:  # the guard was left meanwhile
+                await kind.__aexit__(manager, type(error), error, error.__traceback__)
+                raise
+        except BaseException as error:
+            if scope is not None:
+                scope.__exit__(type(error), error, error.__traceback__)
+            raise
+        return value
+
+    def enter_context(self, manager: AbstractContextManager[T]) -> T:
+        """Enter a context manager and register its exit, with no gap between the two: a stop waits until both are done.
+
+        Args:
+            manager: the context manager.
+
+        Returns:
+            What its `__enter__` returned.
+
+        Raises:
+            TypeError: it is not a context manager.
+            RuntimeError: the guard is done.
+        """
+        kind = type(manager)
+        if not (hasattr(kind, "__enter__") and hasattr(kind, "__exit__")):
+            raise TypeError(
+                f"{kind.__qualname__} object is not a context manager: it has no __enter__ and __exit__"
+            )
+        self._refuse_if_done(f"{kind.__qualname__}.__exit__")
+        with self.shield():
+            value = kind.__enter__(manager)
+            self.push(manager)
+        return value
+
+    def options(self, *, timeout: float | timedelta | None = None, name: str | None = None) -> Registrar:
+        """Options for one callback, kept apart from the callback's own keywords: `g.options(timeout=2).callback(f, x=1)`.
+
+        Args:
+            timeout: seconds after which it is interrupted; the others still run. During a stop the grace period counts, too.
+            name: what reports call it.
+
+        Returns:
+            An object whose `callback` registers with these options.
+        """
+        return Registrar(self, seconds(timeout, "timeout"), name)
+
+    def unregister(self, function: Callable[..., object]) -> int:
+        """Remove every callback of a function, as `atexit.unregister` does. Thread-safe; unknown functions are no error.
+
+        Args:
+            function: what was registered, compared with ==.
+
+        Returns:
+            How many were removed. A callback that already runs is not.
+        """
+        return self._stack.discard(function)
+
+    def pop_all(self) -> Guard:
+        """Move all callbacks to a new guard, which runs them when it is closed or left, at the latest when the process ends.
+
+        Returns:
+            The new guard; this one is empty and still usable.
+        """
+        moved = Guard._with(self._options)
+        moved._stack = self._stack.move()
+        stay = self._stay
+        if stay is not None and not stay.foreign:
+            moved._stay, moved._popped = moved._make_stay(), True
+            moved._stay.adopt_from(stay)
+        return moved
+
+    def on_stop(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """Register a callback for the start of a stop: flip readiness, stop taking work, tell systemd. Thread-safe.
+
+        They run in the order of registration, in a thread of their own while main still runs, and hold back the stop until
+        they have returned, though not for longer than a fifth of the grace period. They do not run on a normal exit.
+
+        Args:
+            function: what to call. Its arguments follow. A coroutine function is run by the event loop.
+
+        Returns:
+            The function.
+
+        Raises:
+            TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
+            RuntimeError: the guard is done.
+        """
+        self._refuse_if_done(called(function))
+        hook = kind_of(function)(function, args, kwargs)
+        self._refuse_awaiting(hook.name if isinstance(hook, AsyncCallback) else None)
+        self._stop_hooks.append(hook)
+        return function
+
+    def _register(self, callback: Callback) -> None:
+        stay = self._stay
+        if stay is not None and stay.foreign:
+            raise RuntimeError(
+                f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
+                "Use a guard of the child's own."
+            )
+        if isinstance(callback, AsyncCallback):
+            self._refuse_awaiting(callback.name)
+        if not self._stack.push(callback):
+            self._refuse(callback.name)
+        if callback.timeout is not None and stay is not None:
+            stay.process.watch.need()
+
+    def _refuse_awaiting(self, name: str | None) -> None:
+        if name is not None and self._stay is not None and not self._stay.host.in_loop:
+            raise TypeError(
+                f"callback {name!r} is an async function, which a guard entered with `with` cannot await: "
+                "enter it with `async with`, or register a plain function"
+            )
+
+    def _refuse_if_done(self, name: str) -> None:
+        if self._stack.closed:
+            self._refuse(name)
+
+    def _refuse(self, name: str) -> None:
+        raise RuntimeError(
+            f"callback {name!r} was not registered: {self!r} is done. Register before main ends, or use a new guard."
+        )
+
+    # -- the stop, as main and its threads see it --
+
+    @property
+    def state(self) -> str:
+        """A word for a log line: "new", "running", "leaving", "stopping", "unwinding", "cleaning up" or "done"."""
+        if self._stack.closed:
+            return "done"
+        if self._stay is None:
+            return "new"
+        return self._stay.process.state.value
+
+    @property
+    def _stop(self) -> Stop | None:
+        stay = self._stay
+        return None if stay is None else stay.process.stop
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has arrived, or this guard has begun its cleanup. Any thread; costs next to nothing."""
+        stay = self._stay
+        return stay is not None and (stay.left or stay.process.stop is not None)
+
+    @property
+    def reason(self) -> str | None:
+        """What stopped the process: the signal's name or what `request_stop` was told; None as long as nothing has."""
+        stop = self._stop
+        return None if stop is None else stop.reason
+
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        """Wait for the stop, or for the guard to begin its cleanup. Any thread; all waiters wake at once.
+
+        Args:
+            timeout: seconds; None waits without limit.
+
+        Returns:
+            Whether it came.
+        """
+        return self._waiters.wait(seconds(timeout, "timeout")) or self.stopping
+
+    def sleep(self, duration: float | timedelta) -> bool:
+        """Sleep, but no longer than until a stop. Any thread.
+
+        Args:
+            duration: seconds.
+
+        Returns:
+            True if it slept to the end, False if there is a stop: `while g.sleep(5): work()`.
+        """
+        return not self.wait(duration)
+
+    async def stopped(self, timeout: float | timedelta | None = None) -> bool:  # noqa: ASYNC109  # as `wait` has it
+        """`wait` for coroutines: `while not await g.stopped(timeout=5): work()`. On any event loop, in any thread.
+
+        Args:
+            timeout: seconds; None waits without limit.
+
+        Returns:
+            Whether the stop, or the guard's cleanup, came.
+        """
+        from cleanup_guard._hosts.loops import backend
+
+        came = await backend().wait_for_stop(self._waiters, seconds(timeout, "timeout"))
+        return came or self.stopping
+
+    def remaining(self) -> float | None:
+        """Seconds left of the grace period for callbacks, the safety margin already taken off. Any thread.
+
+        Returns:
+            None where there is no limit: no stop has arrived, or `grace=None`. Never negative.
+        """
+        stay, stop = self._stay, self._stop
+        return None if stay is None or stop is None else stop.budget.remaining(stay.process.clock())
+
+    def request_stop(self, reason: str = "stop requested", *, status: int = 0) -> bool:
+        """Stop the process as a signal would, without one: on_stop, unwinding, callbacks, inside the grace period. Any thread.
+
+        Args:
+            reason: said in the report, and by `SignalExit`.
+            status: the exit status of the process.
+
+        Returns:
+            Whether this call began the stop; False if one was under way.
+
+        Raises:
+            RuntimeError: the guard is not entered.
+        """
+        stay = self._stay
+        if stay is None or stay.gone:
+            raise RuntimeError(f"request_stop({reason!r}) has no process to stop: {self!r} is not entered")
+        return stay.request_stop(reason, status)
+
+    def shield(self) -> Shield:
+        """A critical section, for `with` and `async with`: a stop that arrives inside is delivered when the outermost one ends.
+
+        Only main is ever interrupted, so in another thread it does nothing. When nine tenths of the grace period have passed
+        the stop is delivered all the same.
+
+        In a task use `async with`: once a stop has come, no task begins a section that would hold it back further, but
+        waits at the entry until it is cancelled.
+        """
+        return Shield(self._stay)
+
+    # -- entering and leaving --
+
+    def __enter__(self) -> Self:
+        """Take the signals and become the current guard.
+
+        Raises:
+            RuntimeError: it was used before, or signals cannot be taken because this is not the main thread.
+            TypeError: one of its callbacks must be awaited.
+            ValueError: CLEANUP_GUARD_GRACE is no duration.
+        """
+        awaited = self._stack.awaited or next(
+            (hook.name for hook in self._stop_hooks if isinstance(hook, AsyncCallback)), None
+        )
+        if awaited is not None:
+            raise TypeError(
+                f"callback {awaited!r} is an async function: enter the guard with `async with`, not `with`"
+            )
+        self._begin_stay().enter(None)
+        return self
+
+    async def __aenter__(self) -> Self:
+        """As `__enter__`, in a task of asyncio or trio, which a stop then cancels.
+
+        Raises:
+            RuntimeError, ValueError: as `__enter__`.
+        """
+        from cleanup_guard._hosts.loops import backend
+        from cleanup_guard._process.roster import CONTEXT
+
+        find_host = backend().host_here
+        stay = self._begin_stay()
+        try:
+            stay.enter(find_host)
+        except BaseException as error:
+            if stay.host is not None:
+                stay.host.left(None, error)
+            raise
+        CONTEXT.set((*CONTEXT.get(), stay))
+        return self
+
+    def _begin_stay(self) -> Stay:
+        if self._popped and self._stay is not None:
+            self._stay.process.roster.remove(self._stay)
+            self._stay, self._popped = None, False
+        if self._stay is not None or self._stack.closed:
+            raise RuntimeError(f"{self!r} was entered before: a guard is used once, make a new one")
+        self._stay = self._make_stay()
+        return self._stay
+
+    def _make_stay(self) -> Stay:
+        from cleanup_guard._guard.stay import Stay
+
+        return Stay(self, self._stack, self._options, self._stop_hooks, self._waiters)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Run the callbacks, last registered first, and give the signals back.
+
+        Raises:
+            CleanupError: callbacks failed on a normal exit.
+            SignalExit, KeyboardInterrupt: a stop has arrived, and main did not end because of it.
+        """
+        stay = self._stay
+        if stay is None or stay.foreign or stay.left:
+            return False
+        return stay.leave(error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Run the callbacks, last registered first, awaiting those that are async, and give the signals back.
+
+        A cancellation that comes from elsewhere meanwhile is raised when they are done.
+
+        Raises:
+            CleanupError: callbacks failed on a normal exit.
+            SignalExit, KeyboardInterrupt: a stop has arrived, and this task is the one for which the loop runs.
+            asyncio.CancelledError: a stop has arrived, and this is another task. The loop raises the stop itself.
+        """
+        stay = self._stay
+        if stay is None or not stay.host.in_loop or stay.foreign or stay.left:
+            return False
+        return await stay.leave_in_task(error)
+
+    async def aclose(self) -> None:
+        """`close` for a guard with async callbacks: leave it now. Closing again does nothing.
+
+        Raises:
+            CleanupError: callbacks failed.
+        """
+        stay = self._stay
+        if stay is not None and not stay.host.in_loop:
+            self.close()
+        elif stay is not None:
+            await self.__aexit__(None, None, None)
+        elif not self._stack.closed:
+            from cleanup_guard._hosts.loops import backend
+
+            self._stay = stay = self._make_stay()
+            await stay.aclose_alone(backend().host_here(stay.process))
+
+    def close(self) -> None:
+        """Run the callbacks now, as leaving the `with` block would. Closing again does nothing.
+
+        Raises:
+            CleanupError: callbacks failed.
+            RuntimeError: the guard was entered with `async with`, or has callbacks that must be awaited.
+        """
+        stay = self._stay
+        in_loop = stay is not None and stay.host.in_loop and not stay.left
+        if in_loop or self._stack.awaited:
+            raise RuntimeError(f"{self!r} has to be awaited: use `await guard.aclose()`")
+        if stay is not None:
+            self.__exit__(None, None, None)
+        elif not self._stack.closed:
+            self._stay = self._make_stay()
+            self._stay.close_alone()
+
+    @property
+    def pending(self) -> list[str]:
+        """The names of the callbacks that have not run, in the order in which they would."""
+        return self._stack.names()
+
+    # -- decorating --
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, generator function or an async one: each call runs inside its own guard with these options.
+
+        Args:
+            function: what to guard. Its signature and type are kept.
+
+        Returns:
+            The guarded function. `current_guard()` is its guard while it runs.
+
+        Raises:
+            TypeError: it is not callable.
+        """
+        decorated: F = decorate(function, functools.partial(Guard._with, self._options))
+        return decorated
+
+
+class Registrar:
+    """Registers callbacks with a timeout and a name, without taking keywords from the callbacks: see `Guard.options`."""
+
+    def __init__(self, guard: Guard, timeout: float | None, name: str | None) -> None:
+        self._guard = guard
+        self._timeout = timeout
+        self._name = name
+
+    def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+        """As `Guard.callback`."""
+        self._guard._register(
+            kind_of(function)(function, args, kwargs, "callback", self._timeout, self._name)
+        )
+        return function
+
+    def push_async_callback(
+        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[P, Awaitable[T]]:
+        """As `Guard.push_async_callback`."""
+        awaits(function)
+        self._guard._register(AsyncCallback(function, args, kwargs, "callback", self._timeout, self._name))
+        return function
+
+
+class Shield:
+    """See `Guard.shield`. May be nested and reused, not shared between threads or tasks."""
+
+    def __init__(self, stay: Stay | None) -> None:
+        # Only main is ever interrupted.
+        here = threading.current_thread() is threading.main_thread()
+        self._process = stay.process if stay is not None and here else None
+        self._held: list[object] = []
+
+    def __enter__(self) -> None:
+        if self._process is not None:
+            self._process.roster.shields += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        process = self._process
+        if process is not None:
+            process.roster.shields -= 1
+            process.deliver()
+
+    async def __aenter__(self) -> None:
+        from cleanup_guard._hosts.loops import backend
+
+        if self._process is not None:
+            self._held.append(await backend().enter_shield(self._process))
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from cleanup_guard._hosts.loops import backend
+
+        process = self._process
+        if process is not None and not process.foreign:
+            await backend().leave_shield(process, self._held.pop(), failed=error is not None)
+
+
+# -- the names that users import --
+
+
+@overload
+def guard(function: F, /) -> F: ...
+@overload
+def guard(  # noqa: F811  # ruff does not know our `overload`
+    *,
+    run: Literal["asyncio", "uvloop", "trio"],
+    grace: float | timedelta | Default | None = ...,
+    signals: Iterable[int] | None = ...,
+    interrupt: bool = ...,
+    insist: bool = ...,
+    exit_status: int | Literal["signal"] | None = ...,
+    exit_timeout: float | timedelta | None = ...,
+    hooks: Iterable[Hook] | None = ...,
+    name: str | None = ...,
+) -> RunsMain: ...
+@overload
+def guard(  # noqa: F811  # as above
+    *,
+    grace: float | timedelta | Default | None = ...,
+    signals: Iterable[int] | None = ...,
+    interrupt: bool = ...,
+    insist: bool = ...,
+    exit_status: int | Literal["signal"] | None = ...,
+    exit_timeout: float | timedelta | None = ...,
+    hooks: Iterable[Hook] | None = ...,
+    name: str | None = ...,
+) -> Guard: ...
+def guard(  # noqa: F811  # as above
+    function: Callable[..., Any] | None = None, /, *, run: str | None = None, **options: Any
+) -> Any:
+    """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(...)`, `with guard() as g`.
+
+    In a task of asyncio or trio: `@guard` on an `async def`, `async with guard() as g`.
+
+    Args:
+        function: with `@guard`, the function to guard; generator, coroutine and async generator functions, too.
+        run: with `@guard(run="asyncio")` on `async def main()`, the event loop that runs it: "asyncio", "uvloop" or "trio".
+            What is decorated becomes a plain function, which returns what the coroutine returned.
+        **options: see `Guard`.
+
+    Returns:
+        The guarded function, or a `Guard`, which is a context manager and a decorator.
+
+    Raises:
+        TypeError, ValueError: what is decorated or an option makes no sense.
+        ModuleNotFoundError: uvloop or trio is not installed.
+    """
+    made = Guard(**options)
+    if run is not None:
+        return decorate_main(run, made)
+    return made if function is None else made(function)
+
+
+def current_guard() -> Guard | None:
+    """The guard that `on_exit` registers on: the innermost of this task or thread, else of main, else the program's, else None.
+
+    Any thread.
+    """
+    if "cleanup_guard._guard.stay" not in sys.modules:
+        return None  # no guard has been entered
+    from cleanup_guard._guard.stay import current_stay
+
+    stay = current_stay()
+    return None if stay is None else stay.guard
+
+
+def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+    """Register a callback on the current guard, or without one on a guard for the process that is set up on the spot.
+
+    A drop-in for `atexit.register` that also runs on SIGTERM and SIGINT, and before the interpreter waits for threads.
+    Usable as a decorator. Any thread. Where somebody else stops the program (a server, a job runner) it runs when that has
+    ended. Without any guard Ctrl-C stays what it is: KeyboardInterrupt unwinds main, and the callbacks run at the end. In a
+    thread other than main SIGTERM is taken as soon as main runs a line of Python.
+
+    Args:
+        function: what to call. Its arguments follow. A coroutine function needs a guard that was entered with `async with`.
+
+    Returns:
+        The function.
+
+    Raises:
+        TypeError: it is not callable, or a coroutine function that no guard here could await.
+        RuntimeError: the guard is done.
+    """
+    must_await = awaits(function)
+    current = current_guard()
+    if current is None:
+        if must_await:
+            raise TypeError(
+                f"callback {called(function)!r} is an async function, and no guard is active that could await it: "
+                "register it inside `async with guard()`"
+            )
+        current = Guard(name="process")
+        current._options.is_programs = True
+        current._begin_stay().enter_for_program()
+    elif current._options.is_programs and current._stay is not None:
+        current._stay.settle_here()
+    return current.callback(function, *args, **kwargs)
+
+
+def unregister(function: Callable[..., object]) -> int:
+    """Undo `on_exit`: remove every callback of this function from all guards, as `atexit.unregister` does. Thread-safe.
+
+    Args:
+        function: what was registered, compared with ==.
+
+    Returns:
+        How many were removed; a function that was never registered is no error.
+    """
+    if "cleanup_guard._guard.stay" not in sys.modules:
+        return 0
+    from cleanup_guard._guard.stay import everybody
+
+    return sum(each.stack.discard(function) for each in everybody())

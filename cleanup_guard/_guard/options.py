@@ -1,0 +1,84 @@
+"""What a guard was asked for, checked once."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cleanup_guard._ground.clock import seconds
+from cleanup_guard._ground.names import caught
+from cleanup_guard._guard.decorate import check_callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+
+    from cleanup_guard._ground.events import Hook
+    from cleanup_guard._stop.stop import ExitStatus
+
+
+class Default(Enum):
+    """Stands for an argument that was not given."""
+
+    GRACE = "the platform's grace period: 10 s, or CLEANUP_GUARD_GRACE"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+class Options:
+    """The options of one guard. `hooks` None is the default hook, which is not loaded before it is needed."""
+
+    __slots__ = (
+        "exit_status",
+        "exit_timeout",
+        "grace",
+        "has_grace",
+        "hooks",
+        "insist",
+        "interrupt",
+        "is_programs",
+        "name",
+        "signals",
+    )
+
+    def __init__(
+        self,
+        *,
+        grace: float | timedelta | Default | None,
+        signals: Iterable[int] | None,
+        interrupt: bool,
+        insist: bool,
+        exit_status: ExitStatus,
+        exit_timeout: float | timedelta | None,
+        hooks: Iterable[Hook] | None,
+        name: str | None,
+    ) -> None:
+        self.has_grace: bool = not isinstance(grace, Default)
+        self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
+        self.signals: tuple[int, ...] | None = None if signals is None else caught(signals)
+        self.interrupt: bool = bool(interrupt)
+        self.insist: bool = bool(insist)
+        self.exit_status: ExitStatus = _exit_status(exit_status)
+        self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")
+        self.hooks: tuple[Hook, ...] | None = (
+            None if hooks is None else tuple(check_callable(hook, "a hook") for hook in hooks)
+        )
+        self.name: str | None = name
+        self.is_programs: bool = False  # of the guard that `on_exit` sets up where there is none
+
+
+def _positive(grace: float | None) -> float | None:
+    if grace == 0:
+        raise ValueError("grace must be more than 0 seconds: with none there is no time to run a callback")
+    return grace
+
+
+HIGHEST_STATUS = 255
+"""What a parent can be told."""
+
+
+def _exit_status(status: ExitStatus) -> ExitStatus:
+    if status is None or status == "signal" or (type(status) is int and 0 <= status <= HIGHEST_STATUS):
+        return status
+    raise ValueError(f"exit_status must be None, a number from 0 to 255, or 'signal', not {status!r}")

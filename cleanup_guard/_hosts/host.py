@@ -1,0 +1,247 @@
+"""Guards on an event loop: what is different when main is a task. `on_asyncio.py` and `on_trio.py` say it to their loops.
+
+The stop itself, its clock and its callbacks are those of any guard. What an event loop changes:
+
+1. Nothing is raised in main's frame, where some other task may be running. The watcher asks the loop to cancel the guarded
+   task, which also wakes a loop that waits (hazard H57), and the loop does it between two steps of the task. Only if
+   the loop does not answer, because somebody blocks it, the stop is raised in main as it is without a loop.
+2. What waits in a guard's exit is awaited, protected from any cancellation. See `Steps`.
+3. Callbacks of a guard whose loop has ended, or is blocked when the watcher takes over, are awaited in a new loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import inf
+
+from cleanup_guard._ground.once import Once
+from cleanup_guard._process import native
+from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.stack import take_steps_with
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
+    from typing import Any, Protocol, TypeVar
+
+    from cleanup_guard._ground.events import TasksLeft
+    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._process.roster import Member
+    from cleanup_guard._stop.stack import AsyncCallback, Steps
+    from cleanup_guard._stop.stop import Stop
+
+    T = TypeVar("T")
+
+    class Backend(Protocol):
+        """A module for one kind of loop. Its functions are called inside one."""
+
+        def host_here(self, process: Process) -> Host: ...
+        async def wait_for_stop(self, waiters: Waiters, timeout: float | None) -> bool: ...  # noqa: ASYNC109
+        async def enter_shield(self, process: Process) -> object: ...
+        async def leave_shield(self, process: Process, held: object, *, failed: bool) -> None: ...
+
+
+POLL = 0.005
+"""Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
+
+
+def is_bound_to_task(callback: AsyncCallback) -> bool:
+    """Whether this is the exit of a task group, nursery or scope of a library for loops, which only its own task can leave."""
+    manager = next(iter(getattr(callback.function, "args", ())), None)
+    return type(manager).__module__.startswith(("asyncio.", "trio.", "anyio."))
+
+
+class Host:
+    """A task with guards in it: all guards of one task share it."""
+
+    wraps_exceptions: bool = False
+    """Whether the loop wraps what a task raises in an exception group, which hides an exit status from Python."""
+
+    in_loop = True
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.in_main: bool = in_main()
+        self.members: dict[Member, None] = {}  # outermost first
+        # Of another guard, whose stop is not this task's business.
+        self.in_callback: bool = process.in_callback
+        self.asked_at: float = inf
+        self.cancels: int = 0  # of ours that the task has been told of
+        self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
+        self._ask = Once()
+
+    # -- what each kind of loop does in its own way --
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task can still be cancelled. Any thread."""
+        raise NotImplementedError
+
+    def call_soon(self, function: Callable[[], object]) -> bool:
+        """Have the loop call a function, from any thread. Returns whether there still is a loop."""
+        raise NotImplementedError
+
+    def cancel_task(self, stop: Stop) -> None:
+        """Cancel the task, in its loop."""
+        raise NotImplementedError
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a task that nobody waits for and that raises nothing, in the loop."""
+        raise NotImplementedError
+
+    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+        """Await what a step needs, protected from cancellation."""
+        raise NotImplementedError
+
+    def open_scope(self) -> AbstractContextManager[object] | None:
+        """What has to be entered before an async context manager, and is left after it, if anything has."""
+        return None
+
+    def run_without_loop(self, awaitable: Awaitable[T]) -> T:
+        """Await something in a thread where no loop runs."""
+        raise NotImplementedError
+
+    def is_cancellation(self, error: BaseException) -> bool:
+        """Whether main ended as a cancelled task does."""
+        raise NotImplementedError
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the loop runs until this task ends, so that what it raises is raised by whoever runs the loop."""
+        raise NotImplementedError
+
+    def go_on(self, exception: BaseException, error: BaseException | None) -> bool:
+        """The stop goes on upwards from the task's outermost guard: what `__aexit__` returns or raises."""
+        raise NotImplementedError
+
+    def pass_on(self, error: BaseException | None) -> bool:
+        """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
+        raise NotImplementedError
+
+    async def be_told(self) -> None:
+        """A guard inside another one was left while a stop came: the task is told of it here."""
+        raise NotImplementedError
+
+    def others_are_uncritical(self) -> bool:
+        """Whether no other task is in a critical section that a stop must wait for."""
+        return True
+
+    def left(self, error: BaseException | None, raised: BaseException | None) -> bool:
+        """A guard was left with this exception, and raises that one. Returns whether the first goes no further."""
+        raise NotImplementedError
+
+    @property
+    def may_be_interrupted(self) -> bool:
+        """Whether an exception can be raised in main right now, without harm to the loop itself. Main's signal handler only."""
+        return True
+
+    @property
+    def handling(self) -> bool:
+        """Whether the task is on its way out because of the stop, or has not been told of it. Any thread."""
+        raise NotImplementedError
+
+    @property
+    def holds(self) -> bool:
+        """Whether its loop keeps the stop's exception until the loop ends. Any thread."""
+        return False
+
+    def lift_shields(self) -> None:
+        """Critical sections hold the stop back no more. Any thread."""
+
+    def tasks_left(self) -> TasksLeft | None:
+        """The tasks that were begun inside, go on, and have nobody who waits for them."""
+        return None
+
+    # -- the stop --
+
+    def ask(self) -> None:
+        """Ask the loop to cancel the task, once. Any thread."""
+        if not self.in_callback and self.members and self._ask.claim():
+            self.insist()
+
+    def insist(self) -> None:
+        """Ask the loop to cancel the task, be it again. Any thread."""
+        self.asked_at = self.process.clock()
+        self.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        process, stop = self.process, self.process.stop
+        self.asked_at = inf
+        if stop is None or self.in_callback or not self.alive or self.leaving or not self.members:
+            return
+        if not process.may_tell:
+            self._ask.give_back()  # a shield was entered meanwhile
+            return
+        if self.in_main:
+            process.delivery.raised()
+        self.cancels += 1
+        self.cancel_task(stop)
+
+    def withdraw(self) -> None:
+        """The stop was raised in main: the task is not to be cancelled as well."""
+        self._ask.claim()
+
+    # -- leaving --
+
+    def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+        """Take a step in a thread where no loop runs."""
+        if not callable(pending):
+            return self.run_without_loop(pending.take_awaitable())
+        while not pending():
+            native.sleep(0.001)
+        return None
+
+    async def take_steps(self, steps: Steps[T]) -> T:
+        """Take all steps in the running task."""
+        return await take_steps_with(steps, self.wait)
+
+    @property
+    def ends_loop(self) -> bool:
+        """Whether the guard that was just left is the one that lets the stop go on: the outermost, in the last task."""
+        return not self.members and (self.is_root or self.others_are_clean())
+
+    def others_are_clean(self) -> bool:
+        """Whether no other task of this thread has guards that are entered."""
+        hosts = list(self.process.roster.hosts.values())
+        return not any(each is not self and each.in_main == self.in_main and each.members for each in hosts)
+
+    # -- for other threads --
+
+    def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:
+        """Have the loop run a coroutine to its end, from another thread. Returns whether the loop took it in time.
+
+        Args:
+            start: gives the coroutine.
+            patience: seconds in which the loop must have begun with it.
+
+        Raises:
+            BaseException: whatever the coroutine raised.
+        """
+        taken, ended = threading.Event(), threading.Event()
+        errors: list[BaseException] = []
+        offer = Once()
+
+        async def run() -> None:
+            try:
+                await start()
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                ended.set()
+
+        def begin() -> None:
+            if offer.claim():  # else it took too long
+                taken.set()
+                self.spawn(run)
+
+        if not self.call_soon(begin):
+            return False
+        in_time = taken.wait(min(max(0.0, patience), threading.TIMEOUT_MAX))
+        if not in_time and offer.claim():
+            return False
+        ended.wait()
+        if errors:
+            raise errors[0]
+        return True

@@ -1,0 +1,57 @@
+"""A plain thread as a host: main without a loop is told by an exception in its frame, and asked by a poke."""
+
+from __future__ import annotations
+
+from math import inf
+
+from cleanup_guard._process import native
+from cleanup_guard._process.native import in_main
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from cleanup_guard._process.roster import Member
+    from cleanup_guard._stop.stack import AsyncCallback
+
+
+class ThreadHost:
+    """Where a guard is that was entered with `with`."""
+
+    in_loop = False
+    asked_at: float = inf  # it is asked by a poke, and owes no answer
+    alive = False  # there is no task to cancel
+    may_be_interrupted = True
+    handling = True
+    holds = False
+
+    def __init__(self) -> None:
+        self.in_main: bool = in_main()
+        self.members: dict[Member, None] = {}
+
+    def ask(self) -> None:
+        """Main is poked by the watcher."""
+
+    def insist(self) -> None:
+        """Main is poked by the watcher."""
+
+    def withdraw(self) -> None:
+        """Nothing was asked."""
+
+    def lift_shields(self) -> None:
+        """Nothing holds an exception back."""
+
+    def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:  # noqa: ARG002
+        """No loop runs here."""
+        return False
+
+    @staticmethod
+    def wait(pending: AsyncCallback | Callable[[], bool]) -> object:
+        """Take a step by waiting in this thread."""
+        assert callable(
+            pending
+        )  # nothing that must be awaited is registered on a guard that was entered with `with`
+        while not pending():
+            native.sleep(0.001)
+        return None

@@ -1,0 +1,375 @@
+"""Guards in tasks of asyncio, on its own loops and uvloop's.
+
+1. The cancellation carries a token as its message. It lives as long as the CancelledError does: in a `finally` that
+   awaits, and in whatever the task itself was waiting for. When it is dead and the task goes on, it was swallowed.
+2. An async callback is awaited in a task of its own, so that no cancellation of the guarded task reaches it. Exits of async
+   context managers are awaited in the guarded task, because task groups and cancel scopes must be left where they were entered.
+3. Only one exception may leave a loop, or those who close it do not get to cancel everybody. So the stop leaves through the
+   task for which the loop runs; for a guard in any other one the loop raises it itself, and the task ends as cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from contextlib import nullcontext
+
+from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
+from cleanup_guard._ground.events import TasksLeft
+from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.roster import CONTEXT
+from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
+from cleanup_guard._stop.token import Pulse, Token
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
+    from typing import Any, TypeVar
+
+    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stop import Stop
+
+    T = TypeVar("T")
+
+LEFT_BEHIND = 1.0
+"""Seconds for which a cancelled callback may go on before the others have their turn."""
+
+ARRIVES = 0.25
+"""Seconds within which a task group that is being left has cancelled its tasks."""
+
+ROOTS = ("_run_until_complete_cb", "run_until_complete.<locals>.done_cb")
+"""What asyncio and uvloop have called when the task ends for which the loop runs."""
+
+
+class StopToken(Token):
+    """The message of a CancelledError of ours."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __repr__(self) -> str:
+        return self._reason
+
+
+class Flight:
+    """A callback that the loop awaits: it can be cancelled from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        self.loop = loop
+        self.task = task
+        self.cancels = 0
+        self.left_behind: asyncio.Future[None] = loop.create_future()
+        self._pulse = Pulse()
+
+    def cancel(self) -> None:
+        """Cancel it, again if it has swallowed that. Any thread."""
+        _call_soon(self.loop, self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task.done() or self.left_behind.done() or self._pulse.beats:
+            return
+        if not self.cancels:
+            self.loop.call_later(LEFT_BEHIND, self.leave_behind)
+        self.cancels += 1
+        token = StopToken("time is over")
+        self._pulse.follow(token)
+        self.task.cancel(token)
+
+    def leave_behind(self) -> None:
+        """Wait for it no longer."""
+        if not self.left_behind.done():
+            self.left_behind.set_result(None)
+
+    def holds_thread(self) -> bool:
+        """Whether its code is running right now, rather than waiting."""
+        return asyncio.current_task(self.loop) is self.task
+
+
+class AsyncioHost(Host):
+    """See `Host`."""
+
+    def __init__(self, process: Process, task: asyncio.Task[Any]) -> None:
+        super().__init__(process)
+        self.loop = asyncio.get_running_loop()
+        self.task = self.key = task
+        self._pulse = Pulse()
+        self._before: weakref.WeakSet[asyncio.Task[Any]] | None = None
+        if sys.version_info < (3, 12) and self.is_root:
+            self._before = weakref.WeakSet(asyncio.all_tasks())
+        self._missed: BaseException | None = None
+        self._spawned: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
+
+    @property
+    def alive(self) -> bool:
+        """Whether the task can still be cancelled. Any thread."""
+        return self.loop.is_running() and not self.task.done()
+
+    def call_soon(self, function: Callable[[], object]) -> bool:
+        """Have the loop call a function, from any thread. Returns whether the loop runs."""
+        return self.loop.is_running() and _call_soon(self.loop, function)
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a task that nobody waits for, in the loop."""
+        task = self.loop.create_task(function(), name="cleanup_guard")
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    # -- the stop --
+
+    def cancel_task(self, stop: Stop) -> None:
+        """Cancel the task, in the loop, between two of its steps."""
+        token = StopToken(stop.reason)
+        self._pulse.follow(token)
+        self.task.cancel(token)
+
+    @property
+    def handling(self) -> bool:
+        """Whether the CancelledError is alive, or the task has ended, or leaves a guard. Any thread."""
+        return not self.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
+
+    # -- leaving a guard --
+
+    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+        """Await what a step needs. A cancellation that comes meanwhile waits until all steps are taken."""
+        if isinstance(pending, AsyncCallback) and pending.kind == "exit":
+            return await self._await_here(pending)
+        with _out_of_reach_of_anyio():
+            if isinstance(pending, AsyncCallback):
+                return await self._await_apart(pending)
+            while not pending():
+                try:
+                    await asyncio.sleep(POLL)
+                except asyncio.CancelledError as error:
+                    self._missed = error
+        return None
+
+    async def _await_apart(self, callback: AsyncCallback) -> object:
+        """Await a callback in a task of its own."""
+        task = self.loop.create_task(
+            _contain(callback.take_awaitable()), name=f"cleanup_guard {callback.name}"
+        )
+        callback.flight = flight = Flight(self.loop, task)
+        try:
+            while not (task.done() or flight.left_behind.done()):
+                try:
+                    await asyncio.wait((task, flight.left_behind), return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError as error:
+                    self._missed = error
+        finally:
+            callback.flight = None
+        if not task.done():
+            raise CallbackLeftBehind
+        failure = asyncio.CancelledError() if task.cancelled() else task.result()
+        if flight.cancels and isinstance(failure, asyncio.CancelledError):
+            raise CallbackInterrupted
+        if failure is not None:
+            raise failure
+        return None
+
+    async def _await_here(self, callback: AsyncCallback) -> object:
+        """Await an exit of an async context manager, which must be left in the task that entered it."""
+        task = asyncio.current_task()
+        assert task is not None  # the host's own, except in a take-over
+        if task is not self.task and is_bound_to_task(callback):
+            callback.take_awaitable().close()  # after the take-over the process ends
+            return None
+        callback.flight = flight = Flight(self.loop, task)
+        try:
+            return await callback.take_awaitable()
+        except asyncio.CancelledError:
+            if flight.cancels:
+                raise CallbackInterrupted from None
+            raise
+        finally:
+            callback.flight = None
+            flight.leave_behind()
+            for _ in range(flight.cancels):
+                task.uncancel()
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the loop runs until this task ends, so that what it raises is raised by `asyncio.run`."""
+        callbacks = getattr(self.task, "_callbacks", None) or ()
+        return any(getattr(callback, "__qualname__", "").endswith(ROOTS) for callback, _ in callbacks)
+
+    def go_on(self, exception: BaseException, error: BaseException | None) -> bool:
+        """The stop goes on upwards from the task's outermost guard: what `__aexit__` returns or raises."""
+        if self.is_root:
+            while self.cancels:
+                self.cancels -= 1
+                self.task.uncancel()
+            raise exception
+        if self.in_main:
+            self.loop.call_soon(_raise, exception)
+        return self.pass_on(error)
+
+    def pass_on(self, error: BaseException | None) -> bool:
+        """The stop goes on as a cancellation, to guards around in the same task and to those who await it."""
+        if (error is not None and self.is_cancellation(error)) or self.members:
+            return False
+        raise asyncio.CancelledError
+
+    async def be_told(self) -> None:
+        """A guard inside another one was left while a stop came: the task is told of it here."""
+        if self.members and not self.cancels and self.process.stop is not None:
+            self.insist()
+            while self.process.is_wanted:
+                await asyncio.sleep(POLL)
+
+    def others_are_uncritical(self) -> bool:
+        """Whether no other task is in a critical section that a stop must wait for."""
+        roster, delivery = self.process.roster, self.process.delivery
+        return delivery.forced or roster.shields <= _SHIELDS.get(self.task, 0)
+
+    def is_cancellation(self, error: BaseException) -> bool:
+        """Whether main ended as a cancelled task does."""
+        return isinstance(error, asyncio.CancelledError)
+
+    def left(self, error: BaseException | None, raised: BaseException | None) -> bool:
+        """A guard was left. If somebody else cancelled the task meanwhile, that goes on now, unless it is already under way."""
+        missed, self._missed = self._missed, None
+        if missed is not None and raised is None and not isinstance(error, asyncio.CancelledError):
+            raise missed
+        return False
+
+    def tasks_left(self) -> TasksLeft | None:
+        """The tasks that were begun inside the guards of the loop's main task, which ends the loop, and go on."""
+        if not self.is_root:
+            return None
+        guarded = {id(task) for task in list(self.process.roster.hosts)}
+        left = [
+            task
+            for task in asyncio.all_tasks(self.loop)
+            if id(task) not in guarded and not task.cancelling() and self._begun_inside(task)
+        ]
+        return TasksLeft(names=tuple(sorted(map(_describe, left)))) if left else None
+
+    def _begun_inside(self, task: asyncio.Task[Any]) -> bool:
+        if sys.version_info < (3, 12):
+            return self._before is not None and task not in self._before
+        around = task.get_context().get(CONTEXT, ())
+        return any(member in around for member in list(self.members))
+
+    # -- after the loop --
+
+    def run_without_loop(self, awaitable: Awaitable[T]) -> T:
+        """Await something where no loop runs: in the task's loop if that has merely stopped, else in a new one."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        if in_main() == self.in_main and not self.loop.is_closed() and not self.loop.is_running():
+            return self.loop.run_until_complete(wait())
+        with asyncio.Runner() as runner:
+            return runner.run(wait())
+
+
+def is_running() -> bool:
+    """Whether this is called in a task."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+def host_here(process: Process) -> AsyncioHost:
+    """The host of the running task, made on its first guard."""
+    task = asyncio.current_task()
+    assert task is not None
+    host = process.roster.hosts.get(task)
+    return host if isinstance(host, AsyncioHost) else AsyncioHost(process, task)
+
+
+async def wait_for_stop(waiters: Waiters, timeout: float | None) -> bool:  # noqa: ASYNC109  # as threading has it
+    """See `Guard.stopped`."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+
+    def wake() -> None:
+        _call_soon(loop, event.set)
+
+    waiters.add(wake)
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return waiters.woken
+    finally:
+        waiters.remove(wake)
+    return True
+
+
+_SHIELDS: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+"""How many critical sections each task is in."""
+
+
+async def enter_shield(process: Process) -> object:
+    """Begin a critical section, unless a stop waits for others to end: then this one waits to be cancelled."""
+    task = asyncio.current_task()
+    assert task is not None
+    depth = _SHIELDS.get(task, 0)
+    if depth == 0:
+        await _let_stop_pass(process, task)
+    _SHIELDS[task] = depth + 1
+    process.roster.shields += 1
+    return task
+
+
+async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
+    """End a critical section. A guarded task is told of a stop here."""
+    task: Any = held
+    _SHIELDS[task] -= 1
+    process.roster.shields -= 1
+    process.deliver()
+    if task in process.roster.hosts and not failed and not _SHIELDS[task]:
+        await _let_stop_pass(process, task)
+
+
+async def _let_stop_pass(process: Process, task: asyncio.Task[Any]) -> None:
+    if process.stop is None or IN_CALLBACK.get():
+        return
+    while process.is_wanted and process.delivery.times == 0 and not task.cancelling():
+        await asyncio.sleep(POLL)
+    # A task group tells its tasks once its own task has been told.
+    limit = process.clock() + ARRIVES
+    while process.delivery.times and not task.cancelling() and process.clock() < limit:
+        await asyncio.sleep(POLL)
+
+
+def _out_of_reach_of_anyio() -> AbstractContextManager[object]:
+    """A cancelled scope of anyio cancels the tasks in it again and again, until they leave it."""
+    anyio = sys.modules.get("anyio")
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:  # it is closed
+        return False
+    return True
+
+
+async def _contain(awaitable: Awaitable[object]) -> BaseException | None:
+    """Await a callback. Not even its SystemExit leaves the task, for that would leave the loop as well."""
+    try:
+        await awaitable
+    except BaseException as error:
+        return error
+    return None
+
+
+def _raise(exception: BaseException) -> None:
+    raise exception
+
+
+def _describe(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    function = getattr(coroutine, "__qualname__", type(coroutine).__qualname__)
+    return f"{function} ({task.get_name()})"

@@ -1,0 +1,1 @@
+"""One process: its signals, its threads, its ways out."""

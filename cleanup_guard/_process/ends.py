@@ -1,0 +1,182 @@
+"""What the watcher does when main cannot: run the on_stop callbacks, run everything, end the process. Each in a thread of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from cleanup_guard._ground.errors import SignalExit
+from cleanup_guard._ground.events import CallbackFailed, DeadlineReached
+from cleanup_guard._process import native
+from cleanup_guard._process.report import OUTBOX
+from cleanup_guard._stop.ending import ending_of
+from cleanup_guard._stop.stack import AsyncCallback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Protocol
+
+    from cleanup_guard._ground.once import Once
+    from cleanup_guard._process.roster import Member, ProcessView
+    from cleanup_guard._stop.ending import Ending
+    from cleanup_guard._stop.stack import Callback
+    from cleanup_guard._stop.stop import Stop
+
+    class Hooks(Protocol):
+        """What is known of the on_stop callbacks."""
+
+        hooks: Once
+        hook: str | None  # the one that is running
+
+else:
+    import _signal
+
+DRAIN = 0.3
+"""Seconds that an ending process gives to hooks, and to its own stdout and stderr, to come to rest."""
+
+
+# -- on_stop --
+
+
+def run_stop_hooks(process: ProcessView, watch: Hooks) -> None:
+    """Run on_stop callbacks in the order of their registration, once, whoever comes first."""
+    stop = process.stop
+    if stop is None or not watch.hooks.claim():
+        return
+    for member in process.roster.everybody():
+        for hook in list(member.stop_hooks):
+            started = process.clock()
+            watch.hook = hook.name
+            try:
+                _run_stop_hook(hook, member, stop.budget.at(stop.budget.HOOKS) - started)
+            except BaseException as error:
+                seconds = process.clock() - started
+                name = f"on_stop {hook.name}"
+                process.roster.tell(CallbackFailed(name=name, seconds=seconds, error=error, during_stop=True))
+            watch.hook = None
+
+
+def _run_stop_hook(hook: Callback, member: Member, patience: float) -> None:
+    if not isinstance(hook, AsyncCallback):
+        hook.run(None)
+    elif not member.host.run_here(lambda: _await(hook), patience):
+        raise TimeoutError("the event loop is blocked, or has ended")
+
+
+async def _await(hook: AsyncCallback) -> None:
+    hook.make_call(None)
+    await hook.take_awaitable()
+
+
+# -- the take-over --
+
+
+def run_everything(process: ProcessView) -> None:
+    """Run all callbacks of main's guards, innermost guard first, then end what cannot end itself."""
+    stop = process.stop
+    assert stop is not None
+    error = SignalExit(stop.signum, stop.status, stop.reason)
+    roster = process.roster
+    for member in reversed([*list(roster.popped), *list(roster.main)]):
+        member.run_callbacks(error)
+    # Main is in C and may be for ever, or lets no stop through; one that handles the stop ends in the usual way.
+    ends = not process.noticed or process.delivery.times == 0 or not process.handling
+    if ends:
+        for member in reversed(list(roster.elsewhere)):
+            member.run_callbacks(error)
+        _wait_for_others(process, stop)
+    process.tell_finished()
+    if ends:
+        end_process(process, stop, None)
+
+
+def _wait_for_others(process: ProcessView, stop: Stop) -> None:
+    """The guards of other threads may be being left there."""
+    limit = stop.budget.at(stop.budget.INTERRUPT)
+    while list(process.roster.turns) and process.clock() < limit:
+        native.sleep(0.005)
+
+
+# -- the end --
+
+
+def give_up(process: ProcessView) -> None:
+    """Report who hangs, and end the process before the platform's SIGKILL would."""
+    stop = process.stop
+    assert stop is not None
+    running = [turn.current.name for turn in list(process.roster.turns) if turn.current is not None]
+    skipped = [name for member in reversed(process.roster.everybody()) for name in member.stack.names()]
+    event = DeadlineReached(
+        seconds=process.clock() - stop.budget.began,
+        running=", ".join(running) or None,
+        skipped=tuple(skipped),
+    )
+    end_process(process, stop, event)
+
+
+def end_process(process: ProcessView, stop: Stop, event: DeadlineReached | None) -> None:
+    """End the process, with a report if it is overdue: main is stuck and nobody else will. Never returns."""
+    process.last_resort.postpone(stop, process.clock())
+    # What waits for others must leave time for the exit, or the last resort comes first, with its own status.
+    patience = min(DRAIN, max(0.0, stop.budget.last_resort - process.clock()) / 4)
+    if event is not None:
+        process.roster.tell(event)
+        _dump_stacks(process)
+    OUTBOX.drain(patience)
+    _flush(patience)
+    ending = ending_of(stop, process.exit_status())
+    _die(ending)
+    os._exit(ending.status)
+
+
+def _dump_stacks(process: ProcessView) -> None:
+    import faulthandler
+
+    stderr = process.last_resort.stderr
+    fd = None if stderr is None else stderr.safe_fileno()
+    if fd is not None:
+        try:
+            faulthandler.dump_traceback(file=fd, all_threads=True)
+        except (OSError, RuntimeError, ValueError):
+            pass
+
+
+def _flush(patience: float) -> None:
+    """Flush what the program has printed, in a thread: the stream's lock may be held, or its pipe full."""
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError, RuntimeError):
+                pass
+
+    thread = native.Thread(flush, "cleanup_guard flush")
+    if thread.start():
+        thread.join(patience)
+
+
+def prepare_death(process: ProcessView) -> None:
+    """Load what `_die` needs while there is time: next to a busy main an import takes longer than the last margin."""
+    stop = process.stop
+    if stop is not None and ending_of(stop, process.exit_status()).signum is not None:
+        native.Thread(lambda: __import__("ctypes"), "cleanup_guard import").start()
+
+
+def _die(ending: Ending) -> None:
+    """Die by the signal, from a thread: `signal.signal` works only in main, so the disposition is reset below Python.
+
+    Returns if that is not wanted, or not possible: as PID 1, or without ctypes.
+    """
+    if ending.signum is None or os.getpid() == 1:
+        return
+    try:
+        import ctypes
+
+        ctypes.pythonapi.PyOS_setsig(ending.signum, None)
+    except (ImportError, AttributeError):
+        return
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, [ending.signum])
+    os.kill(os.getpid(), ending.signum)

@@ -1,0 +1,129 @@
+"""Fork: a child never runs its parent's callbacks, and dies of a stop signal as if there were no guard.
+
+Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent right
+after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
+makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
+
+When they come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that run after the fork,
+in 3.13 after them. So on 3.13 a fork in main only trips one of our signals, and the handler, which runs when `os.fork` has
+returned, has them back. That is done by C code alone: any Python code in a hook would have main look for signals too early.
+
+`register_at_fork` has no undo, so this is registered once, on the first guard, and does nothing while none is active.
+`subprocess` without `preexec_fn`, `os.posix_spawn` and `os.system` do not come here: they exec at once.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import os
+import signal
+import sys
+
+from cleanup_guard._process import native, watch
+from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.process import REGISTRY
+from cleanup_guard._process.report import OUTBOX
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stack import Callback
+else:
+    import _signal
+
+COUNTS_LATE = sys.version_info[:2] == (3, 13)
+"""Whether CPython counts threads after the hooks."""
+
+NOTHING = int(getattr(signal, "SIGKILL", 0))
+"""A signal without a handler: to trip it does nothing."""
+
+
+class ForkHooks:
+    """What happens before and after a fork. One fork at a time: the watcher's lock is held from `before` to `after`."""
+
+    def __init__(self) -> None:
+        self._registered = False
+        self._masks: list[set[int]] = []
+        self._process: Process | None = None
+        self._trips: list[int] = []
+
+    def register(self) -> None:
+        """Register the hooks; further calls do nothing."""
+        if self._registered:
+            return
+        self._registered = True
+        os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)
+        if COUNTS_LATE:
+            interrupt: Callable[[int], object] = _thread.interrupt_main  # type: ignore[assignment]
+            trip = functools.partial(next, map(interrupt, iter(self._trips.pop, None)))
+            os.register_at_fork(after_in_parent=trip)
+
+    def before(self) -> None:
+        """In the parent, in the thread that forks."""
+        watch.LOCK.acquire()
+        process = self._process = REGISTRY.process
+        caught = list(process.signals.previous) if process is not None else []
+        self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
+        if process is not None:
+            OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
+            threads = native.count()
+            native.wait_for_kernel(threads, process.watch.pause() + process.last_resort.pause())
+
+    def in_parent(self) -> None:
+        """In the parent again, also when the fork failed."""
+        if not self._masks:  # this was registered in the middle of a fork in another thread
+            self._trips.append(NOTHING)
+            return
+        mask, process = self._masks.pop(), self._process
+        trip = NOTHING
+        try:
+            if process is not None and not self._masks:
+                ours = process.signals.ours()
+                if COUNTS_LATE and in_main() and ours and process.watch.paused:
+                    trip = process.watch.resume_later(ours)
+                else:
+                    process.watch.resume()
+                    process.last_resort.resume(process.stop, process.clock())
+        finally:
+            if COUNTS_LATE:
+                self._trips.append(trip)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            watch.LOCK.release()
+
+    def in_child(self) -> None:
+        """In the child, in the thread that forked, which is its main thread now."""
+        if not self._masks:
+            return
+        process, mask = self._process, self._masks.pop()
+        self._process = None
+        # Locks may be held, and events told, by threads that the child does not have.
+        watch.LOCK = native.make_rlock()
+        REGISTRY.process = None
+        OUTBOX.forget()
+        GUEST.stand_down()
+        if process is not None:
+            _disown(process)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _disown(process: Process) -> None:
+    """Make the inherited guards inert, and the signals what they were before the first guard."""
+    process.foreign = True
+    process.receiver.moment.stop_tracing()
+    process.signals.give_back(list(process.signals.previous))
+    process.watch.disown()
+    process.last_resort.disown()
+    for member in process.roster.everybody():
+        INHERITED.extend(member.stack.disown())
+
+
+INHERITED: list[Callback] = []
+"""What the parents of this process have registered."""
+
+
+FORK_HOOKS = ForkHooks()

@@ -1,0 +1,228 @@
+"""Whether an exception may be raised in this frame now, and tracing to the next place where it may.
+
+1. Never in our own code, which delivers a stop itself on the way out.
+2. In the standard library only where main stands still, because `queue`, `threading`, `multiprocessing`, `subprocess` and
+   `tempfile` are not made for an exception between two of their lines (hazard H12).
+3. On CPython 3.14 not between an `__enter__` that is written in C and the block after it (CPython issue 148874): the exit would
+   be skipped, and the lock held for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from math import inf
+
+from cleanup_guard._process.blocks import Way
+from cleanup_guard._stop.stack import CALLERS
+from cleanup_guard._stop.token import OURS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    TraceFunction = Callable[[FrameType, str, Any], Any]
+
+STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+SITE = tuple(STDLIB + name + os.sep for name in ("site-packages", "dist-packages"))
+
+PURE = tuple(
+    STDLIB + name for name in ("difflib.py", "fractions.py", f"json{os.sep}", f"re{os.sep}", "statistics.py")
+)
+"""Parts of the standard library that hold nothing. Their C code keeps the GIL for long and only looks for signals:
+the watcher, who would tell that main stands still, cannot run meanwhile."""
+
+STILL = 0.008
+"""Seconds for which main must be seen at the same instruction before the exception is raised there."""
+
+PATIENCE = 0.5
+"""Seconds for which an exception waits for main to come out of the standard library, or to stand still in it."""
+
+GAP = sys.version_info[:2] == (3, 14)
+CALL, LOAD_SPECIAL = 52, 95
+"""The opcodes of 3.14: they are fixed for a minor release."""
+
+
+class Moment:
+    """The search for the right moment, in main's handler.
+
+    Args:
+        clock: what time it is.
+        look: what is to be done at a line, or an opcode, at which an exception may be raised.
+    """
+
+    def __init__(self, clock: Callable[[], float], look: Callable[[FrameType], object]) -> None:
+        self._clock = clock
+        self._look = look
+        self._seen_at: tuple[FrameType, int, float] | None = None
+        self._waits_for_opcode = False
+        self._way: Way | None = None
+
+    def is_right(self, frame: FrameType | None, waiting_since: float | None) -> bool:
+        """Whether an exception may be raised in this frame now; if not, main looks again soon.
+
+        Args:
+            frame: where main is.
+            waiting_since: since when there has been something to raise.
+        """
+        if frame is None:
+            return True
+        filename = _filename_below_pure(frame)
+        if filename.startswith(OURS):
+            # Our own lines are never interrupted, except where they have called a user's function that is written in C.
+            return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
+        if not is_stdlib(filename) or self._stands_still(frame, PATIENCE, waiting_since):
+            return not (GAP and self._in_gap(frame))
+        self._trace(frame, opcodes=False)
+        return False
+
+    @staticmethod
+    def is_ours(frame: FrameType | None) -> bool:
+        """Whether main is in our own code."""
+        return frame is not None and frame.f_code.co_filename.startswith(OURS)
+
+    def found(self) -> None:
+        """The exception has been raised: the search is over."""
+        self._seen_at = None
+
+    def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
+        """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end."""
+        now = self._clock()
+        seen = self._seen_at
+        if seen is None or seen[0] is not frame or seen[1] != frame.f_lasti:
+            self._seen_at = seen = (frame, frame.f_lasti, now)
+        if now - seen[2] >= STILL:
+            return True
+        return now - (seen[2] if waiting_since is None else waiting_since) >= patience
+
+    # -- tracing --
+
+    def _in_gap(self, frame: FrameType) -> bool:
+        """Whether an `__enter__` in C has returned, or main waits in one, which looks the same and lasts longer."""
+        code, at = frame.f_code.co_code, frame.f_lasti
+        if at < 2 or code[at] != CALL or code[at - 2] != LOAD_SPECIAL:  # noqa: PLR2004  # one instruction back
+            return False
+        if self._waits_for_opcode and self._stands_still(frame, inf, None):
+            return False
+        if not self._waits_for_opcode:
+            self._stands_still(frame, inf, None)
+        self._waits_for_opcode = True
+        self._trace(frame, opcodes=True)
+        return True
+
+    def _trace(self, frame: FrameType, *, opcodes: bool) -> None:
+        """Have main look again at the first line of the program, or the next opcode, that it comes to.
+
+        The handler alone cannot do that: in a loop over `queue.put` or `event.set` nearly every instruction at which
+        Python looks for signals is the library's, with a lock half taken. If a debugger or a coverage tool traces, the
+        watcher's pokes remain.
+        """
+        if sys.gettrace() is None:
+            caller: FrameType | None = frame
+            while caller is not None and not _is_programs(caller):
+                caller = caller.f_back
+            self._way = None
+            if caller is not None:
+                self._way = Way(caller)
+                caller.f_trace = self._on_trace
+                caller.f_trace_opcodes = opcodes
+            sys.settrace(self._on_trace)
+
+    def _on_trace(self, frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG002
+        if not _is_programs(frame):
+            return None
+        if self._is_place(frame, event) and self.stop_tracing():
+            frame.f_trace_opcodes = False
+            self._look(frame)
+        return self._on_trace
+
+    def _is_place(self, frame: FrameType, event: str) -> bool:
+        if self._waits_for_opcode:
+            return event == "opcode"
+        if event != "line":
+            return False
+        way = self._way
+        if way is None or way.frame is frame:
+            return way is None or not way.owes()
+        caller: FrameType | None = frame
+        while caller is not None and caller is not way.frame:
+            caller = caller.f_back
+        return caller is None or not way.owes()
+
+    def stop_tracing(self) -> bool:
+        """Take the tracing back, if it is ours. Returns whether it was."""
+        self._waits_for_opcode = False
+        self._way = None
+        if sys.gettrace() != self._on_trace:
+            return False
+        sys.settrace(None)
+        return True
+
+
+DEPTH = 6
+"""Frames between `subprocess.run` and the call in which it waits, at the most."""
+
+
+def waits_for_child(frame: FrameType | None, signum: int | None) -> bool:
+    """Whether main waits in `subprocess.run` for a child that is, or may be, on its way out because of the same signal.
+
+    It would kill that child in the middle of its cleanup (hazard H16). A child that does not catch the signal would be gone, had
+    it been told.
+    """
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is None or signum is None:
+        return False
+    for _ in range(DEPTH):
+        if frame is None:
+            return False
+        if frame.f_code is subprocess.run.__code__:
+            child = frame.f_locals.get("process")
+            return child is not None and child.returncode is None and _catches(child.pid, signum)
+        frame = frame.f_back
+    return False
+
+
+def _catches(pid: int, signum: int) -> bool:
+    try:
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.read(fd, 65536)
+        finally:
+            os.close(fd)
+        caught = int(status.partition(b"\nSigCgt:")[2].split(maxsplit=1)[0], 16)
+    except (OSError, IndexError, ValueError):
+        return False
+    return bool(caught >> (signum - 1) & 1)
+
+
+def where_is(thread: int | None) -> str:
+    """Where a thread is, for a person to read: the line of the program, rather than the library's that it is waiting in."""
+    innermost = frame = None if thread is None else sys._current_frames().get(thread)
+    while frame is not None and not _is_programs(frame):
+        frame = frame.f_back
+    frame = frame or innermost
+    if frame is None:
+        return "somewhere"
+    return f"in {frame.f_code.co_qualname} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
+def _filename_below_pure(frame: FrameType) -> str:
+    """The file of the frame that called the pure library code which this frame may be in."""
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_filename.startswith(PURE):
+        outer = outer.f_back
+    return "" if outer is None else outer.f_code.co_filename
+
+
+def _is_programs(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    return not (filename.startswith(OURS) or is_stdlib(filename))
+
+
+def is_stdlib(filename: str) -> bool:
+    """Whether this is a file of Python's own library."""
+    if filename.startswith("<frozen "):
+        return True
+    return filename.startswith(STDLIB) and not filename.startswith(SITE)

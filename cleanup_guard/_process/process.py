@@ -1,0 +1,307 @@
+"""The one documented registry: what this process knows of its guards and of its stop.
+
+Signals are process-wide, so the stop is, too: one `Process` puts together who is in (`Roster`), the stop (`Ballot`), how it is
+delivered (`Delivery`), the signals that were taken (`Signals`), their handler (`Receiver`) and the thread that watches (`Watch`).
+A fork child drops its parent's object and starts with a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cleanup_guard._ground.clock import DEFAULT_GRACE, Budget, grace_from_environment
+from cleanup_guard._ground.errors import SignalExit
+from cleanup_guard._ground.events import Finished, HandlerReplaced, StopReceived
+from cleanup_guard._ground.names import name_of
+from cleanup_guard._ground.once import Once
+from cleanup_guard._process import native, watch
+from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.last_resort import LastResort
+from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.receiver import Receiver
+from cleanup_guard._process.roster import Roster
+from cleanup_guard._process.signals import Signals
+from cleanup_guard._process.watch import Watch
+from cleanup_guard._stop.delivery import Delivery
+from cleanup_guard._stop.ending import ending_of
+from cleanup_guard._stop.stack import IN_CALLBACK, describe
+from cleanup_guard._stop.state import State, state_of
+from cleanup_guard._stop.stop import Ballot, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+
+    from cleanup_guard._process.last_act import LastAct
+    from cleanup_guard._stop.stop import ExitStatus
+else:
+    import _signal
+
+
+class Process:
+    """Guards, stop and delivery of one process."""
+
+    def __init__(self) -> None:
+        self.pid: int = os.getpid()
+        self.foreign: bool = False  # set in a fork child, for the guards that it inherited
+        self.clock: Callable[[], float] = time.monotonic
+        self.roster: Roster = Roster()
+        self.ballot: Ballot = Ballot()
+        self.delivery: Delivery = Delivery()
+        self.told: Told = Told()
+        self.watch: Watch = Watch(self)
+        self.receiver: Receiver = Receiver(self)
+        self.signals: Signals = Signals(self.receiver.on_signal)
+        self.last_resort: LastResort = LastResort()
+        self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
+        self.exiting: bool = False  # the interpreter is on its way out
+
+    # -- facts --
+
+    @property
+    def stop(self) -> Stop | None:
+        """The stop, if there is one."""
+        return self.ballot.stop
+
+    @property
+    def state(self) -> State:
+        """Where the process stands."""
+        stop, roster = self.ballot.stop, self.roster
+        return state_of(
+            entered=bool(roster.main),
+            leaving=bool(roster.leaving),
+            stopped=stop is not None,
+            told=self.delivery.told,
+            taken_over=self.delivery.took_over,
+            finished=stop is not None and stop.finished and not roster.main,
+        )
+
+    @property
+    def in_callback(self) -> bool:
+        """Whether the caller is a callback: of a guard in this thread, or an async one, or a task that one has begun."""
+        here = native.get_ident()
+        running = [turn.current for turn in list(self.roster.turns) if turn.ident == here]
+        return IN_CALLBACK.get() or any(each is not None and each.flight is None for each in running)
+
+    @property
+    def noticed(self) -> bool:
+        """Whether main has run our handler since the stop."""
+        return self.receiver.noticed
+
+    def calls(self, signum: int) -> int:
+        """How often main was called by a signal that was no poke."""
+        return self.receiver.calls.get(signum, 0)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the on_stop callbacks are over, or have used up their time."""
+        stop = self.stop
+        return stop is None or self.watch.hooks_are_over or self.clock() >= stop.budget.at(stop.budget.HOOKS)
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether main may be told of the stop now."""
+        return self._may_tell(shielded=self.roster.shields > 0)
+
+    @property
+    def is_wanted(self) -> bool:
+        """The same, but for critical sections: who waits at the entry of one is told there."""
+        return self._may_tell(shielded=False)
+
+    def _may_tell(self, *, shielded: bool) -> bool:
+        stop = self.stop
+        return stop is not None and self.delivery.may_tell(
+            stop, announced=self.announced, shielded=shielded, cooperates=self.roster.cooperates
+        )
+
+    @property
+    def handling(self) -> bool:
+        """Whether main is on its way out because of the stop."""
+        hosts = list(self.roster.hosts.values())
+        if self.state is State.DONE:
+            return self.receiver.handling or any(host.holds for host in hosts)
+        if hosts and not self.delivery.blocked:
+            return all(host.handling for host in hosts)
+        return self.receiver.handling
+
+    @property
+    def insists(self) -> bool:
+        """Whether a guard was told that the stop is its own, whatever handlers are there."""
+        return any(each.insist for each in list(self.roster.main))
+
+    def exit_status(self) -> ExitStatus:
+        """What the outermost guard that names an exit status wants, be it left already."""
+        status, stop = self.roster.exit_status, self.stop
+        return stop.wanted if status is None and stop is not None else status
+
+    def known_grace(self) -> tuple[bool, float | None]:
+        """The grace period in force, and whether it was told, not guessed: the environment, else the guards, else docker's."""
+        try:
+            told, grace = grace_from_environment(os.environ)  # type: ignore[arg-type]
+        except ValueError:  # the variable was broken after the guard had checked it
+            told, grace = False, None
+        if not told:
+            told, grace = self.roster.grace
+        return (True, grace) if told else (False, DEFAULT_GRACE)
+
+    # -- the stop --
+
+    def request_stop(self, ballot: Ballot, reason: str, status: int) -> bool:
+        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop."""
+        _, grace = self.known_grace()
+        budget = Budget(grace, self.clock())
+        return ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))
+
+    def claim_signal(self, signum: int, theirs: object) -> None:
+        """Record a signal as the stop, if it is the first, or the first that is ours.
+
+        Args:
+            signum: the signal.
+            theirs: the handler whose signal it is, if it is not ours.
+        """
+        ballot = self.ballot  # before it is seen that somebody guards: who has gone since has closed this one
+        stop, now = ballot.stop, self.clock()
+        if stop is not None and (theirs is not None or stop.theirs is None):
+            return
+        known, grace = self.known_grace()
+        if stop is not None:
+            # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
+            self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
+            return
+        if not self.roster.main:
+            return
+        whose = None if theirs is None else describe(theirs)
+        if whose is not None:
+            GUEST.stand_by(self)
+            grace = grace if known else None
+        elif native.in_main():
+            self.signals.take_ctrl_c()
+        ballot.propose(
+            Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
+        )
+
+    def announce(self) -> None:
+        """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
+        stop = self.stop
+        if stop is None:
+            return
+        self.last_resort.arm(stop, self.clock())
+        for each in self.roster.everybody():
+            each.wake_waiters()
+        if not self.told.began.claim():
+            return
+        event = StopReceived(
+            reason=stop.reason,
+            signum=stop.signum,
+            sender=stop.sender,
+            grace=stop.budget.grace,
+            handler=None if stop.theirs is None else str(stop.theirs),
+        )
+        self.roster.tell(event)
+        self.told.announced = True
+
+    def tell_finished(self) -> None:
+        """Tell that all callbacks have had their turn, once."""
+        stop = self.stop
+        if stop is None or not self.told.ended.claim():
+            return
+        self.announce()  # it may have come so late that nobody has yet
+        took = self.clock() - stop.budget.began
+        self.roster.tell(
+            Finished(reason=stop.reason, callbacks=stop.callbacks, failures=stop.failures, seconds=took)
+        )
+
+    def tell_replaced(self, signums: list[int]) -> None:
+        """Tell that somebody took signals from us."""
+        for signum in signums:
+            handler = repr(_signal.getsignal(signum))
+            self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=handler))
+
+    def deliver(self) -> None:
+        """Raise a stop that our own code held back, now that it is about to return to its caller."""
+        if self.stop is None or self.foreign or not in_main():
+            return
+        if self.roster.loops_in_main():
+            self.watch.wake()
+        elif self.state is State.STOPPING and self.may_tell:
+            raise self.make_exception()
+
+    def make_exception(self, status: int | None = None) -> BaseException:
+        """The exception that tells main.
+
+        Args:
+            status: the exit status that main is to end with; None for what the guards want.
+        """
+        stop = self.stop
+        assert stop is not None
+        for host in self.roster.loops_in_main():
+            host.withdraw()
+        ending = ending_of(stop, self.exit_status() if status is None else status)
+        exception: BaseException
+        if ending.is_keyboard_interrupt:
+            hush_traceback()
+            exception = KeyboardInterrupt()
+        else:
+            exception = SignalExit(stop.signum, ending.status, stop.reason)
+        self.receiver.raises(exception)
+        return exception
+
+    # -- the end of a stop --
+
+    def forget(self) -> None:
+        """The program went on after its stop: as if there had been none. Any thread; what is main's it does when it looks next."""
+        self.last_resort.disarm()
+        LastWord.take_back()
+        GUEST.stand_down()
+        self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
+        self.receiver.forget()
+        self.watch.forget()
+        if in_main():
+            self.tidy()
+        else:
+            self.watch.poke()
+
+    def tidy(self, *, in_handler: bool = False) -> None:
+        """Give back what no guard needs any more, in the order that loses no signal. Main thread only."""
+        if self.stop is not None:
+            return
+        if not self.roster.listens:
+            self.receiver.moment.stop_tracing()
+            if not self.exiting:
+                unhush_traceback()
+        wanted = self.roster.wanted_signals()
+        self.tell_replaced(
+            self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
+        )
+        self.watch.release(in_handler=in_handler)
+        self.receiver.raise_unclaimed()
+
+
+class Told:
+    """What has been told of a stop, once each."""
+
+    def __init__(self) -> None:
+        self.began = Once()
+        self.ended = Once()
+        self.announced = False
+
+
+class Registry:
+    """The process object in force."""
+
+    def __init__(self) -> None:
+        self.process: Process | None = None
+
+    def get(self) -> Process:
+        """The process object, made on first use."""
+        if self.process is None:
+            with watch.LOCK:
+                if self.process is None:
+                    self.process = Process()
+        return self.process
+
+
+REGISTRY = Registry()

@@ -1,0 +1,192 @@
+"""The handler of our signals: record, wake, and raise the stop if this is the moment.
+
+Rules:
+1. It takes no lock, prints nothing, logs nothing, waits for nothing, and raises at most one exception.
+2. A stop that is somebody else's is his: his handler is called as if ours were not there, and nothing is raised.
+3. What it has no room for (a recursion limit) or is kept from (another handler that raises) the watcher makes up for.
+"""
+
+from __future__ import annotations
+
+from cleanup_guard._process import native
+from cleanup_guard._process.moment import Moment, waits_for_child
+from cleanup_guard._stop.state import State
+from cleanup_guard._stop.token import Token, handles, mark
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from cleanup_guard._process.roster import ProcessView
+else:
+    import _signal
+
+
+class Receiver:
+    """Runs in main between any two instructions; may nest.
+
+    Attributes:
+        on_signal: the handler that is installed.
+        noticed: main has run it since the stop.
+        calls: how often it was called, but for pokes, by signal.
+        token: of the exception that main was told by.
+        moment: the search for a moment at which an exception does no harm.
+    """
+
+    def __init__(self, process: ProcessView) -> None:
+        self.process = process
+        self.on_signal = self._on_signal  # one object: `getsignal()` is it
+        self.noticed: bool = False
+        self.calls: dict[int, int] = {}
+        self.moment: Moment = Moment(process.clock, self.look)
+        self._pokes: dict[int, int] = {}  # calls that were pokes
+        self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
+        self.token: Token | None = None
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            theirs = self._receive(signum, frame)
+        except (
+            RecursionError
+        ):  # the watcher has seen the signal, too, and has us look again when there is more room
+            self.process.watch.wake()
+            return
+        if theirs is not None:
+            self._call(theirs, signum, frame)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
+        """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
+        process = self.process
+        # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
+        if process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
+            self._pokes[signum] = self._pokes.get(signum, 0) + 1
+            theirs = None
+        elif not process.roster.listens and process.stop is None:
+            self._unclaimed.append(signum)
+            theirs = None
+        else:
+            self.calls[signum] = self.calls.get(signum, 0) + 1
+            theirs = None if process.insists else process.signals.before(signum)
+            process.claim_signal(signum, theirs)
+            if process.stop is None:
+                self._unclaimed.append(signum)  # main is leaving its last guard
+            process.watch.wake()
+        self.noticed = process.stop is not None
+        if process.watch.resume_due:  # a fork has ended (see `forks.py`)
+            process.watch.resume()
+            process.last_resort.resume(process.stop, process.clock())
+        if not process.roster.listens and process.stop is None:
+            process.tidy(in_handler=True)
+        elif theirs is None:
+            if not process.watch.running:
+                self._do_without_watcher(frame)
+            self.look(frame)
+        return theirs
+
+    def _do_without_watcher(self, frame: FrameType | None) -> None:
+        """No thread is to be had: nobody would have us look again, so the stop is raised now, wherever main is but in our code."""
+        process = self.process
+        if process.state is State.STOPPING and process.may_tell and not Moment.is_ours(frame):
+            raise process.make_exception()
+
+    def _call(self, theirs: Callable[..., Any], signum: int, frame: FrameType | None) -> None:
+        """Call somebody else's handler, which finds itself installed.
+
+        After it only C functions are called: it may be a debugger's, and have begun to trace.
+        """
+        signals = self.process.signals
+        install, current, interrupt = _signal.signal, _signal.getsignal, _signal.siginterrupt
+        ours, restarts = self.on_signal, signals.restarts(signum)
+        signals.uninstall(signum)
+        try:
+            theirs(signum, frame)
+        finally:
+            if current(signum) == theirs:
+                install(signum, ours)
+                if restarts:
+                    interrupt(signum, False)  # noqa: FBT003  # as the function has it
+
+    def look(self, frame: FrameType | None) -> None:
+        """Decide what the state allows: raise the stop, interrupt a callback, or nothing."""
+        process = self.process
+        if process.foreign:
+            return
+        state, delivery = process.state, process.delivery
+        if state in (State.LEAVING, State.CLEANING):
+            self._interrupt_callback(frame)
+            if not self._came_back(state):
+                return
+        elif state is State.UNWINDING:
+            if process.roster.loops_in_main() or not delivery.insisted:
+                return
+        elif state is not State.STOPPING or not self._may_raise:
+            return
+        if process.may_tell and self._is_right(frame):
+            raise process.make_exception()
+
+    def _is_right(self, frame: FrameType | None) -> bool:
+        stop = self.process.stop
+        if stop is None:
+            return self.moment.is_right(frame, None)
+        budget = stop.budget
+        if self.process.clock() < budget.at(budget.STUCK) and waits_for_child(frame, stop.signum):
+            return False
+        return self.moment.is_right(frame, budget.began)
+
+    @property
+    def _may_raise(self) -> bool:
+        """Whether main is to be told by an exception: where it runs an event loop, only if a task blocks that."""
+        loops = self.process.roster.loops_in_main()
+        return not loops or (self.process.delivery.blocked and all(each.may_be_interrupted for each in loops))
+
+    def _came_back(self, state: State) -> bool:
+        """Whether main runs on, never told of the stop, while the watcher's thread runs its callbacks."""
+        process = self.process
+        return (
+            state is State.CLEANING
+            and process.delivery.took_over
+            and process.delivery.times == 0
+            and not process.roster.leaving
+            and not process.roster.loops_in_main()
+        )
+
+    def _interrupt_callback(self, frame: FrameType | None) -> None:
+        for turn in list(self.process.roster.turns):
+            flight = None if turn.current is None else turn.current.flight
+            if flight is not None and not flight.holds_thread():
+                continue  # it waits, and is cancelled by its loop
+            if turn.in_main and turn.interrupt.wanted and turn.interruptible and self._is_right(frame):
+                self.moment.found()
+                raise turn.interrupt.make()
+
+    # -- the exception --
+
+    def raises(self, exception: BaseException) -> None:
+        """Main is told by this exception."""
+        self.token = Token()
+        mark(exception, self.token)
+        self.moment.found()
+        self.process.delivery.raised()
+
+    @property
+    def handling(self) -> bool:
+        """Whether main is in an `except`, `finally` or `__exit__` because of the stop. Any thread."""
+        main = native.main_ident()
+        return main is not None and handles(main, self.token)
+
+    # -- the end --
+
+    def forget(self) -> None:
+        """There is no stop any more."""
+        self.noticed = False
+        self.token = None
+
+    def raise_unclaimed(self) -> None:
+        """Signals that came after the last guard, and before the old handler was back, are that handler's. Main thread only."""
+        late, self._unclaimed = self._unclaimed, []
+        for signum in late:
+            if signum not in self.process.signals.previous:
+                _signal.raise_signal(signum)

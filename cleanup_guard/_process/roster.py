@@ -1,0 +1,268 @@
+"""Who is in: the guards that are entered, the callbacks in progress, and what each of them is to the floors below.
+
+Every collection is a dict that is used as an ordered set: entering and leaving cost the same however many there are, in whatever
+order they come and go (tasks, generators and threads leave guards in any). `list(...)` of one is one C call, so any thread and any
+handler may look.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+from cleanup_guard._ground.events import Event  # noqa: TC001  # what a reporter is told
+from cleanup_guard._process.report import Reporter, log_event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Protocol
+
+    from cleanup_guard._ground.events import Hook
+    from cleanup_guard._process.last_resort import LastResort
+    from cleanup_guard._process.signals import Signals
+    from cleanup_guard._stop.delivery import Delivery
+    from cleanup_guard._stop.stack import Callback, CallbackStack
+    from cleanup_guard._stop.state import State
+    from cleanup_guard._stop.stop import ExitStatus, Stop
+
+    class Member(Protocol):
+        """A guard's stay in the process, seen from below."""
+
+        hooks: tuple[Hook, ...]
+        stop_hooks: list[Callback]
+        stack: CallbackStack
+        host: Host
+        signums: tuple[int, ...]
+        left: bool
+
+        @property
+        def interrupt(self) -> bool: ...
+        @property
+        def insist(self) -> bool: ...
+        @property
+        def grace(self) -> tuple[bool, float | None]: ...  # is one named, and which
+        @property
+        def exit_status(self) -> ExitStatus: ...
+        @property
+        def label(self) -> str: ...
+        def wake_waiters(self) -> None: ...
+        def run_callbacks(self, error: BaseException | None) -> None: ...  # for the take-over
+        def leave_at_exit(self) -> None: ...  # for the nets
+
+    class Host(Protocol):
+        """Where main runs, or a task with guards in it."""
+
+        in_main: bool
+        in_loop: bool  # its tasks are cancelled, rather than interrupted
+        asked_at: float  # when it was asked and has not answered since; infinity if it owes no answer
+        members: dict[Member, None]
+
+        @property
+        def alive(self) -> bool: ...
+        @property
+        def may_be_interrupted(self) -> bool: ...  # now, without harm to a loop itself; main's handler only
+        @property
+        def handling(
+            self,
+        ) -> bool: ...  # it is on its way out because of the stop, or has not been told of it
+        @property
+        def holds(self) -> bool: ...  # its loop keeps the stop's exception until it ends
+        def ask(self) -> None: ...  # once
+        def insist(self) -> None: ...
+        def withdraw(self) -> None: ...  # the stop was raised in main
+        def lift_shields(self) -> None: ...
+        def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool: ...
+
+    class Turn(Protocol):
+        """One guard's callbacks in progress (`turn.py`)."""
+
+        ident: int
+        daemon: bool
+        in_main: bool
+        current: Callback | None
+        stack: CallbackStack
+
+        @property
+        def interrupt(self) -> Interrupt: ...
+        @property
+        def interruptible(self) -> bool: ...
+        def due(self) -> float: ...
+        def why_due(self) -> str: ...
+        def interrupt_thread(self, callback: Callback) -> None: ...
+
+    class Interrupt(Protocol):
+        """The interrupt of the callback in progress."""
+
+        wanted: bool
+        why: str
+        sent_at: float
+
+        def ask(self, why: str, now: float) -> None: ...
+        def make(self) -> BaseException: ...
+
+
+CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
+"""The guards that were entered with `async with` around what runs, outermost first; child tasks inherit it."""
+
+
+class Threads(threading.local):
+    """The guards that were entered in this thread, if it is not main."""
+
+    def __init__(self) -> None:
+        self.members: dict[Member, None] = {}
+
+
+THREADS = Threads()
+
+
+class Roster:
+    """Who is in.
+
+    Attributes:
+        main: guards entered in main, outermost first.
+        elsewhere: guards entered in other threads.
+        popped: what `pop_all` made and nobody has entered: it outlives the others, and the exit nets find it here.
+        program: the guard that `on_exit` set up where there was none.
+        leaving: those of `main` that are being left; the last one is the innermost.
+        turns: callbacks in progress.
+        hosts: tasks with guards in them, by what identifies them.
+        shields: how many critical sections main is in.
+    """
+
+    def __init__(self) -> None:
+        self.main: dict[Member, None] = {}
+        self.elsewhere: dict[Member, None] = {}
+        self.popped: dict[Member, None] = {}
+        self.leaving: dict[Member, None] = {}
+        self.turns: dict[Turn, None] = {}
+        self.program: Member | None = None
+        self.hosts: dict[object, Host] = {}
+        self.shields: int = 0  # main's alone
+
+    def everybody(self) -> list[Member]:
+        """All guards, outermost and oldest first."""
+        return [*list(self.popped), *list(self.main), *list(self.elsewhere)]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is in, and no callback is in progress."""
+        return not (self.main or self.elsewhere or self.popped or self.turns)
+
+    @property
+    def listens(self) -> bool:
+        """Whether main is inside a guard, or one is left that wants its signals."""
+        return bool(self.main) or any(member.signums for member in list(self.popped))
+
+    def remove(self, member: Member) -> None:
+        """Take a guard off every list."""
+        for each in (self.main, self.elsewhere, self.popped, self.leaving):
+            each.pop(member, None)
+        if self.program is member:
+            self.program = None
+
+    @property
+    def grace(self) -> tuple[bool, float | None]:
+        """Whether a guard in main names a grace period, and which: the outermost decides."""
+        return next((each.grace for each in list(self.main) if each.grace[0]), (False, None))
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """What the outermost guard that names an exit status wants."""
+        return next((each.exit_status for each in list(self.main) if each.exit_status is not None), None)
+
+    @property
+    def held(self) -> str | None:
+        """What holds a stop back, for a person to read."""
+        if self.shields > 0:
+            return "a critical section"
+        if self.cooperates:
+            return f"main, which looks for the stop itself ({list(self.main)[-1].label}),"
+        return None
+
+    @property
+    def cooperates(self) -> bool:
+        """Whether main looks for the stop itself, as its innermost guard says."""
+        inside = list(self.main)
+        return bool(inside) and not inside[-1].interrupt
+
+    def wanted_signals(self) -> set[int]:
+        """The signals that any guard wants."""
+        return {signum for member in self.everybody() for signum in member.signums}
+
+    @property
+    def callbacks_left(self) -> bool:
+        """Whether any callback has not been called."""
+        return any(each.stack.names() for each in self.everybody())
+
+    def loops_in_main(self) -> list[Host]:
+        """The tasks with guards in them that run in main's thread."""
+        return [host for host in list(self.hosts.values()) if host.in_main and host.alive]
+
+    def reporter(self) -> Reporter:
+        """A reporter for what concerns the whole process: the hooks of all guards, each once."""
+        everybody = self.everybody()
+        hooks = {id(hook): hook for each in everybody for hook in each.hooks}
+        return Reporter(hooks.values() if hooks or everybody else (log_event,))
+
+    def tell(self, event: Event) -> None:
+        """Tell all hooks."""
+        self.reporter().emit(event)
+
+
+if TYPE_CHECKING:
+
+    class Watch(Protocol):
+        """The watcher's life, seen by those it watches (`watch.py`)."""
+
+        pokes: dict[int, int]
+        resume_due: bool
+
+        @property
+        def running(self) -> bool: ...
+        def resume(self) -> None: ...
+        @property
+        def hooks_are_over(self) -> bool: ...
+        def wake(self) -> None: ...
+        def poke(self) -> None: ...
+        def release(self, *, in_handler: bool = False) -> None: ...
+
+    class ProcessView(Protocol):
+        """The process, seen by its parts (`process.py` puts them together)."""
+
+        pid: int
+        foreign: bool
+        clock: Callable[[], float]
+        roster: Roster
+        delivery: Delivery
+        last_act: Any  # what main has ended by, if it has: a `LastAct`
+        exiting: bool
+
+        @property
+        def signals(self) -> Signals: ...
+        @property
+        def watch(self) -> Watch: ...
+        @property
+        def last_resort(self) -> LastResort: ...
+        @property
+        def stop(self) -> Stop | None: ...
+        @property
+        def state(self) -> State: ...
+        @property
+        def noticed(self) -> bool: ...
+        @property
+        def announced(self) -> bool: ...
+        @property
+        def may_tell(self) -> bool: ...
+        @property
+        def handling(self) -> bool: ...
+        @property
+        def insists(self) -> bool: ...
+        def exit_status(self) -> ExitStatus: ...
+        def calls(self, signum: int) -> int: ...
+        def claim_signal(self, signum: int, theirs: object) -> None: ...
+        def announce(self) -> None: ...
+        def tell_finished(self) -> None: ...
+        def make_exception(self) -> BaseException: ...
+        def forget(self) -> None: ...
+        def tidy(self, *, in_handler: bool = False) -> None: ...

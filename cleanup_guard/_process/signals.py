@@ -1,0 +1,274 @@
+"""The only place that touches the signal dispositions of a guarded process: take, put back, unblock, and the pipe they write to.
+
+Rules:
+1. Signals belong to the process, not to the guard that took them: they are ours as long as any guard wants them.
+2. What was there before is put back only if ours is still in place (trio, hazard H70).
+3. An inherited SIG_IGN for SIGINT and SIGHUP (`nohup`, `&` in a script) is respected unless the caller insists (H3).
+4. A stop signal that is blocked is unblocked, because `signal.signal` does not do that (H4), and blocked again at the end.
+5. The wakeup fd of somebody else keeps getting its bytes (H23), whether it was there before ours or has come since.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+from cleanup_guard._ground.names import SIGINT, SIGTERM
+from cleanup_guard._ground.once import Once
+from cleanup_guard._process import native
+from cleanup_guard._stop.owner import Owner, owner_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+    from typing import Any
+
+    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+else:
+    # The C functions: whoever traces the program (a debugger's own handler for Ctrl-C begins to) is not led into signal.py.
+    import _signal
+
+DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
+
+HUSHED = frozenset((signal.SIGINT, signal.SIGHUP))
+"""Signals whose inherited SIG_IGN is somebody's wish."""
+
+HOSTS_IN_C = ("uwsgi", "mod_wsgi")
+"""Servers that embed Python and handle signals in C, which Python does not see."""
+
+
+class Signals:
+    """Signal dispositions that we took, and what was there before. Main thread only, but where it says otherwise."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self._handler = handler
+        self.previous: dict[int, Handler] = {}
+        self._blocked: set[int] = set()  # before we unblocked them
+        self._restarting: set[int] = set()  # for which system calls are restarted
+
+    # -- take --
+
+    def take(self, signums: Iterable[int], *, named: bool) -> tuple[int, ...]:
+        """Install the handler for those that are not ours yet. All or none.
+
+        Args:
+            signums: signals that can be caught.
+            named: the program named them: SIGINT and SIGHUP are taken even if they were ignored when it started.
+
+        Returns:
+            Those that are ours now.
+        """
+        before = set(self.previous)
+        try:
+            return tuple(each for each in signums if each in self.previous or self._take(each, named=named))
+        except BaseException:
+            self.give_back(set(self.previous) - before)
+            raise
+
+    def _take(self, signum: int, *, named: bool) -> bool:
+        before = _signal.getsignal(signum)
+        if before == signal.SIG_IGN and signum in HUSHED and not named:
+            return False
+        if before is None or any(name in sys.modules for name in HOSTS_IN_C):
+            return False
+        restarts = owner_of(before) is Owner.THEIRS and _restarts(signum)
+        # First, so that a signal that comes at once finds what was there before.
+        self.previous[signum] = before
+        if restarts:
+            self._restarting.add(signum)
+        self.install(signum)
+        if signum in _signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum]):
+            self._blocked.add(signum)
+        return True
+
+    def install(self, signum: int) -> None:
+        """Put our handler in place, in front of what was there before."""
+        _signal.signal(signum, self._handler)
+        if signum in self._restarting:
+            _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
+
+    def uninstall(self, signum: int) -> None:
+        """Put in place what was there before, for the time of a call of it."""
+        before = self.previous.get(signum)
+        if before is None:
+            return  # a signal came a moment ago, and its handler has given everything back
+        _signal.signal(signum, before)
+        if signum in self._restarting:
+            _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
+
+    def take_ctrl_c(self) -> None:
+        """Take SIGINT, where it was left to Python: from now on a KeyboardInterrupt would cut a cleanup short."""
+        if SIGTERM in self.previous and SIGINT not in self.previous:
+            if _signal.getsignal(SIGINT) is _signal.default_int_handler:
+                self._take(SIGINT, named=False)
+
+    # -- give back --
+
+    def give_back(self, signums: Iterable[int]) -> list[int]:
+        """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
+        lost: list[int] = []
+        for signum in signums:
+            if self.lost(signum):
+                lost.append(signum)
+            elif signum in self.previous:
+                if signum in self._blocked:
+                    _signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+                self.uninstall(signum)
+            self.previous.pop(signum, None)
+            self._blocked.discard(signum)
+            self._restarting.discard(signum)
+        return lost
+
+    def ignore(self) -> None:
+        """Ignore what is still ours. Unlike a Python handler SIG_IGN survives the end of the interpreter (H35)."""
+        for signum in self.ours():
+            _signal.signal(signum, int(signal.SIG_IGN))
+
+    # -- look --
+
+    def lost(self, signum: int) -> bool:
+        """Whether a signal that we took now has somebody else's handler. Any thread."""
+        return signum in self.previous and _signal.getsignal(signum) != self._handler
+
+    def ours(self) -> list[int]:
+        """The signals that still have our handler. Any thread."""
+        return [signum for signum in list(self.previous) if not self.lost(signum)]
+
+    def before(self, signum: int) -> Callable[..., Any] | None:
+        """The handler in front of which we stand, if the signal is its. Any thread."""
+        before = self.previous.get(signum)
+        return before if callable(before) and owner_of(before) is Owner.THEIRS else None
+
+    def theirs(self, signum: int) -> object:
+        """The handler whose signal this is, if it is not ours: that one, or one that has replaced ours. Any thread."""
+        if not self.lost(signum):
+            return self.before(signum)
+        now: object = _signal.getsignal(signum)
+        return now if owner_of(now) is Owner.THEIRS else None
+
+    def restarts(self, signum: int) -> bool:
+        """Whether system calls are restarted after it, as somebody has asked for."""
+        return signum in self._restarting
+
+    def reclaim(self, signum: int) -> None:
+        """They have put the default back, and are about to die of it: it comes to us instead. Main thread only."""
+        self.previous[signum] = int(signal.SIG_DFL)
+        self.install(signum)
+
+
+def _restarts(signum: int) -> bool:
+    """Whether somebody has said `siginterrupt(signum, False)`, which Python cannot tell and `signal.signal` undoes."""
+    if sys.platform != "linux":
+        return False
+    try:
+        import ctypes
+
+        action = (ctypes.c_ulong * 32)()
+        if ctypes.CDLL(None).sigaction(signum, None, action) != 0:
+            return False
+        flags = (ctypes.c_uint * 64).from_buffer(action)[(ctypes.sizeof(ctypes.c_void_p) + 128) // 4]
+    except (ImportError, AttributeError, OSError):
+        return False
+    return bool(flags & SA_RESTART)
+
+
+SA_RESTART = 0x10000000
+
+
+class WakeupPipe:
+    """A pipe that the C-level handler writes each signal's number to, even while main is stuck in C.
+
+    `wake` may be called from a handler and from any thread; `open` and `close` from the main thread, `read` from one thread.
+    """
+
+    POKE = b"\0"
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._poll = native.make_poll()
+        self._poll.register(self._reader, select.POLLIN)
+        self._closed = Once()
+        self._theirs = -1
+        self.wired = False
+
+    def wire(self) -> None:
+        """Become the process's wakeup fd, once; what was there before, and what comes later, gets its bytes from us.
+
+        Twisted, and asyncio for `add_signal_handler`, bring a wakeup fd together with handlers of their own. If theirs simply
+        replaced ours nobody would know of the stop that they deal with, and of the time that it takes.
+        """
+        if self.wired:
+            return
+        self._theirs = _signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self.wired = True
+        self._setter = signal.set_wakeup_fd
+        signal.set_wakeup_fd = self._set_wakeup_fd
+
+    def _set_wakeup_fd(self, fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
+        """What `signal.set_wakeup_fd` is while ours is in place."""
+        found = _signal.set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)  # it knows what to refuse
+        if not self.wired or found != self._writer:
+            return found
+        _signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        before, self._theirs = self._theirs, fd
+        return before
+
+    def unwire(self) -> None:
+        """Put theirs back, unless somebody has replaced ours. Main thread only."""
+        if not self.wired:
+            return
+        self.wired = False
+        if signal.set_wakeup_fd == self._set_wakeup_fd:
+            signal.set_wakeup_fd = self._setter
+        try:
+            found = _signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
+        except (OSError, ValueError):  # its owner has closed it, as an event loop does
+            found = _signal.set_wakeup_fd(-1)
+        if found not in (self._writer, self._theirs):
+            _signal.set_wakeup_fd(found, warn_on_full_buffer=False)
+
+    def wake(self) -> None:
+        """End the reader's wait."""
+        try:
+            os.write(self._writer, self.POKE)
+        except OSError:
+            pass  # full: the reader wakes anyway; closed: nobody is left to wake
+
+    def wait(self, timeout: float | None) -> bytes:
+        """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived."""
+        self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+        try:
+            data = os.read(self._reader, 65536)
+        except BlockingIOError:
+            return b""
+        return data.replace(self.POKE, b"")
+
+    def forward(self, signum: int) -> None:
+        """Give a signal to the wakeup fd of somebody else."""
+        if self._theirs != -1:
+            try:
+                os.write(self._theirs, bytes((signum,)))
+            except OSError:
+                pass  # theirs is full or closed, as it would be without us
+
+    def close(self) -> None:
+        """Close both ends, once."""
+        if self._closed.claim():
+            os.close(self._reader)
+            os.close(self._writer)
+
+
+def block_all() -> None:
+    """Block all signals in the calling thread, so that the kernel gives them to main (H19)."""
+    _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def poke(thread: int, signum: int) -> None:
+    """Interrupt the system call that a thread is in: only `pthread_kill` does (H20)."""
+    _signal.pthread_kill(thread, signum)

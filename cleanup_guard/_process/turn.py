@@ -1,0 +1,185 @@
+"""One guard's callbacks in progress: who runs them, which one, and whether it should be interrupted."""
+
+from __future__ import annotations
+
+import threading
+from math import inf
+
+from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
+from cleanup_guard._ground.events import (
+    SLOW,
+    CallbackDone,
+    CallbackFailed,
+    CallbackStarted,
+    CallbackTimedOut,
+    Event,
+)
+from cleanup_guard._process import native
+from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.token import Pulse, Token, mark
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._process.report import Reporter
+    from cleanup_guard._process.roster import ProcessView
+    from cleanup_guard._stop.stack import Callback, CallbackStack
+
+
+class Turn:
+    """The observer of one `run_all`. The watcher reads it to see what is due; only the running thread writes `current`.
+
+    Attributes:
+        ident: the thread that runs the callbacks.
+        daemon: whether that is a thread of the program that nobody waits for when the interpreter ends.
+        stack: whose callbacks they are.
+        in_main: whether it is main, and can be poked.
+        current: the callback in progress.
+        started: when that began.
+        wants_interrupt: it is to be interrupted, because of `why`; asked for at `sent_at`.
+        count, failures: callbacks run and failed so far.
+    """
+
+    def __init__(
+        self, process: ProcessView, reporter: Reporter, time_limit: float | None, stack: CallbackStack
+    ) -> None:
+        self.process = process
+        self.reporter = reporter
+        self.ident = native.get_ident()
+        thread = threading.current_thread()
+        self.daemon = thread.daemon and not thread.name.startswith("cleanup_guard")
+        self.stack = stack
+        # Without a signal of ours there is nothing to poke main with.
+        self.in_main = in_main() and bool(process.signals.previous)
+        self.current: Callback | None = None
+        self.started = process.clock()
+        self.limit = inf if time_limit is None else self.started + time_limit
+        self.interrupt = Interrupt()
+        self.count = 0
+        self.failures = 0
+        self._details = reporter.wants_details
+        self._lock = native.make_lock()
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether a callback is in progress and no earlier interrupt is on its way through it."""
+        return self.current is not None and not self.interrupt.pulse.beats
+
+    def due(self) -> float:
+        """When the callback in progress has used up its time."""
+        callback, stop = self.current, self.process.stop
+        if callback is None:
+            return inf
+        own = inf if callback.timeout is None else self.started + callback.timeout
+        shared = inf if stop is None else stop.budget.callback_limit(self.started, None)
+        return min(own, shared, self.limit)
+
+    def why_due(self) -> str:
+        """Which time is over."""
+        callback = self.current
+        timeout = callback.timeout if callback is not None else None
+        if timeout is not None and self.process.clock() - self.started >= timeout:
+            return f"its timeout of {timeout:g} s is over"
+        if self.process.stop is not None:
+            return "the grace period is nearly over"
+        return "the time limit for a normal exit is over"
+
+    # -- the observer of `run_all` --
+
+    def began(self, callback: Callback) -> None:
+        """A callback is about to be called."""
+        self.started = self.process.clock()
+        self.interrupt.withdraw()
+        self.current = callback
+        self.count += 1
+        if self._details:
+            self.reporter.emit(CallbackStarted(name=callback.name))
+        if callback.timeout is not None or self.limit < inf or self.process.stop is not None:
+            self.process.watch.wake()
+
+    def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
+        """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""
+        if self.in_main:
+            self.current = None
+        else:
+            with self._lock:  # against the watcher's `interrupt_thread`
+                self.current = None
+                if self.interrupt.sent_to_thread:
+                    self._send(None)
+        why = self.interrupt.why
+        self.interrupt.withdraw()
+        seconds = self.process.clock() - self.started
+        stop = self.process.stop
+        if stop is not None:
+            stop.callbacks += 1
+            stop.failures += error is not None
+        event: Event
+        if error is None:
+            if self._details or seconds >= SLOW:
+                self.reporter.emit(CallbackDone(name=callback.name, seconds=seconds))
+            return None
+        self.failures += 1
+        during_stop = stop is not None and stop.theirs is None
+        if isinstance(error, CallbackInterrupted):
+            goes_on = ", and goes on all the same" if isinstance(error, CallbackLeftBehind) else ""
+            failure: BaseException = TimeoutError(
+                f"callback {callback.name} was interrupted after {seconds:.1f} s{goes_on}: {why}"
+            )
+            failure.__cause__ = error
+            event = CallbackTimedOut(
+                name=callback.name, seconds=seconds, why=why, error=failure, during_stop=during_stop
+            )
+        else:
+            failure = error
+            event = CallbackFailed(name=callback.name, seconds=seconds, error=error, during_stop=during_stop)
+        self.reporter.emit(event)
+        return failure
+
+    # -- for the watcher --
+
+    def interrupt_thread(self, callback: Callback) -> None:
+        """Interrupt a callback that runs where no signal reaches: an asynchronous exception, seen between two bytecodes.
+
+        It does not end a blocking call (hazard H20), which then lasts until the deadline.
+        """
+        with self._lock:
+            if self.current is callback and not self.interrupt.sent_to_thread:
+                self.interrupt.sent_to_thread = True
+                self._send(CallbackInterrupted)
+
+    def _send(self, exception: type[BaseException] | None) -> None:
+        """Have an exception raised in the thread, or take back one that has not been raised yet."""
+        import ctypes
+
+        argument = ctypes.py_object(exception) if exception is not None else None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), argument)
+
+
+class Interrupt:
+    """The interrupt of the callback in progress: asked for by the watcher, raised by main's handler."""
+
+    __slots__ = ("pulse", "sent_at", "sent_to_thread", "wanted", "why")
+
+    def __init__(self) -> None:
+        self.pulse = Pulse()
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """None is wanted."""
+        self.wanted: bool = False
+        self.why: str = ""
+        self.sent_at: float = -inf
+        self.sent_to_thread: bool = False
+        self.pulse.forget()
+
+    def ask(self, why: str, now: float) -> None:
+        """Want one; asked again, for another reason perhaps, the time of the first counts."""
+        self.why = why
+        if not self.wanted:
+            self.sent_at = now
+            self.wanted = True
+
+    def make(self) -> BaseException:
+        """The exception that ends the callback in progress."""
+        token = Token()
+        self.pulse.follow(token)
+        return mark(CallbackInterrupted(self.why), token)

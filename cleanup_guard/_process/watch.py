@@ -1,0 +1,412 @@
+"""The second path: a thread that sees each signal even while main is stuck in C, and keeps the time.
+
+It tells `Delivery` the facts, and does what that decides. It never blocks: it writes no buffered stream, takes no lock of the
+program, and calls no hook. It cannot be the last deadline, because it needs the GIL; that is `LastResort`.
+
+Its life has one owner, `Watch`: the thread and its pipe are there while anybody needs them, that is while signals are taken, a
+callback has a time limit, or a stop is under way. `need` and `release` decide that under one lock; handlers only `wake` it.
+"""
+
+from __future__ import annotations
+
+import os
+from math import inf
+
+from cleanup_guard._ground.events import TookOver
+from cleanup_guard._ground.names import SIGINT, SIGTERM
+from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.stderr import write_line
+from cleanup_guard._process import ends, native
+from cleanup_guard._process.moment import where_is
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.report import say
+from cleanup_guard._process.signals import WakeupPipe, block_all, poke
+from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._ground.events import Event
+    from cleanup_guard._process.roster import ProcessView, Turn
+    from cleanup_guard._stop.stop import Stop
+
+LOCK = native.make_rlock()
+"""Held while the watcher's thread comes or goes, which a fork in any thread makes it do, too. Never taken in a handler."""
+
+
+class Watch:
+    """The watcher's life.
+
+    Attributes:
+        pokes: signals that were sent to main only to have it look, by signal; written by the watcher alone.
+        hooks: whether the on_stop callbacks were begun.
+        hooks_ended: they are over.
+    """
+
+    def __init__(self, process: ProcessView) -> None:
+        self._process = process
+        self._pipe: WakeupPipe | None = None
+        self._watcher: Watcher | None = None
+        self._thread: native.Thread | None = None
+        self._leaves = False
+        self.pokes: dict[int, int] = {}
+        self.poked_at: float = -inf
+        self.hooks = Once()
+        self.hooks_ended: bool = False
+        self.hook: str | None = None  # the one that is running
+        self.resume_due: bool = False  # main's handler is to do it
+
+    # -- for everybody --
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a thread that watches."""
+        return self._thread is not None
+
+    @property
+    def hooks_are_over(self) -> bool:
+        """Whether no on_stop callback is left to run before main may be told."""
+        return (
+            self.hooks_ended
+            or self._thread is None
+            or not any(member.stop_hooks for member in self._process.roster.everybody())
+        )
+
+    def wake(self) -> None:
+        """Have it look. Any thread, any handler."""
+        pipe = self._pipe
+        if pipe is not None:
+            pipe.wake()
+
+    def poke(self) -> None:
+        """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted."""
+        process, now = self._process, self._process.clock()
+        ours = process.signals.ours()
+        if not ours or os.getpid() != process.pid or now - self.poked_at < QUICK:
+            return
+        signum = _least_meant(ours, process)
+        self.pokes[signum] = self.pokes.get(signum, 0) + 1
+        self.poked_at = now
+        main = native.main_ident()
+        if main is not None:
+            poke(main, signum)
+
+    # -- come and go --
+
+    def need(self) -> None:
+        """See to it that it watches, and hears signals if there are any to hear. Not in a handler."""
+        with LOCK:
+            if self._pipe is None:
+                self._pipe = WakeupPipe()
+                self._watcher = Watcher(self._process, self, self._pipe)
+            if self._process.signals.previous and in_main():
+                self._pipe.wire()
+            if self._thread is None:
+                self._start()
+        self.wake()
+
+    def _start(self) -> None:
+        watcher, pipe = self._watcher, self._pipe
+        assert watcher is not None
+        assert pipe is not None
+        self._leaves = False
+
+        def watch() -> None:
+            block_all()
+            timeout: float | None = 0.0
+            while not self._leaves:
+                signums = pipe.wait(timeout)
+                if not self._leaves:
+                    timeout = watcher.look_safely(signums)
+
+        thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
+        self._thread = thread if thread.start() else None
+
+    def pause(self) -> bool:
+        """End the thread; what it knows stays. `resume` goes on where it was. For a fork. Returns whether there was one."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return False
+        self._leaves = True
+        self.wake()
+        thread.join()
+        return True
+
+    @property
+    def paused(self) -> bool:
+        """Whether there is something to resume."""
+        return self._pipe is not None and self._thread is None
+
+    def resume(self) -> None:
+        """Undo `pause`, if there was anything to pause."""
+        self.resume_due = False
+        if self.paused:
+            self._start()
+
+    def resume_later(self, signums: list[int]) -> int:
+        """Have main's handler resume. Returns the signal to trip for that, which counts as a poke."""
+        signum = _least_meant(signums, self._process)
+        self.pokes[signum] = self.pokes.get(signum, 0) + 1
+        self.resume_due = True
+        return signum
+
+    def release(self, *, in_handler: bool = False) -> None:
+        """Give back what nobody needs any more: the wakeup fd if main takes no signals, the thread if nobody is in.
+
+        Args:
+            in_handler: where no lock may be taken and nobody waited for; the thread then ends a moment later.
+        """
+        if in_handler:
+            self._release(wait=False)
+        else:
+            with LOCK:
+                self._release(wait=True)
+
+    def _release(self, *, wait: bool) -> None:
+        pipe, roster = self._pipe, self._process.roster
+        if pipe is None or self._process.stop is not None:
+            return
+        if not self._process.signals.previous and in_main():
+            pipe.unwire()
+        if pipe.wired or not roster.empty:
+            return
+        thread, self._thread, self._pipe, self._watcher = self._thread, None, None, None
+        self._leaves = True
+        pipe.wake()
+        if thread is None:
+            pipe.close()
+        elif wait:
+            self._close(thread, pipe)
+        else:
+            native.Thread(lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True).start()
+
+    @staticmethod
+    def _close(thread: native.Thread, pipe: WakeupPipe) -> None:
+        thread.join()
+        pipe.close()
+
+    def forget(self) -> None:
+        """There is no stop any more."""
+        self.hooks.give_back()
+        self.hooks_ended = False
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.begin_anew()
+
+    def disown(self) -> None:
+        """In a fork child: there is no thread, and the pipe is the parent's."""
+        pipe, self._pipe, self._thread, self._watcher = self._pipe, None, None, None
+        if pipe is not None:
+            pipe.unwire()
+            pipe.close()
+
+
+def _least_meant(signums: list[int], process: ProcessView) -> int:
+    """The signal that nobody takes for a real one: of somebody else's none if there is another, and SIGINTs are counted."""
+    before = process.signals.before
+    return max(signums, key=lambda each: (before(each) is None, each != SIGINT, each == SIGTERM))
+
+
+class Watcher:
+    """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts."""
+
+    def __init__(self, process: ProcessView, watch: Watch, pipe: WakeupPipe) -> None:
+        self._process = process
+        self._watch = watch
+        self._pipe = pipe
+        self._seen: dict[int, int] = {}
+        self._pokes_before = dict(watch.pokes)
+        self._forwarded: set[int] = set()
+        self._told = Once()
+        self._presses = Presses()
+
+    # -- one look --
+
+    def look_safely(self, signums: bytes) -> float | None:
+        """As `look`. A mistake in it, of ours or of a hook, is told once, and does not end the watch."""
+        try:
+            return self.look(signums)
+        except Exception as error:
+            if self._told.claim():
+                write_line(f"the watcher stumbled, and goes on: {say(error)}")
+            return SLOW_POKE
+
+    def look(self, signums: bytes) -> float | None:
+        """Notice signals, and do what is due. Returns for how long nothing else is, in seconds."""
+        process = self._process
+        for signum in signums:
+            self._seen[signum] = self._seen.get(signum, 0) + 1
+            self._forward(signum)
+        now = process.clock()
+        self._notice_signals(now)
+        due = min((self._look_at_turn(turn, now) for turn in list(process.roster.turns)), default=inf)
+        stop = process.stop
+        if stop is not None:
+            due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
+        return None if due == inf else max(0.0, due - process.clock())
+
+    def _facts(self, stop: Stop) -> Facts:
+        process = self._process
+        state, loops = process.state, process.roster.loops_in_main()
+        looks = state in (State.UNWINDING, State.DONE)
+        return Facts(
+            state,
+            announced=process.announced,
+            may_tell=process.may_tell,
+            noticed=process.noticed,
+            held=process.roster.held,
+            handling=not looks or process.handling or (stop.theirs is not None and state is not State.DONE),
+            in_tasks=bool(loops),
+            asked_at=min((host.asked_at for host in loops), default=inf),
+            exiting=process.exiting,
+            hook=self._watch.hook,
+        )
+
+    def _own_pokes(self, signum: int) -> int:
+        return self._watch.pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
+
+    def _forward(self, signum: int) -> None:
+        """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
+        process = self._process
+        if signum in process.signals.previous:
+            if self._seen[signum] <= self._own_pokes(signum):
+                return
+            if process.signals.theirs(signum) is None:
+                if signum in self._forwarded:
+                    return
+                self._forwarded.add(signum)
+        self._pipe.forward(signum)
+
+    def _notice_signals(self, now: float) -> None:
+        """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
+        process = self._process
+        for signum in list(process.signals.previous):
+            seen, pokes = self._seen.get(signum, 0), self._own_pokes(signum)
+            if pokes > seen and now - self._watch.poked_at > 1.0:
+                # A poke that the kernel merged with another one is not to hide a signal for ever.
+                self._seen[signum] = seen = pokes
+            if seen > pokes and process.stop is None and process.roster.listens:
+                process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
+        # Whoever has replaced our wakeup fd may have left us the handler.
+        sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
+        press, stop = self._presses.count(sigint, now), process.stop
+        if stop is None or stop.theirs is not None:
+            return
+        if press == Presses.INSISTS:
+            self._insist(now)
+        elif press > Presses.INSISTS:
+            process.delivery.over = True
+            ends.give_up(process)
+
+    def _insist(self, now: float) -> None:
+        """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
+        process = self._process
+        turns = [turn for turn in list(process.roster.turns) if turn.current is not None]
+        for turn in turns:
+            self._interrupt(turn, now, "Ctrl-C was pressed again")
+        if not turns and process.state in (State.STOPPING, State.UNWINDING):
+            process.delivery.insisted = True
+            self._watch.poke()
+
+    # -- callbacks --
+
+    def _look_at_turn(self, turn: Turn, now: float) -> float:
+        due, interrupt = turn.due(), turn.interrupt
+        if interrupt.wanted:
+            if turn.interruptible:
+                self._interrupt(turn, now, interrupt.why)
+            return now + (QUICK if now - interrupt.sent_at < IMPATIENT else SLOW_POKE)
+        if due <= now and turn.current is not None:
+            self._interrupt(turn, now, turn.why_due())
+            return now + QUICK
+        return due
+
+    def _interrupt(self, turn: Turn, now: float, why: str) -> None:
+        turn.interrupt.ask(why, now)
+        callback = turn.current
+        if callback is None:
+            return
+        flight = callback.flight  # another thread ends it
+        if flight is not None:
+            flight.cancel()
+            if now - turn.interrupt.sent_at < IMPATIENT or not flight.holds_thread():
+                return
+        if turn.in_main:
+            self._watch.poke()
+        else:
+            turn.interrupt_thread(callback)
+
+    # -- the world of a delivery --
+
+    def begin(self) -> None:
+        """Announce the stop, and start the on_stop callbacks."""
+        process, watch = self._process, self._watch
+        process.announce()
+        if not any(member.stop_hooks for member in process.roster.everybody()):
+            watch.hooks_ended = True
+            return
+
+        def run() -> None:
+            try:
+                ends.run_stop_hooks(process, watch)
+            finally:
+                watch.hooks_ended = True
+                watch.wake()
+
+        if not native.Thread(run, "cleanup_guard on_stop").start():
+            watch.hooks_ended = True  # main runs them on its way out
+
+    def poke(self) -> None:
+        """Have main look."""
+        self._watch.poke()
+
+    def ask_hosts(self) -> None:
+        """Ask the loops to cancel their guarded tasks, once."""
+        for host in list(self._process.roster.hosts.values()):
+            host.ask()
+
+    def insist(self, *, everybody: bool) -> None:
+        """Ask them again: everybody, or those who have let go of the stop."""
+        for host in list(self._process.roster.hosts.values()):
+            if everybody or not host.handling:
+                host.insist()
+
+    def lift_shields(self) -> None:
+        """Critical sections of tasks hold the stop back no more."""
+        for host in list(self._process.roster.hosts.values()):
+            host.lift_shields()
+
+    def prepare_death(self) -> None:
+        """Load what dying of a signal needs."""
+        ends.prepare_death(self._process)
+
+    def take_over(self) -> None:
+        """Run the callbacks in a thread of ours."""
+        process = self._process
+        stop = process.stop
+        if stop is None or process.state is State.DONE:
+            return  # main was quicker
+        process.roster.tell(TookOver(seconds=process.clock() - stop.budget.began, where=self.where()))
+        if not native.Thread(lambda: ends.run_everything(process), "cleanup_guard take-over").start():
+            ends.run_everything(process)
+
+    def give_up(self) -> None:
+        """Report, and end the process."""
+        ends.give_up(self._process)
+
+    def forget(self) -> None:
+        """The program goes on."""
+        self._process.forget()
+
+    def begin_anew(self) -> None:
+        """There is no stop any more."""
+        self._presses = Presses(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT))
+        self._forwarded.clear()
+
+    def where(self) -> str:
+        """Where main is."""
+        return where_is(native.main_ident())
+
+    def tell(self, event: Event) -> None:
+        """Tell all hooks."""
+        self._process.roster.tell(event)

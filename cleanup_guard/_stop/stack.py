@@ -1,0 +1,383 @@
+"""The callbacks of one guard: a LIFO stack from which each callback is claimed exactly once.
+
+Rules:
+1. Only the holder of the turn runs callbacks, so two claimers never run two callbacks at once or out of order. Who cannot
+   go on hands the turn back, and main, the watcher and the exit nets can all take it.
+2. A callback is moved from the stack to the hand by one C call, and called by another one that takes it from there. No signal
+   and no other thread can come in between (hazard H63): however the runner is cut short, by somebody's alarm between two of
+   our lines for example, whoever comes next sees what has been called and what has not.
+3. A registration that returned is kept: it is run, or moved, or undone by `unregister`.
+
+This module knows nothing of signals, time limits or processes: it tells an observer what begins and what ended.
+"""
+
+from __future__ import annotations
+
+from _operator import call
+from contextvars import ContextVar
+from functools import partial
+from itertools import islice
+
+from cleanup_guard._ground.errors import CallbackInterrupted
+from cleanup_guard._ground.once import Once
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from types import CodeType
+    from typing import Any, Literal, Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    Steps = Generator["AsyncCallback | Callable[[], bool]", Any, "T"]
+    """What needs time, written once for threads and for event loops: it yields what is to be awaited, a callback that has been
+    called and whose `awaitable` is pending, or a condition that is to become true."""
+
+    class Flight(Protocol):
+        """A callback that an event loop awaits."""
+
+        def cancel(self) -> None: ...  # any thread
+        def holds_thread(self) -> bool: ...  # whether its code is running, rather than waiting
+
+    class Observer(Protocol):
+        """Hears of each callback from the thread that runs it."""
+
+        def began(self, callback: Callback) -> None: ...
+        def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None: ...
+
+
+IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=False)
+"""Whether this is an async callback, or a task that one has begun."""
+
+
+class Callback:
+    """One registered callback. Compared by identity, so that `list.remove` never calls a user's `__eq__`."""
+
+    __slots__ = ("args", "call", "function", "kind", "kwargs", "label", "returned", "timeout")
+
+    flight: Flight | None = None
+
+    def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        kind: Literal["callback", "exit"] = "callback",
+        timeout: float | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.function: Callable[..., Any] = function
+        self.args: tuple[Any, ...] = args
+        self.kwargs: Mapping[str, Any] = kwargs
+        self.kind: Literal["callback", "exit"] = kind
+        self.timeout: float | None = timeout
+        self.label: str | None = label
+        self.call: list[Callable[[], Any]] | None = None  # prepared; empty once it has been made
+        self.returned: list[Any] | None = None  # what it returned
+
+    @property
+    def name(self) -> str:
+        """What reports call it: the name it was given, else the function's qualified name."""
+        return self.label or describe(self.function)
+
+    @property
+    def called(self) -> bool:
+        """Whether it has been called."""
+        return self.call == []
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.called
+
+    def make_call(self, error: BaseException | None) -> None:
+        """Call it, unless it has been called, and keep what it returns: all in one C call."""
+        if self.call is None:
+            self.returned = []
+            if self.kind == "exit":
+                self.call = [partial(self.function, *_details(error))]
+            else:
+                self.call = [partial(self.function, *self.args, **self.kwargs)]
+        if self.call and self.returned is not None:
+            self.returned.extend(islice(map(call, iter(self.call.pop, None)), 1))
+
+    def run(self, error: BaseException | None) -> bool:
+        """Call it. Returns True when it is an exit callback that suppresses the error."""
+        self.make_call(error)
+        return self.kind == "exit" and any(self.returned or ())
+
+
+class AsyncCallback(Callback):
+    """One whose result must be awaited.
+
+    Attributes:
+        flight: while an event loop awaits it.
+        scope: what the loop put around the context manager whose exit it is.
+    """
+
+    flight: Flight | None = None
+    scope: Any = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been called, and somebody awaits what it returned, or has."""
+        return self.called and not self.returned
+
+    def take_awaitable(self) -> Any:
+        """What it returned, for the one who awaits it."""
+        assert self.returned
+        return self.returned.pop()
+
+
+def _details(error: BaseException | None) -> tuple[Any, Any, Any]:
+    """What an `__exit__` is told."""
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
+
+
+CALLERS: set[CodeType] = {Callback.make_call.__code__}
+"""The code of ours that calls user functions inside a `try` or `with` of its own."""
+
+
+def describe(function: object) -> str:
+    """A name for a callable that says where it comes from: partials and bound methods are looked through.
+
+    Whatever the callable does when it is asked for its name (a dead proxy raises), there is a name.
+    """
+    try:
+        return _describe(function)
+    except Exception:
+        return f"{type(function).__qualname__} object"
+
+
+def _describe(function: object) -> str:
+    while not hasattr(function, "__qualname__") and hasattr(function, "func"):
+        function = getattr(function, "func")  # noqa: B009  # a partial, which `object` does not say
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        return type(function).__qualname__ + " object"
+    module = getattr(function, "__module__", None)
+    return f"{module}.{name}" if isinstance(module, str) and module not in ("__main__", "builtins") else name
+
+
+class CallbackStack:
+    """The registry of one guard. Every method may be called from any thread."""
+
+    __slots__ = ("_callbacks", "_hand", "closed", "turn")
+
+    def __init__(self, callbacks: list[Callback] | None = None) -> None:
+        self._callbacks: list[Callback] = [] if callbacks is None else callbacks
+        self._hand: list[Callback] = []  # the one that is being called
+        self.turn = Once()
+        self.closed: bool = False
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+    def push(self, callback: Callback) -> bool:
+        """Register. Returns False when the stack is closed and the callback will not run.
+
+        The second look at `closed` is for the thread that registers while another one closes: either the closer's last
+        look finds the callback, or we take it back ourselves.
+        """
+        if self.closed:
+            return False
+        self._callbacks.append(callback)
+        return not (self.closed and self._take_back(callback))
+
+    def _take_back(self, callback: Callback) -> bool:
+        try:
+            self._callbacks.remove(callback)
+        except ValueError:
+            return False  # claimed in the meantime: it ran
+        return True
+
+    def take(self) -> Callback | None:
+        """Take the callback that was registered last into the hand, unless one is there. For the holder of the turn."""
+        if not self._hand:
+            try:
+                next(map(self._hand.append, iter(self._callbacks.pop, None)))
+            except IndexError:
+                return None
+        return self._hand[0]
+
+    def put_down(self) -> None:
+        """The callback in the hand is done with."""
+        self._hand.clear()
+
+    def discard(self, function: object) -> int:
+        """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
+        return sum(
+            self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function
+        )
+
+    def move(self) -> CallbackStack:
+        """Move all callbacks to a new stack; this one is empty and open afterwards."""
+        moved, self._callbacks = self._callbacks, []
+        return CallbackStack(moved)
+
+    def disown(self) -> list[Callback]:
+        """Forget everything, in a fork child: what its parent registered is not the child's.
+
+        Returns:
+            What it was. It must be kept: a generator that is let go of, such as a context manager's, runs its `finally`.
+        """
+        inherited = [*self._hand, *self._callbacks]
+        self._callbacks, self._hand, self.closed = [], [], True
+        return inherited
+
+    def names(self) -> list[str]:
+        """The callbacks that have not been called, in the order in which they would be."""
+        return [each.name for each in (*self._hand[:], *reversed(self._callbacks[:])) if not each.called]
+
+    @property
+    def awaited(self) -> str | None:
+        """The name of a callback that must be awaited, if there is one."""
+        return next(
+            (each.name for each in reversed(self._callbacks[:]) if isinstance(each, AsyncCallback)), None
+        )
+
+    @property
+    def has_timeouts(self) -> bool:
+        """Whether any callback that is left has a timeout of its own."""
+        return any(each.timeout is not None for each in self._callbacks[:])
+
+
+def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps[None]:
+    """Run every callback, last registered first, whatever each of them raises; then close the stack.
+
+    The caller holds the turn. What a callback raises is told to the observer, which may put another exception in its place,
+    and to the exit callbacks after it, as `contextlib.ExitStack` does. Called again it goes on where it was cut short.
+    """
+    while True:
+        callback = stack.take()
+        if callback is None:
+            if stack.closed:
+                return
+            stack.closed = True  # then look once more: see CallbackStack.push
+            continue
+        if not callback.done:
+            if isinstance(callback, AsyncCallback):
+                yield from _await_one(callback, outcome, observer)
+            else:
+                _run_one(callback, outcome, observer)
+        if callback.done:
+            stack.put_down()
+
+
+def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
+    failure: BaseException | None = None
+    try:
+        observer.began(callback)
+        try:
+            if callback.run(outcome.error):
+                outcome.suppress()
+        except BaseException as raised:
+            if not callback.done:
+                raise  # somebody's signal handler, before the call
+            failure = None if outcome.knows(raised) else raised
+        failure = observer.ended(callback, failure)
+    except (
+        CallbackInterrupted
+    ) as late:  # in a thread the interrupt may arrive a few instructions after the callback's end
+        failure = observer.ended(callback, failure or late)
+    if failure is not None:
+        outcome.fail(failure)
+
+
+def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) -> Steps[None]:
+    failure: BaseException | None = None
+    around = IN_CALLBACK.get()
+    IN_CALLBACK.set(True)
+    try:
+        observer.began(callback)
+        callback.make_call(outcome.error)
+        suppresses = yield callback
+        if callback.kind == "exit" and suppresses:
+            outcome.suppress()
+    except BaseException as raised:
+        if not callback.done:
+            raise  # as in `_run_one`, before it was awaited
+        failure = None if outcome.knows(raised) else raised
+    finally:
+        IN_CALLBACK.set(around)
+    failure = observer.ended(callback, failure)
+    if failure is not None:
+        outcome.fail(failure)
+
+
+def take_steps(steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], object]) -> T:
+    """Take all steps in a thread that may block.
+
+    Args:
+        steps: what to do.
+        wait: blocks until what it is given has come about.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                value = wait(pending)
+            except BaseException as error:
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+    return result
+
+
+async def take_steps_with(
+    steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], Awaitable[object]]
+) -> T:
+    """Take all steps in a task.
+
+    Args:
+        steps: what to do.
+        wait: awaits what it is given, undisturbed.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                value = await wait(pending)
+            except BaseException as error:
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+    return result
+
+
+class Outcome:
+    """What running a stack led to.
+
+    Attributes:
+        error: what the exit callbacks still to come are told: main's exception, or the last failure.
+        failures: what callbacks raised, first one first.
+        suppressed: main's exception was suppressed by an exit callback.
+    """
+
+    __slots__ = ("error", "failures", "original", "suppressed")
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.original: BaseException | None = error
+        self.error: BaseException | None = error
+        self.failures: list[BaseException] = []
+        self.suppressed: bool = False
+
+    def suppress(self) -> None:
+        """An exit callback returned true: the exits after it see no exception."""
+        self.error = None
+        self.suppressed = self.original is not None
+
+    def knows(self, raised: BaseException) -> bool:
+        """Whether this is no failure: exits written by hand, and task groups, raise again what they were told."""
+        return raised is self.original or raised is self.error
+
+    def fail(self, failure: BaseException) -> None:
+        """A callback raised."""
+        if failure.__context__ is None and self.error is not None and failure is not self.error:
+            failure.__context__ = self.error
+        self.failures.append(failure)
+        self.error = failure

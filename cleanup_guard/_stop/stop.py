@@ -1,0 +1,108 @@
+"""The one stop of a process, and the ballot that decides whether it comes before the last guard is left.
+
+Rules:
+1. A stop is built first and published by one `list.append`: whoever is first in the list has won. So a stop that is claimed is
+   a stop that is there, even if the claimant is cut short a moment later (by a recursion limit, by a handler that raises).
+2. The end of the last guard is cast on the same ballot: either there is a stop and main is told of it, or there can be none.
+"""
+
+from __future__ import annotations
+
+from cleanup_guard._ground.clock import Budget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    ExitStatus = int | Literal["signal"] | None
+
+
+class Stop:
+    """What is known of a stop. `signum`, `reason`, `status` and `sender` are written once.
+
+    Attributes:
+        signum: the signal's number; None when it came from `request_stop`.
+        reason: the signal's name, or what `request_stop` was told.
+        status: the exit status that stands for it.
+        sender: the process that sent it, if known.
+        budget: what the grace period is spent on.
+        theirs: the handler whose stop it is, if it is not ours (see `Owner`).
+        wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
+        callbacks, failures: how many callbacks have run since, and how many failed.
+    """
+
+    __slots__ = (
+        "budget",
+        "callbacks",
+        "failures",
+        "finished",
+        "reason",
+        "sender",
+        "signum",
+        "status",
+        "theirs",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        signum: int | None,
+        reason: str,
+        *,
+        status: int,
+        budget: Budget,
+        sender: int | None = None,
+        theirs: object = None,
+    ) -> None:
+        self.signum: int | None = signum
+        self.reason: str = reason
+        self.status: int = status
+        self.sender: int | None = sender
+        self.budget: Budget = budget
+        self.theirs: object = theirs
+        self.wanted: ExitStatus = None
+        self.callbacks: int = 0
+        self.failures: int = 0
+        self.finished: bool = False  # main has left its last guard
+
+    def becomes_ours(self, budget: Budget) -> None:
+        """Whoever owned it has given it to us: from now on this budget counts."""
+        self.budget, self.theirs = budget, None
+
+
+class Ballot:
+    """What came first: a stop, or the end of the last guard. Any thread, any handler.
+
+    One for each time that main is guarded: whoever has it in hand before he looks who guards stops nobody who comes later.
+    """
+
+    __slots__ = ("_votes",)
+
+    def __init__(self) -> None:
+        self._votes: list[Stop | None] = []
+
+    @property
+    def stop(self) -> Stop | None:
+        """The stop, if one has won."""
+        votes = self._votes
+        return votes[0] if votes else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether no stop can come any more."""
+        votes = self._votes
+        return bool(votes) and votes[0] is None
+
+    def propose(self, stop: Stop) -> bool:
+        """Make this the stop, if nothing else has come first. Returns whether it is."""
+        votes = self._votes
+        if not votes:
+            votes.append(stop)
+        return votes[0] is stop
+
+    def close(self) -> bool:
+        """End without a stop. Returns False if there is one."""
+        votes = self._votes
+        if not votes:
+            votes.append(None)
+        return votes[0] is None

@@ -1,0 +1,103 @@
+"""An exception of ours: how it is known, and whether somebody is still on his way out because of it.
+
+Where main is a thread the interpreter knows that (`handles`): the exception is in the chain of what main handles now, or main
+has let go of it, whether somebody kept a reference or not. Tasks and greenlets are not asked so easily: there the exception
+carries a token that lives as long as it does (`Pulse`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import weakref
+
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+"""Where our own frames come from."""
+
+MARK = "_cleanup_guard"
+"""The name under which an exception of ours carries its token."""
+
+
+class Token:
+    """Lives as long as the exception it hangs on: a plain KeyboardInterrupt cannot be weakly referenced itself."""
+
+    __slots__ = ("__weakref__",)
+
+
+def mark(exception: BaseException, token: Token) -> BaseException:
+    """Make it an exception of ours."""
+    exception.__dict__[MARK] = token
+    return exception
+
+
+def is_ours(error: BaseException | None) -> bool:
+    """Whether an exception is one with which a stop was delivered, or a callback interrupted."""
+    return error is not None and MARK in error.__dict__
+
+
+def is_all_ours(error: BaseException) -> bool:
+    """The same, and for what trio makes of it: a group of nothing else."""
+    inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    return all(map(is_all_ours, inner)) if inner else is_ours(error)
+
+
+def leads_to(error: object, token: Token | None) -> bool:
+    """Whether an exception came while this token's was being handled, or is that one."""
+    seen: set[int] = set()
+    while isinstance(error, BaseException) and id(error) not in seen:
+        if token is not None and error.__dict__.get(MARK) is token:
+            return True
+        seen.add(id(error))  # a chain can be made a circle by hand
+        error = error.__context__
+    return False
+
+
+def handles(thread: int, token: Token | None) -> bool:
+    """Whether a thread is in an `except`, `finally` or `__exit__` because of this exception. Any thread."""
+    handled: object = sys._current_exceptions().get(thread)
+    if isinstance(handled, tuple):  # on 3.11 it is (type, exception, traceback)
+        handled = handled[1]
+    return leads_to(handled, token)
+
+
+class Pulse:
+    """Whether an exception is alive, and for how long it has not been."""
+
+    __slots__ = ("_dead_since", "_token")
+
+    def __init__(self) -> None:
+        self._token: weakref.ref[Token] | None = None
+        self._dead_since: float | None = None
+
+    def follow(self, token: Token) -> None:
+        """Watch this one from now on."""
+        import weakref
+
+        self._token, self._dead_since = weakref.ref(token), None
+
+    def forget(self) -> None:
+        """Watch nothing."""
+        self._token = self._dead_since = None
+
+    @property
+    def followed(self) -> bool:
+        """Whether one is being watched."""
+        return self._token is not None
+
+    @property
+    def beats(self) -> bool:
+        """Whether it is alive."""
+        token = self._token
+        return token is not None and token() is not None
+
+    def dead_for(self, now: float) -> float:
+        """For how many seconds it has been seen dead."""
+        if self.beats or self._token is None:
+            self._dead_since = None
+            return 0.0
+        if self._dead_since is None:
+            self._dead_since = now
+        return now - self._dead_since

@@ -1,0 +1,292 @@
+"""Whom to tell that it is to stop: everybody once, by whoever is nearest, and in an order that costs nobody's cleanup.
+
+Pure: what processes are and do is told by looks (`_tree`), and who is to be told now is the answer.
+
+Rules:
+1. Who lives below a process that has caught the signal is that one's to tell: wrappers (sudo, timeout, uv), supervisors and
+   shells with a trap pass it on, and a handler that is told twice is raised out of its cleanup. Who is left without such an
+   ancestor is told then, once.
+2. A shell with a trap does not run it before its foreground program has ended, so it cannot pass anything on to that one:
+   below it we tell. (What it has put into the background was started with SIGINT and SIGQUIT ignored; who has one of them at
+   its default is not that.)
+3. A catcher that passes nothing on leaves the others untold. Whoever has not run at all since before the stop has been told
+   by nobody for certain, and is told at half time, if that gives it a chance to clean up.
+4. Who does not catch the signal dies of it, so it is told when those who do are gone: somebody may need it for the cleanup,
+   or write to it. Its death ends nothing but what it does now, so nothing is lost by the wait. But for those above them,
+   shells above all: a script that outlives its program would go on with the next line.
+5. Who reads what a catcher writes is last, even if it is above: the reader of a pipe, and `tail -f` of a log. It has time to
+   read to the end, and usually ends by itself there.
+6. Who was started after the stop is somebody's cleanup: it is told late, if nobody is left above it.
+7. Who has just been forked is told a moment later: CPython forgets a signal that reaches a child in its fork (H40).
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from cleanup_guard._supervise._tree import TICKS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cleanup_guard._supervise._child import Child
+    from cleanup_guard._supervise._tree import Key, Process
+
+    Pipes = Callable[[Process], tuple[set[str], set[str]]]
+
+SIGINT, SIGQUIT = 2, 3
+
+SHELLS = frozenset({"sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"})
+
+NEWBORN = 0.1
+"""Seconds for which a fork may still miss what it is told."""
+
+EXPECTED = 0.3
+"""How often a process may be expected to have run by itself, for the fact that it has run to mean that it was told."""
+
+LINGER = 0.3
+"""Seconds for who follows a file to show what was written last."""
+
+READING = 5.0
+"""Seconds for the reader of a pipe to come to its end, if there is no limit of which it might have half."""
+
+HARMLESS = frozenset({17, 18, 20, 21, 22, 23, 28})
+"""Signals that do not end who does not catch them: CHLD, CONT, TSTP, TTIN, TTOU, URG, WINCH."""
+
+
+class Kin:
+    """The processes of one look, parents before children, and whose they are."""
+
+    def __init__(self, processes: Sequence[Process], roots: dict[Key, Child]) -> None:
+        self.processes = [process for process in processes if process.alive]
+        self._by_pid = {process.pid: process for process in self.processes}
+        self._roots = roots
+
+    def of(self, child: Child | None) -> list[Process]:
+        """Those who belong to a child; to None, those who have left and whose descent is not known any more."""
+        return [process for process in self.processes if self._roots.get(process.key) is child]
+
+    def main(self, child: Child) -> Process | None:
+        """A child's main process."""
+        return self._by_pid.get(child.pid or -1)
+
+    def line(self, process: Process) -> Iterator[tuple[Process, Process]]:
+        """Its ancestors below us, nearest first, each with the one of its children that the line comes through."""
+        below = process
+        seen = {process.pid}
+        while (above := self._by_pid.get(below.parent)) is not None and above.pid not in seen:
+            seen.add(above.pid)
+            yield above, below
+            below = above
+
+    def is_anothers(
+        self, process: Process, signum: int, *, leader: int | None = None, began: int | None = None
+    ) -> bool:
+        """Whether an ancestor is to pass a signal on to it.
+
+        Args:
+            process: whom this is about.
+            signum: the signal.
+            leader: the pid of a main process that is asked alone.
+            began: when the stop began, in ticks; None for a signal that is no stop.
+        """
+        return any(
+            above.pid == leader or (above.hears(signum) and not _waits_for(above, below, began))
+            for above, below in self.line(process)
+        )
+
+    def is_above(self, process: Process, others: Iterable[Process]) -> bool:
+        """Whether one of the others descends from it."""
+        return any(above is process for other in others for above, _ in self.line(other))
+
+
+def _waits_for(shell: Process, program: Process, began: int | None) -> bool:
+    """Whether the second is the first one's foreground program, which keeps it from running its trap.
+
+    What was started after the stop began is part of the trap.
+    """
+    return (
+        shell.name in SHELLS
+        and program.group == shell.group
+        and not (began is not None and program.started > began)
+        and not (program.ignores(SIGINT) or program.ignores(SIGQUIT))
+        and not (program.hears(SIGINT) and program.hears(SIGQUIT))
+    )
+
+
+class Telling:
+    """Who has been told in this stop, and what is known about the others. See the rules of this module."""
+
+    def __init__(self) -> None:
+        self.began: int | None = None  # in ticks: who was started later is young
+        self._began_at = inf
+        self._told: set[Key] = set()
+        self._before: dict[Key, tuple[int, float]] = {}  # switches, and the seconds it had lived
+        self._below_catcher: set[Key] = set()
+        self._readers: dict[Key, bool] = {}  # of pipes, that is, of what has an end
+        self._quiet_since: dict[Child | None, float] = {}
+        self._roots: dict[Key, Child] = {}
+
+    def begin(self, ticks: int, now: float) -> None:
+        """The stop begins, unless it has begun."""
+        if self.began is None:
+            self.began = ticks
+            self._began_at = now
+
+    # -- what was seen --------------------------------------------------------------------------------------------------
+
+    def kin(self, processes: Sequence[Process], children: Iterable[Child]) -> Kin:
+        """Say whose these processes are: by their group, else as their parents, else as was known before."""
+        mains = {child.pid: child for child in children if child.pid is not None and not child.gone}
+        by_pid: dict[int, Child] = {}
+        roots: dict[Key, Child] = {}
+        for process in processes:
+            root = mains.get(process.group) or by_pid.get(process.parent) or self._roots.get(process.key)
+            if root is not None:
+                by_pid[process.pid] = roots[process.key] = root
+        self._roots = roots
+        self._below_catcher.intersection_update(process.key for process in processes)
+        return Kin(processes, roots)
+
+    def sample(self, processes: Iterable[Process], ticks: int) -> None:
+        """Remember how often each had run before the stop. They are below a catcher."""
+        for process in processes:
+            lived = max(1, ticks - process.started) / TICKS
+            self._before.setdefault(process.key, (process.switches, lived))
+            self._below_catcher.add(process.key)
+
+    def note(self, processes: Iterable[Process]) -> None:
+        """These are being told now."""
+        self._told.update(process.key for process in processes)
+
+    def note_group(self, processes: Iterable[Process], child: Child) -> None:
+        """All of a child's process group have been told, but for who has come since."""
+        self.note(
+            process
+            for process in processes
+            if process.group == child.pid and (self.began is None or process.started <= self.began)
+        )
+
+    # -- who is due -----------------------------------------------------------------------------------------------------
+
+    def due(
+        self,
+        kin: Kin,
+        child: Child | None,
+        signum: int,
+        *,
+        now: float,
+        ticks: int,
+        late: bool,
+        end: float,
+        pipes: Pipes,
+    ) -> list[Process]:
+        """Who is to be told now, in this order.
+
+        Args:
+            kin: what the last look has seen.
+            child: whose processes this is about.
+            signum: what they would be told with.
+            now, ticks: the time, on both clocks.
+            late: whether half of the time is over.
+            end: when all of it is.
+            pipes: what a process reads and writes.
+        """
+        mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
+        leader = _leader(child)
+        group = child.pid if late and child is not None and child.scope == "main-then-group" else None
+        anothers = {
+            each.key
+            for each in mine
+            if not (group is not None and each.group == group)
+            and kin.is_anothers(each, signum, leader=leader, began=self.began)
+        }
+        self._below_catcher |= anothers
+        free = [each for each in mine if each.key not in anothers]
+        untold = [
+            each
+            for each in mine
+            if late and each.key in anothers and each.hears(signum) and self._has_not_run(each)
+        ]
+        ready = [each for each in free if self._may_be_told(each, signum, now=now, ticks=ticks, late=late)]
+        everybody = kin.of(child) if child is not None else kin.processes
+        catchers = [each for each in everybody if each.hears(signum)]
+        self._find_readers(catchers, [each for each in free if not each.hears(signum)], pipes)
+        since = self._quiet_since.setdefault(child, now) if not catchers else inf
+        if catchers:
+            self._quiet_since.pop(child, None)
+        return [
+            each
+            for each in ready
+            if each.hears(signum) or self._is_its_turn(kin, each, catchers, since=since, now=now, end=end)
+        ] + untold
+
+    def forwarded(self, kin: Kin, child: Child, signum: int) -> list[Process]:
+        """To whom a signal that is no stop is passed on: to all whom no catcher above sees to.
+
+        Who would only die of it is spared, if anybody of the child catches it.
+        """
+        leader = _leader(child)
+        mine = [each for each in kin.of(child) if not each.ignores(signum)]
+        free = [each for each in mine if not kin.is_anothers(each, signum, leader=leader)]
+        catchers = [each for each in free if each.hears(signum)]
+        return catchers if catchers and signum not in HARMLESS else free
+
+    def _may_be_told(self, process: Process, signum: int, *, now: float, ticks: int, late: bool) -> bool:
+        if not process.executed and ticks - process.started <= NEWBORN * TICKS:
+            return False
+        if late:
+            return True
+        if self.began is not None and process.started > self.began:
+            return False
+        return not (process.hears(signum) and self._seems_told(process, now))
+
+    def _has_not_run(self, process: Process) -> bool:
+        before = self._before.get(process.key)
+        return before is not None and before[0] == process.switches
+
+    def _seems_told(self, process: Process, now: float) -> bool:
+        """Whether the catcher above it told it before it went: it has run, and would hardly have by itself."""
+        before = self._before.get(process.key)
+        if process.key not in self._below_catcher or before is None or before[0] == process.switches:
+            return False
+        return before[0] / before[1] * (now - self._began_at) < EXPECTED
+
+    def _find_readers(self, catchers: list[Process], others: list[Process], pipes: Pipes) -> None:
+        """Find who reads what catchers write, and what other readers write in turn."""
+        left = [each for each in others if each.key not in self._readers]
+        if not catchers or not left:
+            return
+        written = set[str]().union(*(pipes(each)[1] for each in catchers))
+        open_files = {each.key: pipes(each) for each in left}
+        found = True
+        while found:
+            found = False
+            for each in left:
+                reads, writes = open_files[each.key]
+                if each.key not in self._readers and reads & written:
+                    self._readers[each.key] = any(name.startswith("pipe:") for name in reads & written)
+                    written |= writes
+                    found = True
+
+    def _is_its_turn(
+        self, kin: Kin, process: Process, catchers: list[Process], *, since: float, now: float, end: float
+    ) -> bool:
+        """Whether who does not catch the signal is due."""
+        reads = self._readers.get(process.key)
+        if not catchers:
+            if reads is None:
+                return True
+        else:
+            above = {each.key for each, _ in kin.line(process)}
+            others = [each for each in catchers if each.key not in above]
+            return not others or (reads is None and kin.is_above(process, others))
+        patience = LINGER if not reads else READING if end == inf else (end - since) / 2
+        return now >= since + patience
+
+
+def _leader(child: Child | None) -> int | None:
+    """The pid of the main process, where that is asked alone."""
+    alone = child is not None and child.running and child.scope in ("main", "main-then-group")
+    return child.pid if child is not None and alone else None
