@@ -150,7 +150,13 @@ class Process:
     # -- the stop --
 
     def request_stop(self, ballot: Ballot, reason: str, status: int) -> bool:
-        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop."""
+        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop.
+
+        A main that is leaving the last of its guards is on its way out already: there is nothing left to stop.
+        """
+        main = list(self.roster.main)
+        if main and all(member.left for member in main):
+            return False
         _, grace = self.known_grace()
         budget = Budget(grace, self.clock())
         return ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))

@@ -94,10 +94,16 @@ class Watch:
     # -- come and go --
 
     def need(self) -> None:
-        """See to it that it watches, and hears signals if there are any to hear. Not in a handler."""
+        """See to it that it watches, and hears signals if there are any to hear. Not in a handler.
+
+        Where no descriptor is free it is as where no thread can be started: main's handler has to do.
+        """
         with LOCK:
             if self._pipe is None:
-                self._pipe = WakeupPipe()
+                try:
+                    self._pipe = WakeupPipe()
+                except OSError:
+                    return
                 self._watcher = Watcher(self._process, self, self._pipe)
             if self._process.signals.previous and in_main():
                 self._pipe.wire()

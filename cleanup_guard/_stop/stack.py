@@ -145,13 +145,13 @@ def describe(function: object) -> str:
     """
     try:
         return _describe(function)
-    except Exception:
+    except BaseException:
         return f"{type(function).__qualname__} object"
 
 
 def _describe(function: object) -> str:
-    while not hasattr(function, "__qualname__") and hasattr(function, "func"):
-        function = getattr(function, "func")  # noqa: B009  # a partial, which `object` does not say
+    while type(function) is partial:  # whoever answers every attribute, as mocks do, has a `func`, too
+        function = function.func
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type(function).__qualname__ + " object"

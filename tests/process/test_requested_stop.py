@@ -173,19 +173,31 @@ LATE = {
 
 
 @pytest.mark.parametrize("code", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("nested", [False, True], ids=["one guard", "inside another"])
-def test_a_request_while_main_leaves_is_answered_with_false(code: str, nested: bool) -> None:
+def test_a_request_while_main_leaves_is_answered_with_false(code: str) -> None:
     """Main is leaving already: the request is no error, and begins no stop; the status is main's."""
-    enter = "with guard() as outer, guard() as g:" if nested else "with guard() as g:"
     ended = run(
         f"""
 def ask(): print(g.request_stop("worker failed", status=3), flush=True)
 ready()
-{enter}
+with guard() as g:
     {code}
 """
     )
     assert (ended.out, ended.status) == (["False"], 0), ended.err
+
+
+def test_a_request_while_main_leaves_an_inner_guard_stops_main() -> None:
+    """There is a guard around it, in which main would go on: the worker's word counts."""
+    ended = run(
+        """
+ready()
+with guard() as outer:
+    outer.callback(print, "outer", flush=True)
+    with guard() as g: g.callback(lambda: print(g.request_stop("worker failed", status=3), flush=True))
+    time.sleep(60)
+"""
+    )
+    assert (ended.out, ended.status) == (["True", "outer"], 3), ended.err
 
 
 def test_a_request_after_the_guard_begins_no_stop() -> None:
