@@ -1,10 +1,12 @@
 """Fork: a child never runs its parent's callbacks, and dies of a stop signal as if there were no guard.
 
-Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent right
+Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent
+right
 after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
 makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
 
-When they come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that run after the fork,
+When they come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that run after the
+fork,
 in 3.13 after them. So on 3.13 a fork in main only trips one of our signals, and the handler, which runs when `os.fork` has
 returned, has them back. That is done by C code alone: any Python code in a hook would have main look for signals too early.
 

@@ -14,7 +14,7 @@ from cleanup_guard._ground.clock import GRACE_VARIABLE, Budget, grace_from_envir
 
 GRACES = st.floats(0.001, 1e6)
 BEGINNINGS = st.floats(0, 1e6)
-SHARES = (Budget.HOOKS, Budget.STUCK, Budget.FORCE, Budget.TAKE_OVER, Budget.INTERRUPT, 1.0)
+SHARES = Budget.INSTANTS
 
 
 @pytest.mark.parametrize(
