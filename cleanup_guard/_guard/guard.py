@@ -386,7 +386,8 @@ class Guard:
         Returns:
             Whether it came.
         """
-        return self._waiters.wait(seconds(timeout, "timeout")) or self.stopping
+        limit = seconds(timeout, "timeout")
+        return self.stopping or self._waiters.wait(limit) or self.stopping
 
     def sleep(self, duration: float | timedelta) -> bool:
         """Sleep, but no longer than until a stop. Any thread.
@@ -410,6 +411,8 @@ class Guard:
         """
         from cleanup_guard._hosts.loops import backend
 
+        if self.stopping:
+            return True
         came = await backend().wait_for_stop(self._waiters, seconds(timeout, "timeout"))
         return came or self.stopping
 

@@ -102,10 +102,12 @@ def _process_here() -> Process | None:
 
 def _leave_main(process: Process) -> None:
     """Leave what is left; a stop that came meanwhile has no main to be raised in, and decides the exit status here."""
-    while left := [*list(process.roster.popped), *list(process.roster.main)]:
+    roster = process.roster
+    cut_short = any(each is not roster.program for each in list(roster.main))  # main has ended inside of them
+    while left := [*list(roster.popped), *list(roster.main)]:
         _leave(process, left[-1])
     stop = process.stop
-    if stop is None or stop.theirs is not None or process.delivery.times:
+    if stop is None or stop.theirs is not None or (process.delivery.times and not (cut_short or stop.owed)):
         return
     process.announce()
     process.tell_finished()

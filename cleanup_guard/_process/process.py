@@ -119,11 +119,19 @@ class Process:
         )
 
     @property
+    def main_is_owed(self) -> bool:
+        """Whether all is cleaned up and main does not know of the stop: another thread has closed its guard."""
+        stop, delivery = self.stop, self.delivery
+        if stop is None or stop.theirs is not None or self.exiting or self.roster.loops_in_main():
+            return False
+        return not (delivery.times or delivery.took_over) and self.state is State.DONE
+
+    @property
     def handling(self) -> bool:
-        """Whether main is on its way out because of the stop."""
+        """Whether main is on its way out because of the stop, or is still to be told of it."""
         hosts = list(self.roster.hosts.values())
         if self.state is State.DONE:
-            return self.receiver.handling or any(host.holds for host in hosts)
+            return self.main_is_owed or self.receiver.handling or any(host.holds for host in hosts)
         if hosts and not self.delivery.blocked:
             return all(host.handling for host in hosts)
         return self.receiver.handling

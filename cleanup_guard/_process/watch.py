@@ -21,7 +21,7 @@ from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import WakeupPipe, block_all, poke
-from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
@@ -249,6 +249,9 @@ class Watcher:
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
+            if process.main_is_owed:
+                self.poke()
+                due = min(due, now + DEAD_FOR)
         return None if due == inf else max(0.0, due - process.clock())
 
     def _facts(self, stop: Stop) -> Facts:
