@@ -290,11 +290,11 @@ class Guard:
             The new guard; this one is empty and still usable.
         """
         moved = Guard._with(self._options)
-        moved._stack = self._stack.move()
         stay = self._stay
         if stay is not None and not stay.foreign:
             moved._stay, moved._popped = moved._make_stay(), True
             moved._stay.adopt_from(stay)
+        self._stack.move_to(moved._stack)  # last: from here on the exit nets know of it
         return moved
 
     def on_stop(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:

@@ -210,10 +210,12 @@ class CallbackStack:
             self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function
         )
 
-    def move(self) -> CallbackStack:
-        """Move all callbacks to a new stack; this one is empty and open afterwards."""
-        moved, self._callbacks = self._callbacks, []
-        return CallbackStack(moved)
+    def move_to(self, other: CallbackStack) -> None:
+        """Move all callbacks to another stack, which has none; this one is empty and open afterwards.
+
+        Between the first and the last instruction nothing is called: no signal and no exception comes in between.
+        """
+        other._callbacks, self._callbacks = self._callbacks, other._callbacks
 
     def disown(self) -> list[Callback]:
         """Forget everything, in a fork child: what its parent registered is not the child's.
