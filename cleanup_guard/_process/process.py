@@ -186,7 +186,7 @@ class Process:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
             return
-        if not self.roster.main:
+        if not self.roster.listens:
             return
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
