@@ -9,6 +9,7 @@ whichever was imported first.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -52,7 +53,7 @@ else:
     get_ident = _original("_thread", "get_ident")
     get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
-    make_poll = _original("select", "poll")
+    make_poll = None if sys.platform == "win32" else _original("select", "poll")
 
 
 def is_patched() -> bool:

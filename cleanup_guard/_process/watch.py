@@ -20,7 +20,7 @@ from cleanup_guard._process import ends, native
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
-from cleanup_guard._process.signals import WakeupPipe, block_all, poke
+from cleanup_guard._process.signals import WakeupPipe, block_all, make_wakeup, poke
 from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
@@ -101,7 +101,7 @@ class Watch:
         with LOCK:
             if self._pipe is None:
                 try:
-                    self._pipe = WakeupPipe()
+                    self._pipe = make_wakeup()
                 except OSError:
                     return
                 self._watcher = Watcher(self._process, self, self._pipe)
