@@ -234,11 +234,11 @@ def test_a_task_holds_a_generator_of_another_task() -> None:
     ended = run(
         """
 import asyncio
-@guard(hooks=())
 def generate():
-    on_exit(print, "generator", flush=True)
-    yield 1
-    yield 2
+    with guard(hooks=()) as g:
+        g.callback(print, "generator", flush=True)
+        yield 1
+        yield 2
 async def begins(box):
     async with guard(hooks=()) as g:
         g.callback(print, "first task", flush=True)
