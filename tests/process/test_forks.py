@@ -25,12 +25,8 @@ PLACES = {
     "main": "with guard(): forks(150)",
     "nested": "with guard(), guard(hooks=()): forks(150)",
     "on_exit": "on_exit(int)\nforks(150)",
-    "callbacks": "for _ in range(40):\n    with guard(hooks=()) as g: g.callback(forks)",
     "callbacks with limits": "for _ in range(40):\n    with guard(hooks=(), exit_timeout=9) as g: g.callback(forks)",
-    "after the last guard": "for _ in range(40):\n    with guard(hooks=()): pass\n    forks()",
     "generators": "@guard(hooks=())\ndef generate():\n    for _ in range(80): yield forks()\nlist(generate())",
-    "hooks": "import logging\nlogging.basicConfig(level=100)\nwith guard(hooks=[str]) as g:\n    for _ in range(40):\n"
-    "        with guard(hooks=[str]) as inner: inner.callback(forks)",
     "tasks": """
 import asyncio
 async def main():

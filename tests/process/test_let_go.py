@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support import child, run
+from support import run
 
 SWALLOWS = {
     "bare except": "except: pass",
@@ -184,41 +184,3 @@ main()
     )
     assert (ended.out, ended.status) == (["last"], 143), ended.err
     assert ended.seconds < 6
-
-
-TASKS = {
-    "asyncio": ("asyncio", "asyncio.CancelledError", "asyncio.run(main())"),
-    "trio": ("trio", "trio.Cancelled", "trio.run(main)"),
-}
-
-
-@pytest.mark.parametrize(("module", "kind", "go"), TASKS.values(), ids=TASKS)
-@pytest.mark.parametrize("keep", ["pass", "kept.append(error)"], ids=["dropped", "kept"])
-def test_a_task_that_swallows_is_cancelled_again_and_taken_over(
-    module: str, kind: str, go: str, keep: str
-) -> None:
-    """A task that swallows every cancellation: the callbacks run with more than half of the budget left."""
-    with child(
-        f"""
-import {module}
-kept, done = [], False
-async def main():
-    global done
-    async with guard(grace=10) as g:
-        def tell():
-            global done
-            done = True
-            left = g.remaining()
-            print("left", left is not None and left > 4.5 or left, flush=True)
-        g.callback(tell)
-        ready()
-        while not done:
-            try: await {module}.sleep(0.05)
-            except BaseException as error: {keep}
-{go}
-"""
-    ) as started:
-        started.signal(signal.SIGTERM)
-        ended = started.end()
-    assert ended.out == ["left True"], ended.err
-    assert ended.status == 143, ended.err

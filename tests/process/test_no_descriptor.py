@@ -77,11 +77,12 @@ give_back()
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
 def test_a_stop(options: str, signum: int) -> None:
-    """A stop is heard, and the callbacks run at once."""
+    """A stop is heard, and the callbacks run at once. (The last one closes some, or CPython aborts.)"""
     ended = run(
         FULL
         + f"""
 with guard({options}) as g:
+    g.callback(give_back)
     g.callback(say, "first")
     g.on_stop(int)
     take_all()
@@ -106,6 +107,7 @@ def slow():
     ready()
     time.sleep(0.5)
     say("slow")
+on_exit(give_back)
 on_exit(say, "first")
 on_exit(slow)
 """,
