@@ -77,7 +77,7 @@ give_back()
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
 def test_a_stop(options: str, signum: int) -> None:
-    """A stop is heard, and the callbacks run at once. (The last one closes some, or CPython aborts.)"""
+    """A stop is heard, and the callbacks run at once. The last one closes some, or CPython aborts."""
     ended = run(
         FULL
         + f"""
