@@ -290,11 +290,11 @@ class Guard:
             The new guard; this one is empty and still usable.
         """
         moved = Guard._with(self._options)
-        moved._stack = self._stack.move()
         stay = self._stay
         if stay is not None and not stay.foreign:
             moved._stay, moved._popped = moved._make_stay(), True
             moved._stay.adopt_from(stay)
+        self._stack.move_to(moved._stack)  # last: from here on the exit nets know of it
         return moved
 
     def on_stop(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
@@ -386,7 +386,8 @@ class Guard:
         Returns:
             Whether it came.
         """
-        return self._waiters.wait(seconds(timeout, "timeout")) or self.stopping
+        limit = seconds(timeout, "timeout")
+        return self.stopping or self._waiters.wait(limit) or self.stopping
 
     def sleep(self, duration: float | timedelta) -> bool:
         """Sleep, but no longer than until a stop. Any thread.
@@ -410,6 +411,8 @@ class Guard:
         """
         from cleanup_guard._hosts.loops import backend
 
+        if self.stopping:
+            return True
         came = await backend().wait_for_stop(self._waiters, seconds(timeout, "timeout"))
         return came or self.stopping
 
@@ -478,7 +481,6 @@ class Guard:
             RuntimeError, ValueError: as `__enter__`.
         """
         from cleanup_guard._hosts.loops import backend
-        from cleanup_guard._process.roster import CONTEXT
 
         find_host = backend().host_here
         stay = self._begin_stay()
@@ -488,7 +490,6 @@ class Guard:
             if stay.host is not None:
                 stay.host.left(None, error)
             raise
-        CONTEXT.set((*CONTEXT.get(), stay))
         return self
 
     def _begin_stay(self) -> Stay:

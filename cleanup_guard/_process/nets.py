@@ -14,6 +14,7 @@ import sys
 import threading
 
 from cleanup_guard._ground.stderr import write_line
+from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_word import LastWord
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.process import REGISTRY, Process
@@ -40,6 +41,7 @@ class Nets:
         self._stretched_in = (
             os.getpid()
         )  # multiprocessing forgets, in a fork child, what was registered in the parent
+        _load_what_is_lazy()
         atexit.register(late_net)
         # Private, but what concurrent.futures uses for the same reason (gh-126168 asked for a public one): it runs before
         # the interpreter joins non-daemon threads, which may be waiting for one of our callbacks.
@@ -68,6 +70,23 @@ class EarlyNetFirst(list["Callable[[], object]"]):
         yield from super().__reversed__()
 
 
+def _load_what_is_lazy() -> None:
+    """Load what of ours is only named so far: under `-X lazy_imports=all` (3.15) that is all, until it is first used.
+
+    That may be too late: no descriptor is left, or another version of the package has been installed meanwhile.
+    """
+    mode = getattr(sys, "get_lazy_imports", None)
+    if mode is None or mode() != "all":
+        return
+    before = 0
+    while before != len(sys.modules):
+        before = len(sys.modules)
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == __name__.partition(".")[0]:
+                for each in list(vars(module)):
+                    getattr(module, each)
+
+
 NETS = Nets()
 
 
@@ -87,8 +106,12 @@ def late_net() -> None:
         return
     _leave_main(process)
     leave_elsewhere(process)
-    if process.stop is not None and in_main():
+    GUEST.stand_down()  # before Python clears the names that it looks up
+    stop = process.stop
+    if stop is not None and in_main():
         process.signals.ignore()
+        # From here on the watcher may not get to run again, and the end of the interpreter is work like any other.
+        process.last_resort.postpone(stop, process.clock())
         _forget_broken_streams()
 
 
@@ -102,10 +125,12 @@ def _process_here() -> Process | None:
 
 def _leave_main(process: Process) -> None:
     """Leave what is left; a stop that came meanwhile has no main to be raised in, and decides the exit status here."""
-    while left := [*list(process.roster.popped), *list(process.roster.main)]:
+    roster = process.roster
+    cut_short = any(each is not roster.program for each in list(roster.main))  # main has ended inside of them
+    while left := [*list(roster.popped), *list(roster.main)]:
         _leave(process, left[-1])
     stop = process.stop
-    if stop is None or stop.theirs is not None or process.delivery.times:
+    if stop is None or stop.theirs is not None or (process.delivery.times and not (cut_short or stop.owed)):
         return
     process.announce()
     process.tell_finished()
