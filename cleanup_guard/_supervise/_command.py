@@ -117,7 +117,8 @@ class Command:
             self.terminal = Terminal.find()
         self._prepare_output()
         if self.options.on_exit:
-            from cleanup_guard._supervise import _callbacks  # noqa: F401 - at the end there may be no descriptor for it
+            # Loaded now: at the end there may be no descriptor for it.
+            from cleanup_guard._supervise import _callbacks  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def _adopt(self) -> None:
         """Have orphans become our children, and say what cannot be had here."""
