@@ -36,6 +36,8 @@ def _original(name: str, attribute: str) -> object:
 
 
 if TYPE_CHECKING:
+    from os import read as read
+    from os import write as write
     from time import sleep as sleep
 
     def make_lock() -> threading.Lock: ...
@@ -52,6 +54,8 @@ else:
     get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
     make_poll = _original("select", "poll")
+    read = _original(os.name, "read")  # posix, of which os is made; eventlet patches os
+    write = _original(os.name, "write")
 
 
 def is_patched() -> bool:

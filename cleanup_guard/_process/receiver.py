@@ -25,6 +25,15 @@ else:
     import _signal
 
 
+def _in_hook(frame: FrameType | None) -> bool:
+    """Whether main is in a hook of a fork (see `forks.py`), where an exception would be printed and lost."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "cleanup_guard._process.forks":
+            return True
+        frame = frame.f_back
+    return False
+
+
 class Receiver:
     """Runs in main between any two instructions; may nest.
 
@@ -44,6 +53,7 @@ class Receiver:
         self.moment: Moment = Moment(process.clock, self.look)
         self._pokes: dict[int, int] = {}  # calls that were pokes
         self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
+        self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
         self.token: Token | None = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -55,7 +65,15 @@ class Receiver:
             self.process.watch.wake()
             return
         if theirs is not None:
-            self._call(theirs, signum, frame)
+            if _in_hook(frame):
+                self._held_back.append(signum)
+            else:
+                self._call(theirs, signum, frame)
+        while self._held_back and not _in_hook(frame):
+            held = self._held_back.pop(0)
+            theirs = self.process.signals.before(held)
+            if theirs is not None:
+                self._call(theirs, held, frame)
 
     def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
@@ -75,7 +93,7 @@ class Receiver:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None
-        if process.watch.resume_due:  # a fork has ended (see `forks.py`)
+        if process.watch.resume_due and not _in_hook(frame):  # a fork has ended (see `forks.py`)
             process.watch.resume()
             process.last_resort.resume(process.stop, process.clock())
         if not process.roster.listens and process.stop is None:

@@ -175,3 +175,32 @@ if __name__ == "__main__":
             for pid in filter(is_alive, pids):
                 os.kill(pid, signal.SIGKILL)
         assert ended.status == 143, ended
+
+
+@pytest.mark.parametrize("hook", ["before", "in_parent"])
+def test_their_exception_is_not_lost_in_the_middle_of_a_fork(hook: str) -> None:
+    """What a hook raises is printed and forgotten: their handler is called when `os.fork` has returned."""
+    code = f"""
+def stop(*_): sys.exit(7)
+signal.signal(signal.SIGTERM, stop)
+
+def trace(frame, event, arg):
+    if frame.f_code.co_name == {hook!r} and frame.f_code.co_filename.endswith("forks.py"):
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGTERM)
+
+@guard
+def main():
+    on_exit(print, "callback", flush=True)
+    ready()
+    sys.settrace(trace)
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    time.sleep(60)
+
+main()
+"""
+    ended = run(code)
+    assert ended.out == ["callback"]
+    assert ended.status == 7
+    assert "ignored" not in ended.err
