@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
     from cleanup_guard._guard.guard import Guard as Guard
-    from cleanup_guard._guard.guard import current_guard as current_guard
     from cleanup_guard._guard.guard import guard as guard
-    from cleanup_guard._guard.guard import on_exit as on_exit
-    from cleanup_guard._guard.guard import unregister as unregister
+    from cleanup_guard._guard.on_exit import current_guard as current_guard
+    from cleanup_guard._guard.on_exit import on_exit as on_exit
+    from cleanup_guard._guard.on_exit import unregister as unregister
     from cleanup_guard._process.report import log_event as log_event
 
     if sys.platform == "linux":
@@ -80,7 +80,8 @@ __all__ = [
 _HOMES = {
     "_ground.errors": ("CleanupError", "SignalExit"),
     "_exec.exec_into": ("exec_into",),
-    "_guard.guard": ("Guard", "current_guard", "guard", "on_exit", "unregister"),
+    "_guard.guard": ("Guard", "guard"),
+    "_guard.on_exit": ("current_guard", "on_exit", "unregister"),
     "_process.report": ("log_event",),
     "_supervise._oneoff": ("run",),
     "_supervise._supervisor": ("Child", "Supervisor"),

@@ -21,6 +21,7 @@ def _rehearse() -> Callable[..., Rehearsal]:
     from cleanup_guard import testing
 
     def rehearse(*args: object, **kwargs: object) -> Rehearsal:
+        __tracebackhide__ = True  # a failure is about the program, not about us
         found = testing.rehearse(*args, **kwargs)  # type: ignore[arg-type]
         print(found)  # noqa: T201 - pytest shows it if the test fails
         return found

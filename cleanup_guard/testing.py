@@ -10,23 +10,52 @@ fails. The function of the same name here is for everybody else. Linux only, as 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from cleanup_guard._rehearse._seen import Advice, Heard, Rehearsal, Seen
+from cleanup_guard._rehearse import _seen
+from cleanup_guard._rehearse._seen import Advice, Heard, Requests, Seen
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Advice", "CannotRehearse", "Heard", "Rehearsal", "Seen", "rehearse"]
+__all__ = ["Advice", "CannotRehearse", "Heard", "Rehearsal", "Requests", "Seen", "rehearse"]
 
 UNCLEAN = 1
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+COMMAND = [
+    sys.executable,
+    "-I",
+    "-c",
+    "import sys; sys.path.append(sys.argv.pop(1)); from cleanup_guard._cli import main; sys.exit(main())",
+    HERE,
+]
+"""The command, for a process that imports nothing from the folder or the PYTHONPATH of what it rehearses: it may be root, and
+others may write there. What is ours comes last, so nothing that lies beside it stands before the standard library."""
 
 
 class CannotRehearse(Exception):
     """There was no stop to rehearse: the program did not start, ended before, or was not ready in time."""
+
+
+class Rehearsal(_seen.Rehearsal):
+    """One rehearsed stop. `str()` of it is the timeline, with verdict and advice, as the command prints it."""
+
+    def __str__(self) -> str:
+        """The timeline, the verdict and the advice as text."""
+        from cleanup_guard._rehearse._timeline import timeline
+
+        return timeline(self, colour=False)
+
+    def __repr__(self) -> str:
+        """The verdict: what a failed assertion shows."""
+        from cleanup_guard._rehearse._words import title
+
+        return f"<{title(self)}: {self.verdict}>"
 
 
 def rehearse(
@@ -42,6 +71,9 @@ def rehearse(
     image: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
+    tries: bool = True,
+    allow: Sequence[str] = (),
+    request: str | None = None,
 ) -> Rehearsal:
     """Start a program as a container would, stop it, and tell who cleaned up and who was killed.
 
@@ -60,6 +92,9 @@ def rehearse(
         image: a container image to rehearse instead, with docker or podman.
         env: its environment; None for ours.
         cwd: its working directory; None for ours.
+        tries: whether the lines that are advised are tried before, each in a rehearsal of its own.
+        allow: codes of advice that are no faults here.
+        request: an address; requests to it are kept in flight during the stop, and counted.
 
     Returns:
         What was seen; `clean` says whether everybody ended in time and well, `str()` of it is the timeline as text.
@@ -68,6 +103,7 @@ def rehearse(
         CannotRehearse: there was nothing to stop; the message says why.
         ValueError: the arguments make no sense.
     """
+    __tracebackhide__ = True  # pytest: what is wrong is told by the message
     given = {
         "--ready": ready,
         "--ready-tcp": ready_tcp,
@@ -77,8 +113,14 @@ def rehearse(
         "--signal": signal or None,
         "--grace": grace,
         "--image": image,
+        "--request": request,
     }
-    words = [f"{name}={value}" for name, value in given.items() if value is not None]
+    words = [
+        f"{name}={os.fspath(value) if isinstance(value, os.PathLike) else value}"
+        for name, value in given.items()
+        if value is not None
+    ]
+    words += [*([] if tries else ["--no-try"]), *(f"--allow={code}" for code in allow)]
     if isinstance(program, (str, bytes)):
         raise TypeError(f"program must be a list of words such as ['python', 'app.py'], not {program!r}")
     if sys.platform != "linux":
@@ -86,7 +128,7 @@ def rehearse(
 
         raise CannotRehearse(f"rehearse {needs('Linux', 'namespaces and ptrace(2)')}")
     done = subprocess.run(
-        [sys.executable, "-m", "cleanup_guard", "check", "--json", *words, "--", *program],
+        [*COMMAND, "check", "--json", *words, "--", *program],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -2,71 +2,153 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TypeVar
 
-from cleanup_guard._ground.names import number_of
+from cleanup_guard._cli._words import Mistake, Usage, complain, say
+from cleanup_guard._ground.foreign import quoted, shown
+from cleanup_guard._ground.names import UNCATCHABLE, name_of, number_of
 
 assert sys.platform == "linux"
 
 if TYPE_CHECKING:
-    from cleanup_guard._rehearse._engine import Waker
+    from collections.abc import Callable
+
+    from cleanup_guard._cli._words import Given
+    from cleanup_guard._rehearse._course import Course
+    from cleanup_guard._rehearse._deployment import Deployment
+    from cleanup_guard._rehearse._plan import Image, Plan
     from cleanup_guard._rehearse._ready import Wish
     from cleanup_guard._rehearse._seen import Rehearsal
 
-CLEAN, UNCLEAN, USAGE, NOT_RUN = 0, 1, 2, 3
+    T = TypeVar("T")
 
-DESCRIPTION = """\
-Rehearses `docker stop`: starts the program as PID 1 of a PID namespace, sends it the stop signal as a
-platform would, watches every process, sends SIGKILL at the end of the grace period, and says who cleaned
-up, who was killed, and what to do about it."""
-
-EPILOG = """\
-Without any of --ready, --ready-tcp, --ready-file and --after, the stop comes when no process has worked for
-half a second. With several, all must be true.
-Exit status: 0 clean, 1 not clean, 2 wrong usage, 3 there was no stop to rehearse (the program did not start,
-ended before, or was not ready in time); 128+n when signal n ended the rehearsal, with all that it had started."""
+CLEAN, UNCLEAN, NOT_RUN = 0, 1, 3
 
 JSON_VERSION = 1
+STREAMS = 3
 
-
-class Parser(argparse.ArgumentParser):
-    """One sentence for what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(USAGE)
+USAGE = Usage(
+    "check",
+    (
+        "[options] [--] PROGRAM [ARGUMENT ...]",
+        "[options] --image NAME [ARGUMENT ...]",
+        "[options] --compose FILE SERVICE [options] [-- COMMAND ...]",
+        "[options] --kubernetes FILE [-- ARGUMENT ...]",
+    ),
+    "Rehearses `docker stop`: starts the program as PID 1 of a PID namespace, sends it the stop\n"
+    "signal as a platform would, watches every process, sends SIGKILL at the end of the grace\n"
+    "period, and says who cleaned up, who was killed, and what to do about it. Each line that it\n"
+    "advises has been tried in a rehearsal of its own, unless the report does not say so.",
+    {
+        "The stop": {
+            "--signal SIG": "the stop signal: TERM, or what the image or the file names",
+            "--grace SECONDS": "from the stop to SIGKILL: 10, or what the file says",
+            "--ready TEXT": "stop when this is in its output",
+            "--ready-tcp PORT": "stop when somebody listens on this port",
+            "--ready-file PATH": "stop when this file is written",
+            "--after SECONDS": "stop after this long",
+            "--timeout SECONDS": "how long to wait until it is ready: 60",
+            "--pre-stop COMMAND": "run this beside the program before the stop signal, inside the grace period, as a "
+            "preStop hook",
+            "--repeat N": "rehearse N stops, all but the first at random moments",
+            "--seed NUMBER": "for the same random moments again",
+            "--request URL": "keep requests in flight, and count what becomes of them",
+        },
+        "What is stopped": {
+            "--image NAME": "a container image, with docker or podman",
+            "--run-options OPTIONS": "for docker run: '--env A=B --memory 1g'",
+            "--compose FILE": "a service of a compose file: image, command, stop signal, grace period",
+            "--kubernetes FILE": "a container of a manifest: the same, and its preStop hook, which counts "
+            "against the grace period",
+            "--container NAME": "which container of a manifest; the first, if it is not said",
+        },
+        "What is told": {
+            "--no-try": "do not try the lines that are advised",
+            "--allow CODE": "do not take this for a fault; repeatable. The report names the codes (see --json)",
+            "--json": "print what was seen as JSON",
+            "--svg FILE": "draw the timeline into this file",
+            "--junit FILE": "write a JUnit report into this file",
+            "--show-output": "show what was printed after the stop",
+        },
+    },
+    "Without any of --ready, --ready-tcp, --ready-file and --after, the stop comes when no process has\n"
+    "worked for half a second. With several, all must be true.\n"
+    "Exit status: 0 clean, 1 not clean, 2 wrong usage, 3 there was no stop to rehearse (the program did\n"
+    "not start, ended before, or was not ready in time), or the report could not be written; 128+n when\n"
+    "signal n ended the rehearsal, with all that it had started.",
+)
 
 
 def main(argv: list[str]) -> int:
     """Run `cleanup-guard check` with these arguments. Returns the exit status."""
+    from cleanup_guard._ground.environment import undo_coercion
+
+    undo_coercion()
+    _fill_closed_streams()
     try:
-        options = parse(argv)
-    except SystemExit as leave:
-        return int(leave.code or 0)
+        return USAGE.main(argv, _check)
+    except Exception as error:  # whatever is wrong with us, the program is not to be blamed
+        return complain(
+            f"this is a defect of cleanup-guard: {type(error).__name__}: {error}", NOT_RUN, "check"
+        )
+
+
+def _fill_closed_streams() -> None:
+    """Where stdin, stdout or stderr is closed, no descriptor of ours may take its place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < STREAMS:
+        os.set_inheritable(fd, True)  # noqa: FBT003 - has no keyword
+    os.close(fd)
+
+
+def _check(given: Given, words: list[str]) -> int:
+    options = understand(given, words)
+    if sys.stdout is None:
+        return complain("stdout is closed, and there is nowhere to tell what was seen", NOT_RUN, "check")
+    from cleanup_guard._rehearse._course import Course
     from cleanup_guard._rehearse._engine import CannotRehearse, Interrupted, Waker
+    from cleanup_guard._rehearse._progress import Progress
 
-    waker = Waker()
+    progress = Progress.on_stderr()
     try:
-        rehearsals = rehearse(waker, options)
-        _report(options, rehearsals)
+        waker = Waker(progress)
+        course = Course(waker, options.plan(), tries=options.tries, allowed=options.allowed)
+        try:
+            rehearsals = rehearse(course, options)
+        except CannotRehearse as error:
+            return _not_rehearsed(course, error)
+        finally:
+            progress.clear()
+        return _report(options, rehearsals)
     except CannotRehearse as error:
-        return _complain(str(error))
+        return _complain_at_length(str(error))
     except Interrupted as error:
-        print(f"cleanup-guard check: interrupted by {error}; nobody is left", file=sys.stderr)
-        return 128 + error.signum
-    return CLEAN if all(each.clean for each in rehearsals) else UNCLEAN
+        progress.clear()
+        return complain(f"interrupted by {error}; nobody is left", 128 + error.signum, "check")
 
 
-def _complain(message: str) -> int:
-    print(f"cleanup-guard check: {message}", file=sys.stderr)
-    return NOT_RUN
+def _not_rehearsed(course: Course, error: Exception) -> int:
+    from cleanup_guard._rehearse._engine import CannotRehearse
+
+    assert isinstance(error, CannotRehearse)
+    more = course.explain(error)
+    return _complain_at_length("\n".join(filter(None, [str(error), more])))
+
+
+def _complain_at_length(message: str) -> int:
+    """A sentence, and lines of the program's own behind it, which have been made safe to show."""
+    sentence, *lines = message.split("\n")
+    status = complain(sentence, NOT_RUN, "check")
+    try:
+        os.write(2, "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # there is nobody left to tell
+    return status
 
 
 # -- the command line -------------------------------------------------------------------------------------------------------
@@ -79,100 +161,176 @@ class Options:
     program: list[str]
     image: str | None
     run_options: list[str]
+    deployment: Deployment | None
+    hook: list[str] | None
     signum: int | None
-    grace: float
+    grace: float | None
     wish: Wish
     repeat: int
     seed: int
+    url: str | None
+    tries: bool
+    allowed: frozenset[str]
     json: bool
     svg: str | None
+    junit: str | None
     show_output: bool
 
+    def plan(self) -> Plan:
+        """What is to be rehearsed.
 
-def parse(argv: list[str]) -> Options:
-    """Read the command line.
+        Raises:
+            CannotRehearse: there is no engine for an image.
+        """
+        from cleanup_guard._rehearse._plan import Hook, Plan
+
+        found = self.deployment
+        hook = Hook(self.hook) if self.hook else None if found is None else found.hook
+        grace = self.grace if self.grace is not None else 10.0 if found is None else max(found.grace, 0.001)
+        signum = self.signum
+        program = self.program
+        if found is not None:
+            signum = number_of(found.signal) if signum is None and found.signal is not None else signum
+            program = program or found.command or []
+        return Plan(program, grace, self.wish, signum, self._image(), hook=hook, url=self.url)
+
+    def _image(self) -> Image | None:
+        from cleanup_guard._rehearse._image import find_engine
+        from cleanup_guard._rehearse._plan import Image
+
+        found = self.deployment
+        if found is not None:
+            options = [*found.options, *(found.ports if self.url is not None else []), *self.run_options]
+            return Image(find_engine(), self.image or found.image, options, found.entrypoint)
+        return None if self.image is None else Image(find_engine(), self.image, self.run_options)
+
+
+def understand(given: Given, words: list[str]) -> Options:
+    """Make sense of the command line.
 
     Raises:
-        SystemExit: it makes no sense (2), or help was asked for (0).
+        Mistake: there is none.
     """
     from cleanup_guard._rehearse._ready import Wish
 
-    parser = Parser(
-        prog="cleanup-guard check",
-        usage="cleanup-guard check [options] [--] PROGRAM [ARGUMENT ...]\n"
-        "       cleanup-guard check [options] --image NAME [ARGUMENT ...]",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    last = dict(given)
+    service = None
+    if "--compose" in last:
+        if not words:
+            raise Mistake("--compose needs the name of a service behind the file: --compose FILE SERVICE")
+        service, *behind = words
+        more, words = USAGE.split(behind)
+        given = [*given, *more]
+        last = dict(given)
+    wish = Wish(
+        last.get("--ready"),
+        _value(last, "--ready-tcp", _port),
+        last.get("--ready-file"),
+        _value(last, "--after", _seconds),
+        _value(last, "--timeout", _positive) or 60.0,
     )
-    add = parser.add_argument
-    add("--signal", type=_signal, metavar="SIG", help="the stop signal: TERM, or what the image names")
-    add("--grace", type=_positive, default=10.0, metavar="SECONDS", help="from the stop to SIGKILL: 10")
-    add("--ready", metavar="TEXT", help="stop when this is in its output")
-    add("--ready-tcp", type=_port, metavar="PORT", help="stop when somebody listens on this port")
-    add("--ready-file", metavar="PATH", help="stop when this file is written")
-    add("--after", type=_seconds, metavar="SECONDS", help="stop after this long")
-    add(
-        "--timeout",
-        type=_positive,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long to wait until it is ready: 60",
-    )
-    add(
-        "--repeat",
-        type=_count,
-        default=1,
-        metavar="N",
-        help="rehearse N stops, all but the first at random moments",
-    )
-    add("--seed", type=int, metavar="NUMBER", help="for the same random moments again")
-    add("--image", metavar="NAME", help="rehearse a container image, with docker or podman")
-    add(
-        "--run-options",
-        type=_words,
-        default=[],
-        metavar="OPTIONS",
-        help="for docker run, with --image: '--env A=B --memory 1g'",
-    )
-    add("--json", action="store_true", help="print what was seen as JSON")
-    add("--svg", metavar="FILE", help="draw the timeline into this file")
-    add("--show-output", action="store_true", help="show what was printed after the stop")
-    add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    found = parser.parse_args(argv)
-    program: list[str] = found.program[1:] if found.program[:1] == ["--"] else found.program
-    if not program and found.image is None:
-        parser.error("which program? It comes last: cleanup-guard check [options] -- PROGRAM [ARGUMENT ...]")
-    if found.svg is not None and not os.path.isdir(os.path.dirname(found.svg) or "."):
-        parser.error(f"--svg {found.svg!r}: there is no directory {os.path.dirname(found.svg)!r}")
+    deployment = _deployment(last, service)
+    if not words and deployment is None and "--image" not in last:
+        raise Mistake("which program? It comes last: cleanup-guard check [options] -- PROGRAM [ARGUMENT ...]")
     return Options(
-        program=program,
-        image=found.image,
-        run_options=found.run_options,
-        signum=found.signal,
-        grace=found.grace,
-        wish=Wish(found.ready, found.ready_tcp, found.ready_file, found.after, found.timeout),
-        repeat=found.repeat,
-        seed=random.SystemRandom().randrange(1 << 32) if found.seed is None else found.seed,
-        json=found.json,
-        svg=found.svg,
-        show_output=found.show_output,
+        program=words,
+        image=_value(last, "--image", _image_name),
+        run_options=_value(last, "--run-options", _run_options) or [],
+        hook=_value(last, "--pre-stop", _words_of),
+        deployment=deployment,
+        signum=_value(last, "--signal", _signal),
+        grace=_value(last, "--grace", _positive),
+        wish=wish,
+        repeat=_value(last, "--repeat", _count) or 1,
+        seed=_seed(last),
+        url=_value(last, "--request", _url),
+        tries="--no-try" not in last,
+        allowed=frozenset(_code(value) for option, value in given if option == "--allow"),
+        json="--json" in last,
+        svg=_value(last, "--svg", _file),
+        junit=_value(last, "--junit", _file),
+        show_output="--show-output" in last,
     )
+
+
+def _value(given: dict[str, str], option: str, understood: Callable[[str], T]) -> T | None:
+    """The value of an option.
+
+    Raises:
+        Mistake: it makes no sense; the message says why, and of which option.
+    """
+    if option not in given:
+        return None
+    try:
+        return understood(given[option])
+    except ValueError as error:
+        raise Mistake(f"{option}: {error}") from None
+
+
+def _deployment(given: dict[str, str], service: str | None) -> Deployment | None:
+    from cleanup_guard._rehearse import _deployment
+
+    asked = [name for name in ("--image", "--compose", "--kubernetes") if name in given]
+    if len(asked) > 1:
+        raise Mistake(f"{asked[0]} and {asked[1]} both say what is to be stopped: use one of them")
+    try:
+        if service is not None:
+            return _deployment.from_compose(given["--compose"], service)
+        if "--kubernetes" in given:
+            return _deployment.from_kubernetes(given["--kubernetes"], given.get("--container"))
+    except _deployment.Unreadable as error:
+        raise Mistake(f"{asked[0]}: {error}") from None
+    return None
 
 
 def _signal(word: str) -> int:
-    try:
-        return number_of(word)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    found = number_of(word)
+    if found in UNCATCHABLE:
+        raise ValueError(
+            f"no program can do anything about {name_of(found)}, so there is nothing to rehearse"
+        )
+    return found
 
 
-def _words(text: str) -> list[str]:
+def _image_name(word: str) -> str:
+    if not word or word.startswith("-"):
+        raise ValueError(f"{quoted(word)} is no name of an image")
+    return word
+
+
+OURS = {
+    "--rm",
+    "--detach",
+    "-d",
+    "--name",
+    "--cidfile",
+    "--detach=true",
+    "--interactive",
+    "-i",
+    "--tty",
+    "-t",
+    "-it",
+    "-ti",
+}
+"""Options of `run` that are the rehearsal's own business, and are left out."""
+
+
+def _words_of(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be split into words: {error}") from None
+        raise ValueError(f"this cannot be split into words: {error}") from None
+
+
+def _run_options(text: str) -> list[str]:
+    kept: list[str] = []
+    left = iter(_words_of(text))
+    for word in left:
+        if word in {"--name", "--cidfile"}:
+            next(left, None)
+        elif word.partition("=")[0] not in OURS:
+            kept.append(word)
+    return kept
 
 
 def _seconds(word: str) -> float:
@@ -181,126 +339,187 @@ def _seconds(word: str) -> float:
     except ValueError:
         found = -1.0
     if not 0 <= found < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds such as 10 or 0.5")
+        raise ValueError(f"{quoted(word)} is no number of seconds such as 10 or 0.5")
     return found
 
 
 def _positive(word: str) -> float:
     found = _seconds(word)
     if not found:
-        raise argparse.ArgumentTypeError("0 seconds are none: a platform gives 10, or 30")
+        raise ValueError("0 seconds are none: a platform gives 10, or 30")
     return found
 
 
 def _port(word: str) -> int:
-    if not (word.isascii() and word.isdecimal() and 0 < int(word) < 1 << 16):
-        raise argparse.ArgumentTypeError(f"{word!r} is no port: a number from 1 to 65535")
+    if not (word.isascii() and word.isdecimal() and len(word) < 6 and 0 < int(word) < 1 << 16):  # noqa: PLR2004 - 65535
+        raise ValueError(f"{quoted(word)} is no port: a number from 1 to 65535")
     return int(word)
 
 
 def _count(word: str) -> int:
-    if not (word.isascii() and word.isdecimal() and int(word) > 0):
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of stops")
+    if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) > 0):  # noqa: PLR2004 - nobody waits for more
+        raise ValueError(f"{quoted(word)} is no number of stops")
     return int(word)
+
+
+def _seed(given: dict[str, str]) -> int:
+    if "--seed" not in given:
+        return random.SystemRandom().randrange(1 << 32)
+    word = given["--seed"]
+    if not (word.isascii() and word.removeprefix("-").isdecimal() and len(word) < 100):  # noqa: PLR2004 - digits
+        raise Mistake(f"--seed: {quoted(word)} is no number")
+    return int(word)
+
+
+def _url(word: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(word)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("this is no address such as http://localhost:8000/slow")
+    if not word.isascii() or not word.isprintable() or " " in word:
+        raise ValueError(
+            "an address has no blanks and no letters beyond ASCII: write them as %20 and the like"
+        )
+    return word
+
+
+def _code(word: str) -> str:
+    from cleanup_guard._rehearse._verdict import CODES
+
+    if word not in CODES and not word.startswith("exited-"):
+        raise Mistake(f"--allow: there is no code {quoted(word)}, but {', '.join(CODES)}")
+    return word
+
+
+def _file(word: str) -> str:
+    folder = os.path.dirname(word) or "."
+    if not os.path.isdir(folder):
+        raise ValueError(f"there is no directory {quoted(folder)}")
+    if os.path.isdir(word):
+        raise ValueError(f"{quoted(word)} is a directory")
+    return word
 
 
 # -- the rehearsals ---------------------------------------------------------------------------------------------------------
 
 
-def rehearse(waker: Waker, options: Options) -> list[Rehearsal]:
-    """All that the options ask for, judged.
+def rehearse(course: Course, options: Options) -> list[Rehearsal]:
+    """All that the options ask for, judged; the one that is shown has been advised upon.
 
     Raises:
         CannotRehearse: there was no stop to rehearse.
         Interrupted: we were told to stop ourselves.
     """
     from cleanup_guard._rehearse._engine import CannotRehearse
-    from cleanup_guard._rehearse._verdict import blame_the_start
+    from cleanup_guard._rehearse._secrets import masked
 
-    first = _once(waker, options, options.wish)
+    first = course.once()
     found = [first]
     moments = random.Random(options.seed)  # noqa: S311 - not for secrets
     while len(found) < options.repeat:
-        wish = replace(options.wish, text=None, tcp=None, file=None, after=moments.uniform(0, first.readied))
+        moment = moments.uniform(0, first.readied)
+        wish = replace(options.wish, text=None, tcp=None, file=None, after=moment)
         try:
-            found.append(_once(waker, options, wish))
+            found.append(course.once(replace(course.plan, wish=wish)))
         except CannotRehearse as error:
             raise CannotRehearse(f"stop {len(found) + 1} of {options.repeat}: {error}") from None
     if first.clean:
-        for each in found:
-            blame_the_start(each)
-    return found
+        for each in found[1:]:
+            course.blame_the_start(each)
+    course.advise(_shown(found))
+    return [masked(each) for each in found]
 
 
-def _once(waker: Waker, options: Options, wish: Wish) -> Rehearsal:
-    from cleanup_guard._rehearse._engine import CannotRehearse
-    from cleanup_guard._rehearse._verdict import judge
-
-    found = _run(waker, options, wish, options.grace)
-    judge(found)
-    if any(each.code == "too-slow" for each in found.advice):
-        tried = max(options.grace, options.wish.timeout)
-        try:
-            again = _run(waker, options, wish, tried)
-        except CannotRehearse:
-            return (
-                found  # a second start failed: then it is not known, which is no reason to forget the first
-            )
-        found.tried = tried
-        if not any(seen.was_killed for seen in again.processes):
-            found.needed = again.seconds
-        judge(found)
-    return found
-
-
-def _run(waker: Waker, options: Options, wish: Wish, grace: float) -> Rehearsal:
-    from cleanup_guard._rehearse import _engine
-
-    if options.image is not None:
-        from cleanup_guard._rehearse import _image
-
-        image = _image.Image(_image.find_engine(), options.image, options.program, options.run_options)
-        return _image.rehearse(waker, image, options.signum, grace, wish)
-    signum = number_of("TERM") if options.signum is None else options.signum
-    return _engine.rehearse(waker, options.program, signum, grace, wish)
+def _shown(rehearsals: list[Rehearsal]) -> Rehearsal:
+    return next((each for each in rehearsals if not each.clean), rehearsals[0])
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------------
 
 
-def _report(options: Options, rehearsals: list[Rehearsal]) -> None:
-    shown = next((each for each in rehearsals if not each.clean), rehearsals[0])
+def _report(options: Options, rehearsals: list[Rehearsal]) -> int:
+    """Tell it, wherever it is to be told. Returns the exit status."""
+    clean = all(each.clean for each in rehearsals)
+    try:
+        _write_files(options, rehearsals)
+        say(_as_json(rehearsals) if options.json else _as_text(options, rehearsals))
+    except Mistake as mistake:
+        return complain(str(mistake), NOT_RUN, "check")
+    return CLEAN if clean else UNCLEAN
+
+
+def _write_files(options: Options, rehearsals: list[Rehearsal]) -> None:
     if options.svg is not None:
         from cleanup_guard._rehearse._svg import svg
 
-        with open(options.svg, "w", encoding="utf-8") as file:
-            file.write(svg(shown))
-    if options.json:
-        clean = all(each.clean for each in rehearsals)
-        data = {
-            "version": JSON_VERSION,
-            "clean": clean,
-            "rehearsals": [each.as_json() for each in rehearsals],
-        }
-        print(json.dumps(data, indent=2))
-        return
+        _write(options.svg, svg(_shown(rehearsals)))
+    if options.junit is not None:
+        from cleanup_guard._rehearse._reports import junit
+
+        _write(options.junit, junit(rehearsals))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Mistake(f"{quoted(path)} cannot be written: {error.strerror}") from None
+
+
+def _as_json(rehearsals: list[Rehearsal]) -> str:
+    data = {
+        "version": JSON_VERSION,
+        "clean": all(each.clean for each in rehearsals),
+        "rehearsals": [each.as_json() for each in rehearsals],
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _as_text(options: Options, rehearsals: list[Rehearsal]) -> str:
     from cleanup_guard._rehearse._timeline import timeline
 
+    shown_one = _shown(rehearsals)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(timeline(shown, colour=colour, unicode=encoding.startswith("utf")))
-    if options.show_output:
-        print("\nPrinted after the stop:" if shown.output else "\nNothing was printed after the stop.")
-        print("".join(f"  {line}\n" for line in shown.output.splitlines()), end="")
-    if len(rehearsals) > 1:
-        _summarize(options, rehearsals)
-
-
-def _summarize(options: Options, rehearsals: list[Rehearsal]) -> None:
-    clean = sum(each.clean for each in rehearsals)
-    print(
-        f"\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):"
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    text = timeline(
+        shown_one, colour=colour, width=_width() if terminal else 80, unicode=encoding.startswith("utf")
     )
+    if options.show_output:
+        text += (
+            "\n\nPrinted after the stop:" if shown_one.output else "\n\nNothing was printed after the stop."
+        )
+        lines = [shown(line, limit=None, keep="\t") for line in shown_one.output.splitlines()]
+        text += "".join(f"\n  {line}" for line in lines)
+    if len(rehearsals) > 1:
+        text += _summary(options, rehearsals)
+    return _with_annotations(text, shown_one) + "\n"
+
+
+def _with_annotations(text: str, rehearsal: Rehearsal) -> str:
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return text
+    from cleanup_guard._rehearse._reports import fenced, workflow_commands
+
+    return "\n".join([fenced(text), *workflow_commands(rehearsal)])
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def _summary(options: Options, rehearsals: list[Rehearsal]) -> str:
+    clean = sum(each.clean for each in rehearsals)
+    lines = [
+        f"\n\n{clean} of {len(rehearsals)} stops were clean (--seed {options.seed} for the same moments again):"
+    ]
     for each in sorted(rehearsals, key=lambda rehearsal: rehearsal.readied):
         faults = ", ".join(advice.code for advice in each.advice if advice.fault)
-        print(f"  {each.readied:8.3f} s after the start: {'clean' if each.clean else f'not clean: {faults}'}")
+        lines.append(
+            f"  {each.readied:8.3f} s after the start: {'clean' if each.clean else f'not clean: {faults}'}"
+        )
+    return "\n".join(lines)

@@ -187,7 +187,7 @@ class _Explained:
         if isinstance(error, OSError):
             raise Mistake(f"{self._problem}: {error.strerror or error}") from None
         if isinstance(error, ValueError):
-            raise Mistake(f"{self._problem}: there is a NUL in its name") from None
+            raise Mistake(f"{self._problem}: no file can have that name") from None
 
 
 def _is_folder(path: str) -> bool:

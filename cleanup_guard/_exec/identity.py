@@ -75,18 +75,20 @@ class Identity:
             _give_up_terminal()
         parent, deathsig = os.getppid(), _death_signal()
         try:
-            if self.groups is not None and (may(CAP_SETGID) or not _has_groups(self.gid, self.groups)):
-                os.setgroups(self.groups)
-            if _groups() != {self.gid}:
-                os.setgid(self.gid)
-            if changes and self.uid is not None:
-                os.setuid(self.uid)
+            self._change()
         except OSError as error:
-            raise PermissionError(
-                errno.EPERM, f"cannot become {self}: {(error.strerror or '').lower()}"
-            ) from None
+            reason = (error.strerror or "").lower()
+            raise PermissionError(errno.EPERM, f"cannot become {self}: {reason}") from None
         if deathsig:
             _die_with(parent, deathsig)
+
+    def _change(self) -> None:
+        if self.groups is not None and (may(CAP_SETGID) or not _has_groups(self.gid, self.groups)):
+            os.setgroups(self.groups)
+        if _groups() != {self.gid}:
+            os.setgid(self.gid)
+        if self.uid is not None and _users() != {self.uid}:
+            os.setuid(self.uid)
 
     def __str__(self) -> str:
         return f"group {self.gid}" if self.uid is None else f"user {self.uid} and group {self.gid}"

@@ -167,13 +167,13 @@ def describe(
     name = _word(program, "the program")
     if not name or not argv[0]:
         raise ValueError("the name of the program is empty")
-    known = None if env is None else dict(_variable(key, value) for key, value in env.items())
     differences = dict(changes or {})
     for key, value in differences.items():
         _variable(key, value or b"")
-    found = with_changes(os.environb if known is None else known, differences)
+    own = os.environb if env is None else dict(_variable(key, value) for key, value in env.items())
+    found = with_changes(own, differences)
     path = find(name, found, world.cwd or b"")
-    return Target(path, argv, None if known is None else found, differences, world)
+    return Target(path, argv, None if env is None else found, differences, world)
 
 
 def privileges(*, no_new_privs: bool, drop_caps: Iterable[str]) -> Privileges | None:
@@ -200,7 +200,10 @@ def _word(word: Word, what: str) -> bytes:
 def _variable(key: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
     name, content = os.fsencode(key), os.fsencode(value)
     if not name or b"=" in name or b"\0" in name:
-        raise ValueError(f"{os.fsdecode(name)!r} cannot be the name of an environment variable")
+        begin = os.fsdecode(name.partition(b"=")[0])  # what follows was meant to be a value
+        raise ValueError(
+            f"what begins with {begin!r} cannot be the name of an environment variable: it is empty, or has = or NUL in it"
+        )
     if b"\0" in content:
         raise ValueError(
             f"the value of the environment variable {os.fsdecode(name)} contains a NUL character"

@@ -140,8 +140,8 @@ class SteppedIn(Event):
 
     def __str__(self) -> str:
         return (
-            f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main {self.where}, to leave time for "
-            "the callbacks"
+            f"{self.handler} has not stopped the program after {self.seconds:.1f} s; stopping main {self.where}, to leave time "
+            "for the callbacks"
         )
 
 
@@ -154,8 +154,8 @@ class SignalsUnheard(Event):
 
     def __str__(self) -> str:
         return (
-            f"a guard was entered in thread {self.thread!r}, where no signal reaches it: its callbacks run when it is left, when a "
-            "guard in the main thread hears a stop, or when the program ends. To say that this is meant: guard(signals=())"
+            f"a guard was entered in thread {self.thread!r}, where no signal reaches it: its callbacks run when it is left, "
+            "when a guard in the main thread hears a stop, or when the program ends. To say that this is meant: guard(signals=())"
         )
 
 
@@ -180,7 +180,7 @@ class TookOver(Event):
     level = WARNING
 
     def __str__(self) -> str:
-        return f"main has not come back after {self.seconds:.1f} s, it is {self.where}; running the callbacks in a thread of ours"
+        return f"main has not come back after {self.seconds:.1f} s ({self.where}); running the callbacks in a thread of ours"
 
 
 @dataclass(frozen=True, kw_only=True)

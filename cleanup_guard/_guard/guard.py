@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import functools
-import sys
-import threading
 
 from cleanup_guard._ground.clock import seconds
 from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, kind_of
 from cleanup_guard._guard.options import Default, Options
+from cleanup_guard._guard.registrar import Registrar
+from cleanup_guard._guard.shield import Shield
 from cleanup_guard._hosts.waiters import Waiters
 from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack
 
@@ -270,7 +270,7 @@ class Guard:
         Returns:
             An object whose `callback` registers with these options.
         """
-        return Registrar(self, seconds(timeout, "timeout"), name)
+        return Registrar(self._register, seconds(timeout, "timeout"), name)
 
     def unregister(self, function: Callable[..., object]) -> int:
         """Remove every callback of a function, as `atexit.unregister` does. Thread-safe; unknown functions are no error.
@@ -517,7 +517,7 @@ class Guard:
         stay = self._stay
         if stay is None or stay.foreign or stay.left:
             return False
-        return stay.leave(error)
+        return stay.departure.leave(error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -534,7 +534,7 @@ class Guard:
         stay = self._stay
         if stay is None or not stay.host.in_loop or stay.foreign or stay.left:
             return False
-        return await stay.leave_in_task(error)
+        return await stay.departure.leave_in_task(error)
 
     async def aclose(self) -> None:
         """`close` for a guard with async callbacks: leave it now. Closing again does nothing.
@@ -593,63 +593,6 @@ class Guard:
         return decorated
 
 
-class Registrar:
-    """Registers callbacks with a timeout and a name, without taking keywords from the callbacks: see `Guard.options`."""
-
-    def __init__(self, guard: Guard, timeout: float | None, name: str | None) -> None:
-        self._guard = guard
-        self._timeout = timeout
-        self._name = name
-
-    def callback(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
-        """As `Guard.callback`."""
-        self._guard._register(
-            kind_of(function)(function, args, kwargs, "callback", self._timeout, self._name)
-        )
-        return function
-
-    def push_async_callback(
-        self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[P, Awaitable[T]]:
-        """As `Guard.push_async_callback`."""
-        awaits(function)
-        self._guard._register(AsyncCallback(function, args, kwargs, "callback", self._timeout, self._name))
-        return function
-
-
-class Shield:
-    """See `Guard.shield`. May be nested and reused, not shared between threads or tasks."""
-
-    def __init__(self, stay: Stay | None) -> None:
-        # Only main is ever interrupted.
-        here = threading.current_thread() is threading.main_thread()
-        self._process = stay.process if stay is not None and here else None
-        self._held: list[object] = []
-
-    def __enter__(self) -> None:
-        if self._process is not None:
-            self._process.roster.shields += 1
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        process = self._process
-        if process is not None:
-            process.roster.shields -= 1
-            process.deliver()
-
-    async def __aenter__(self) -> None:
-        from cleanup_guard._hosts.loops import backend
-
-        if self._process is not None:
-            self._held.append(await backend().enter_shield(self._process))
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from cleanup_guard._hosts.loops import backend
-
-        process = self._process
-        if process is not None and not process.foreign:
-            await backend().leave_shield(process, self._held.pop(), failed=error is not None)
-
-
 # -- the names that users import --
 
 
@@ -704,66 +647,3 @@ def guard(  # noqa: F811  # as above
     if run is not None:
         return decorate_main(run, made)
     return made if function is None else made(function)
-
-
-def current_guard() -> Guard | None:
-    """The guard that `on_exit` registers on: the innermost of this task or thread, else of main, else the program's, else None.
-
-    Any thread.
-    """
-    if "cleanup_guard._guard.stay" not in sys.modules:
-        return None  # no guard has been entered
-    from cleanup_guard._guard.stay import current_stay
-
-    stay = current_stay()
-    return None if stay is None else stay.guard
-
-
-def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
-    """Register a callback on the current guard, or without one on a guard for the process that is set up on the spot.
-
-    A drop-in for `atexit.register` that also runs on SIGTERM and SIGINT, and before the interpreter waits for threads.
-    Usable as a decorator. Any thread. Where somebody else stops the program (a server, a job runner) it runs when that has
-    ended. Without any guard Ctrl-C stays what it is: KeyboardInterrupt unwinds main, and the callbacks run at the end. In a
-    thread other than main SIGTERM is taken as soon as main runs a line of Python.
-
-    Args:
-        function: what to call. Its arguments follow. A coroutine function needs a guard that was entered with `async with`.
-
-    Returns:
-        The function.
-
-    Raises:
-        TypeError: it is not callable, or a coroutine function that no guard here could await.
-        RuntimeError: the guard is done.
-    """
-    must_await = awaits(function)
-    current = current_guard()
-    if current is None:
-        if must_await:
-            raise TypeError(
-                f"callback {called(function)!r} is an async function, and no guard is active that could await it: "
-                "register it inside `async with guard()`"
-            )
-        current = Guard(name="process")
-        current._options.is_programs = True
-        current._begin_stay().enter_for_program()
-    elif current._options.is_programs and current._stay is not None:
-        current._stay.settle_here()
-    return current.callback(function, *args, **kwargs)
-
-
-def unregister(function: Callable[..., object]) -> int:
-    """Undo `on_exit`: remove every callback of this function from all guards, as `atexit.unregister` does. Thread-safe.
-
-    Args:
-        function: what was registered, compared with ==.
-
-    Returns:
-        How many were removed; a function that was never registered is no error.
-    """
-    if "cleanup_guard._guard.stay" not in sys.modules:
-        return 0
-    from cleanup_guard._guard.stay import everybody
-
-    return sum(each.stack.discard(function) for each in everybody())

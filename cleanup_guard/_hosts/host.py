@@ -59,7 +59,9 @@ class Host:
     wraps_exceptions: bool = False
     """Whether the loop wraps what a task raises in an exception group, which hides an exit status from Python."""
 
-    in_loop = True
+    in_loop: bool = True
+    members: dict[Member, None]
+    leaving: int
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -67,10 +69,8 @@ class Host:
         self.members: dict[Member, None] = {}  # outermost first
         # Of another guard, whose stop is not this task's business.
         self.in_callback: bool = process.in_callback
-        self.asked_at: float = inf
-        self.cancels: int = 0  # of ours that the task has been told of
         self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
-        self._ask = Once()
+        self.asking: Asking = Asking(self)
 
     # -- what each kind of loop does in its own way --
 
@@ -154,35 +154,6 @@ class Host:
         """The tasks that were begun inside, go on, and have nobody who waits for them."""
         return None
 
-    # -- the stop --
-
-    def ask(self) -> None:
-        """Ask the loop to cancel the task, once. Any thread."""
-        if not self.in_callback and self.members and self._ask.claim():
-            self.insist()
-
-    def insist(self) -> None:
-        """Ask the loop to cancel the task, be it again. Any thread."""
-        self.asked_at = self.process.clock()
-        self.call_soon(self._cancel)
-
-    def _cancel(self) -> None:
-        process, stop = self.process, self.process.stop
-        self.asked_at = inf
-        if stop is None or self.in_callback or not self.alive or self.leaving or not self.members:
-            return
-        if not process.may_tell:
-            self._ask.give_back()  # a shield was entered meanwhile
-            return
-        if self.in_main:
-            process.delivery.raised()
-        self.cancels += 1
-        self.cancel_task(stop)
-
-    def withdraw(self) -> None:
-        """The stop was raised in main: the task is not to be cancelled as well."""
-        self._ask.claim()
-
     # -- leaving --
 
     def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
@@ -205,7 +176,8 @@ class Host:
     def others_are_clean(self) -> bool:
         """Whether no other task of this thread has guards that are entered."""
         hosts = list(self.process.roster.hosts.values())
-        return not any(each is not self and each.in_main == self.in_main and each.members for each in hosts)
+        others = [each for each in hosts if isinstance(each, Host) and each is not self]
+        return not any(each.in_main == self.in_main and each.members for each in others)
 
     # -- for other threads --
 
@@ -245,3 +217,48 @@ class Host:
         if errors:
             raise errors[0]
         return True
+
+
+class Asking:
+    """Asks a task's loop to cancel it. Any thread.
+
+    Attributes:
+        asked_at: when it was asked and has not answered since; infinity if it owes no answer.
+        cancels: how often the task was cancelled by us.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.asked_at: float = inf
+        self.cancels: int = 0
+        self._once = Once()
+
+    def ask(self) -> None:
+        """Ask it, once."""
+        host = self._host
+        if not host.in_callback and host.members and self._once.claim():
+            self.insist()
+
+    def insist(self) -> None:
+        """Ask it, be it again."""
+        self.asked_at = self._host.process.clock()
+        self._host.call_soon(self.cancel)
+
+    def cancel(self) -> None:
+        """Cancel the task, in its loop."""
+        host, process = self._host, self._host.process
+        stop = process.stop
+        self.asked_at = inf
+        if stop is None or host.in_callback or not host.alive or host.leaving or not host.members:
+            return
+        if not process.may_tell:
+            self._once.give_back()  # a shield was entered meanwhile
+            return
+        if host.in_main:
+            process.delivery.raised()
+        self.cancels += 1
+        host.cancel_task(stop)
+
+    def withdraw(self) -> None:
+        """The stop was raised in main: the task is not to be cancelled as well."""
+        self._once.claim()

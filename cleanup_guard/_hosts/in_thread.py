@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
 
@@ -20,27 +18,11 @@ class ThreadHost:
     """Where a guard is that was entered with `with`."""
 
     in_loop = False
-    asked_at: float = inf  # it is asked by a poke, and owes no answer
     alive = False  # there is no task to cancel
-    may_be_interrupted = True
-    handling = True
-    holds = False
 
     def __init__(self) -> None:
         self.in_main: bool = in_main()
         self.members: dict[Member, None] = {}
-
-    def ask(self) -> None:
-        """Main is poked by the watcher."""
-
-    def insist(self) -> None:
-        """Main is poked by the watcher."""
-
-    def withdraw(self) -> None:
-        """Nothing was asked."""
-
-    def lift_shields(self) -> None:
-        """Nothing holds an exception back."""
 
     def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:  # noqa: ARG002
         """No loop runs here."""
@@ -55,3 +37,5 @@ class ThreadHost:
         while not pending():
             native.sleep(0.001)
         return None
+
+    wait_without_loop = wait  # there is no loop

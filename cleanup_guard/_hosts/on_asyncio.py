@@ -131,7 +131,7 @@ class AsyncioHost(Host):
     @property
     def handling(self) -> bool:
         """Whether the CancelledError is alive, or the task has ended, or leaves a guard. Any thread."""
-        return not self.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
+        return not self.asking.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
 
     # -- leaving a guard --
 
@@ -201,8 +201,8 @@ class AsyncioHost(Host):
     def go_on(self, exception: BaseException, error: BaseException | None) -> bool:
         """The stop goes on upwards from the task's outermost guard: what `__aexit__` returns or raises."""
         if self.is_root:
-            while self.cancels:
-                self.cancels -= 1
+            while self.asking.cancels:
+                self.asking.cancels -= 1
                 self.task.uncancel()
             raise exception
         if self.in_main:
@@ -217,8 +217,8 @@ class AsyncioHost(Host):
 
     async def be_told(self) -> None:
         """A guard inside another one was left while a stop came: the task is told of it here."""
-        if self.members and not self.cancels and self.process.stop is not None:
-            self.insist()
+        if self.members and not self.asking.cancels and self.process.stop is not None:
+            self.asking.insist()
             while self.process.is_wanted:
                 await asyncio.sleep(POLL)
 

@@ -178,8 +178,8 @@ class TrioHost(Host):
 
     async def be_told(self) -> None:
         """A guard inside another one was left while a stop came: the next checkpoint tells the task."""
-        if self.members and not self.cancels and self.process.stop is not None:
-            self._cancel()
+        if self.members and not self.asking.cancels and self.process.stop is not None:
+            self.asking.cancel()
 
     def is_cancellation(self, error: BaseException) -> bool:
         """Whether main ended as a cancelled task does."""

@@ -1,6 +1,7 @@
 """Which exits main still owes: whether it is behind a `with` or `try` block whose exit, or `finally`, it has not been through.
 
-Where Python itself looks for signals it is inside such a block or past its exit. A line event comes in between, too: the exit of
+Where Python itself looks for signals it is inside such a block or past its exit. A line event comes in between, too: the
+exit of
 a `with` has the line of the `with`, and the lines of a `finally` are lines. An exception raised there would skip the rest.
 The compiler's exception table says which instructions a block covers, and where an exception goes on; that code has the lines
 of the exit, because it does the same.

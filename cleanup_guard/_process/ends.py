@@ -1,4 +1,4 @@
-"""What the watcher does when main cannot: run the on_stop callbacks, run everything, end the process. Each in a thread of ours."""
+"""What is done in threads of ours when main cannot: run the on_stop callbacks, run everything, end the process."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ uvicorn's workers when the last request is answered, twistd when its loop has en
 is about to be sent: `os.kill`, `os.killpg` and `signal.pthread_kill` are audited before they act; `signal.raise_signal` is not,
 and is replaced for that time. A signal that would kill us comes to our handler instead, and from then on the stop is ours.
 
-Rejected, because it was tried: blocking the signal meanwhile (a second one then does not end a system call, children inherit the
-mask), and a wrapper around `signal.signal` (aliases escape it, and whoever raises the signal later).
+Rejected, because it was tried: blocking the signal meanwhile (a second one then does not end a system call, children
+inherit the mask), and a wrapper around `signal.signal` (aliases escape it, and whoever raises the signal later).
 An audit hook cannot be taken back, so it comes only with the first such stop; from then on it looks at the event's name.
 """
 

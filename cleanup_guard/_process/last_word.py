@@ -1,4 +1,4 @@
-"""The last word on how the process ends, where no exception can say it: and no traceback for the Ctrl-C that a guard dealt with."""
+"""The last word on how the process ends, where no exception can say it; and no traceback for a Ctrl-C that was dealt with."""
 
 from __future__ import annotations
 

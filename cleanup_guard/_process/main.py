@@ -19,18 +19,14 @@ def can_be_taken() -> bool:
 
 
 def call_in_main(function: Callable[[], object]) -> None:
-    """Have main call a function when it next runs a line of Python. What it raises is lost. Does nothing without ctypes."""
+    """Have main call a function when it next runs a line of Python. What it raises is printed. Does nothing without ctypes."""
     try:
         import ctypes
     except ImportError:
         return
 
     def call(_: object) -> int:
-        try:
-            function()
-        except Exception:  # there is nobody to tell
-            pass
-        _KEPT.clear()
+        function()
         return 0
 
     pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(call)

@@ -168,8 +168,8 @@ DEPTH = 6
 def waits_for_child(frame: FrameType | None, signum: int | None) -> bool:
     """Whether main waits in `subprocess.run` for a child that is, or may be, on its way out because of the same signal.
 
-    It would kill that child in the middle of its cleanup (hazard H16). A child that does not catch the signal would be gone, had
-    it been told.
+    It would kill that child in the middle of its cleanup (hazard H16). A child that does not catch the signal would be
+    gone, had it been told.
     """
     subprocess = sys.modules.get("subprocess")
     if subprocess is None or signum is None:

@@ -1,6 +1,7 @@
 """Threads, locks and waits of the operating system, also in a program in which gevent or eventlet has replaced Python's.
 
-There `threading.Thread` makes greenlets, `time.sleep` and locks switch to other greenlets, and `select` has no `poll`: a watcher
+There `threading.Thread` makes greenlets, `time.sleep` and locks switch to other greenlets, and `select` has no `poll`: a
+watcher
 made of these would wait for the very loop that it is to watch. What is used here is as it was before anybody patched it,
 whichever was imported first.
 """
@@ -36,10 +37,10 @@ def _original(name: str, attribute: str) -> object:
 
 
 if TYPE_CHECKING:
-    from os import read as read
-    from os import write as write
-    from time import sleep as sleep
 
+    def read(fd: int, length: int, /) -> bytes: ...
+    def write(fd: int, data: bytes, /) -> int: ...
+    def sleep(seconds: float, /) -> None: ...
     def make_lock() -> threading.Lock: ...
     def make_rlock() -> threading.RLock: ...
     def make_poll() -> select.poll: ...
@@ -124,7 +125,7 @@ class Thread:
             self._ended.release()
 
     def join(self, timeout: float = -1) -> None:
-        """Wait for its end, at most this many seconds; -1 for ever. A thread does not wait for itself, nor for one not started."""
+        """Wait for its end, at most this many seconds; -1 for ever. Does not wait for itself, nor if it was not started."""
         thread = self._thread
         if thread is not None:
             if thread is not threading.current_thread():

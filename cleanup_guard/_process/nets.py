@@ -1,6 +1,7 @@
 """The exit nets: what is left is run when the interpreter ends, whatever way main took out.
 
-Callbacks normally run in the guard's own exit. Three nets are below it, and all take their turn at the same stacks: the take-over
+Callbacks normally run in the guard's own exit. Three nets are below it, and all take their turn at the same stacks: the
+take-over
 by the watcher, the early net (before the interpreter joins non-daemon threads, where threads and executors still work) and the
 late net (`atexit`, where some of that no longer does: hazards H29 to H31).
 """

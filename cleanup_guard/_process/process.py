@@ -1,7 +1,8 @@
 """The one documented registry: what this process knows of its guards and of its stop.
 
 Signals are process-wide, so the stop is, too: one `Process` puts together who is in (`Roster`), the stop (`Ballot`), how it is
-delivered (`Delivery`), the signals that were taken (`Signals`), their handler (`Receiver`) and the thread that watches (`Watch`).
+delivered (`Delivery`), the signals that were taken (`Signals`), their handler (`Receiver`) and the thread that watches
+(`Watch`).
 A fork child drops its parent's object and starts with a new one.
 """
 
@@ -238,7 +239,7 @@ class Process:
         stop = self.stop
         assert stop is not None
         for host in self.roster.loops_in_main():
-            host.withdraw()
+            host.asking.withdraw()
         ending = ending_of(stop, self.exit_status() if status is None else status)
         exception: BaseException
         if ending.is_keyboard_interrupt:
@@ -252,7 +253,7 @@ class Process:
     # -- the end of a stop --
 
     def forget(self) -> None:
-        """The program went on after its stop: as if there had been none. Any thread; what is main's it does when it looks next."""
+        """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
         self.last_resort.disarm()
         LastWord.take_back()
         GUEST.stand_down()

@@ -105,7 +105,7 @@ class Receiver:
         return theirs
 
     def _do_without_watcher(self, frame: FrameType | None) -> None:
-        """No thread is to be had: nobody would have us look again, so the stop is raised now, wherever main is but in our code."""
+        """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is but in our code."""
         process = self.process
         if process.state is State.STOPPING and process.may_tell and not Moment.is_ours(frame):
             raise process.make_exception()

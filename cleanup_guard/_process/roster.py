@@ -1,8 +1,9 @@
 """Who is in: the guards that are entered, the callbacks in progress, and what each of them is to the floors below.
 
-Every collection is a dict that is used as an ordered set: entering and leaving cost the same however many there are, in whatever
-order they come and go (tasks, generators and threads leave guards in any). `list(...)` of one is one C call, so any thread and any
-handler may look.
+Every collection is a dict that is used as an ordered set: entering and leaving cost the same however many there are, in
+whatever
+order they come and go (tasks, generators and threads leave guards in any). `list(...)` of one is one C call, so any thread
+and any handler may look.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     class Member(Protocol):
         """A guard's stay in the process, seen from below."""
 
-        hooks: tuple[Hook, ...]
         stop_hooks: list[Callback]
-        stack: CallbackStack
-        host: Host
+        host: Place
         signums: tuple[int, ...]
         left: bool
 
+        @property
+        def hooks(self) -> tuple[Hook, ...]: ...
+        @property
+        def stack(self) -> CallbackStack: ...
         @property
         def interrupt(self) -> bool: ...
         @property
@@ -50,14 +53,22 @@ if TYPE_CHECKING:
         def run_callbacks(self, error: BaseException | None) -> None: ...  # for the take-over
         def leave_at_exit(self) -> None: ...  # for the nets
 
+    class Asking(Protocol):
+        """Asks a loop to cancel its guarded task (`_hosts/host.py`)."""
+
+        asked_at: float  # when it was asked and has not answered since; infinity if it owes no answer
+
+        def ask(self) -> None: ...  # once
+        def insist(self) -> None: ...
+        def withdraw(self) -> None: ...  # the stop was raised in main
+
     class Host(Protocol):
-        """Where main runs, or a task with guards in it."""
+        """A task with guards in it."""
 
         in_main: bool
-        in_loop: bool  # its tasks are cancelled, rather than interrupted
-        asked_at: float  # when it was asked and has not answered since; infinity if it owes no answer
-        members: dict[Member, None]
 
+        @property
+        def asking(self) -> Asking: ...
         @property
         def alive(self) -> bool: ...
         @property
@@ -68,10 +79,16 @@ if TYPE_CHECKING:
         ) -> bool: ...  # it is on its way out because of the stop, or has not been told of it
         @property
         def holds(self) -> bool: ...  # its loop keeps the stop's exception until it ends
-        def ask(self) -> None: ...  # once
-        def insist(self) -> None: ...
-        def withdraw(self) -> None: ...  # the stop was raised in main
         def lift_shields(self) -> None: ...
+
+    class Place(Protocol):
+        """Where a guard was entered: a thread, or a task."""
+
+        in_loop: bool  # its tasks are cancelled, rather than interrupted
+        members: dict[Member, None]
+
+        @property
+        def alive(self) -> bool: ...  # there is a task that can be cancelled
         def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool: ...
 
     class Turn(Protocol):

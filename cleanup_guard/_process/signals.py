@@ -1,4 +1,4 @@
-"""The only place that touches the signal dispositions of a guarded process: take, put back, unblock, and the pipe they write to.
+"""The only place that touches the signal dispositions of a guarded process: take, put back, unblock, and the wakeup pipe.
 
 Rules:
 1. Signals belong to the process, not to the guard that took them: they are ours as long as any guard wants them.
@@ -102,9 +102,9 @@ class Signals:
 
     def take_ctrl_c(self) -> None:
         """Take SIGINT, where it was left to Python: from now on a KeyboardInterrupt would cut a cleanup short."""
-        if SIGTERM in self.previous and SIGINT not in self.previous:
-            if _signal.getsignal(SIGINT) is _signal.default_int_handler:
-                self._take(SIGINT, named=False)
+        is_pythons = _signal.getsignal(SIGINT) is _signal.default_int_handler
+        if is_pythons and SIGTERM in self.previous and SIGINT not in self.previous:
+            self._take(SIGINT, named=False)
 
     # -- give back --
 

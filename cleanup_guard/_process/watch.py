@@ -257,7 +257,7 @@ class Watcher:
             held=process.roster.held,
             handling=not looks or process.handling or (stop.theirs is not None and state is not State.DONE),
             in_tasks=bool(loops),
-            asked_at=min((host.asked_at for host in loops), default=inf),
+            asked_at=min((host.asking.asked_at for host in loops), default=inf),
             exiting=process.exiting,
             hook=self._watch.hook,
         )
@@ -363,13 +363,13 @@ class Watcher:
     def ask_hosts(self) -> None:
         """Ask the loops to cancel their guarded tasks, once."""
         for host in list(self._process.roster.hosts.values()):
-            host.ask()
+            host.asking.ask()
 
     def insist(self, *, everybody: bool) -> None:
         """Ask them again: everybody, or those who have let go of the stop."""
         for host in list(self._process.roster.hosts.values()):
             if everybody or not host.handling:
-                host.insist()
+                host.asking.insist()
 
     def lift_shields(self) -> None:
         """Critical sections of tasks hold the stop back no more."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -16,8 +18,11 @@ from typing import TYPE_CHECKING, Self
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of
-from cleanup_guard._rehearse import _ready
+from cleanup_guard._rehearse import _proc, _ready
+from cleanup_guard._rehearse._hook import Beside
+from cleanup_guard._rehearse._requests import Requester
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
 from cleanup_guard._rehearse._watch import Watch
@@ -26,7 +31,10 @@ from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find,
 if TYPE_CHECKING:
     from types import FrameType
 
+    from cleanup_guard._rehearse._plan import Plan
+    from cleanup_guard._rehearse._progress import Progress
     from cleanup_guard._rehearse._ready import Wish
+    from cleanup_guard._rehearse._seen import Requests
 
 TURN = 0.05
 """Seconds between two looks at what nobody wakes us for: a port, a file, the processor time."""
@@ -38,10 +46,36 @@ READS = 16
 """Times that we read before we look at anything else; what is read then is not more than what is kept."""
 
 LAST_LINES = 20
+TAB = "\t"
+
+LONGEST_LINE = 2000
+"""Characters that are shown of a line that the program printed."""
+
+SPARE = 2.0
+"""Seconds that a platform gives to a program after a hook that has used up the grace period, as the kubelet does."""
 
 
 class CannotRehearse(Exception):
     """There was no stop to rehearse; the message says why."""
+
+
+class Ended(CannotRehearse):
+    """The program was gone before it could be stopped.
+
+    Args:
+        message: says so.
+        status: with which it ended.
+        orphans: who was left of it, and died with it.
+    """
+
+    def __init__(self, message: str, status: int, orphans: list[Seen]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.orphans = orphans
+
+
+class NotReady(CannotRehearse):
+    """The program was not ready in time."""
 
 
 class Unfit(Exception):
@@ -57,9 +91,14 @@ class Interrupted(Exception):
 
 
 class Waker:
-    """Signals to this process as something to wait for together with descriptors."""
+    """Signals to this process as something to wait for together with descriptors.
 
-    def __init__(self) -> None:
+    Args:
+        progress: where it is said what takes so long.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
         self.reader, self._writer = os.pipe()
         for fd in (self.reader, self._writer):
             os.set_blocking(fd, False)
@@ -97,20 +136,27 @@ class Engine:
 
     Args:
         waker: of this process.
+        plan: what is asked for.
         watch: nobody is watched yet.
         result: what is known before the start.
     """
 
-    def __init__(self, waker: Waker, watch: Watch, result: Rehearsal) -> None:
+    def __init__(self, waker: Waker, plan: Plan, watch: Watch, result: Rehearsal) -> None:
         self.result = result
+        self._plan = plan
+        self._waker = waker
         self._watch = watch
+        self._doing = "starting it"
+        self._limit: float | None = plan.wish.timeout
         self._heard = bytearray()
         self._known: _ready.Stamp = None
+        self._beside: list[Beside] = []
         self._selector = selectors.DefaultSelector()
         self._output, self._writer = os.pipe()
         os.set_blocking(self._output, False)
         self._selector.register(waker.reader, selectors.EVENT_READ, waker.drain)
         self._selector.register(self._output, selectors.EVENT_READ, self._read)
+        waker.progress.begin()
 
     def __enter__(self) -> Self:
         return self
@@ -124,22 +170,30 @@ class Engine:
             os.close(self._output)
             os.close(self._writer)
 
-    def run(self, wish: Wish) -> Rehearsal:
+    def run(self) -> Rehearsal:
         """Do it all. What is to be said about it is left to others.
 
         Raises:
             CannotRehearse: there was nothing to stop.
             Interrupted: we were told to stop ourselves.
         """
+        wish = self._plan.wish
         self._start(wish)
         self._await_ready(wish)
         self.result.readied = self._watch.clock
         self._watch.look()
         self._check_that_it_lives()
+        requester = self._begin_requests()
         self._read()
         self._heard.clear()
         self._watch.stop()
+        self._doing, self._limit = "stopped, waiting for its end", self.result.grace
+        if requester is not None:
+            requester.tell_stopped()
+        self._run_hook()
         self._stop()
+        if requester is not None:
+            self.result.requests = self._finish_requests(requester)
         return self._finish()
 
     # -- parts of it ------------------------------------------------------------------------------------------
@@ -156,8 +210,55 @@ class Engine:
         """Stop it as a platform does, and return when nobody is left."""
         raise NotImplementedError
 
+    def _run_hook(self) -> None:
+        """What the platform does before the stop signal; its time is part of the grace period."""
+        hook = self._plan.hook
+        if hook is None:
+            return
+        beside = self._start_beside(hook.command) if hook.command else None
+        until = self.result.grace if beside is not None else min(hook.seconds, self.result.grace)
+        while self._watch.clock < until and not self._watch.over:
+            if beside is not None and beside.pid in self._watch.others:
+                break
+            self._turn(min(TURN, until - self._watch.clock))
+        self.result.hook = self._watch.clock
+        if beside is not None:
+            self.result.hook_status = self._watch.others.get(beside.pid)
+
+    def _start_beside(self, command: list[str]) -> Beside:
+        """Start a command in the program's namespaces, or in its container."""
+        raise NotImplementedError
+
+    def _begin_requests(self) -> Requester | None:
+        """Have requests in flight when the stop comes.
+
+        Raises:
+            CannotRehearse: there are no answers.
+        """
+        if self._plan.url is None:
+            return None
+        requester = Requester(self._plan.url)
+        self._beside.append(requester)
+        self._watch.helpers.add(requester.pid)
+        deadline = time.monotonic() + self._plan.wish.timeout
+        while not requester.begun:
+            self._turn(TURN)
+            self._check_that_it_lives()
+            if requester.pid in self._watch.others or time.monotonic() > deadline:
+                raise NotReady(self._with_output(requester.complaint))
+        return requester
+
+    def _finish_requests(self, requester: Requester) -> Requests:
+        requester.tell_over()
+        limit = time.monotonic() + _ready.SETTLED
+        while requester.pid not in self._watch.others and time.monotonic() < limit:
+            self._turn(TURN)
+        return requester.found
+
     def _clear_away(self) -> None:
         """Have nobody left, whatever happened."""
+        for beside in self._beside:
+            beside.close(ended=beside.pid in self._watch.others)
         while not self._watch.over:
             self._watch.kill_everybody()
             self._turn_regardless()
@@ -170,6 +271,7 @@ class Engine:
 
     def _await_ready(self, wish: Wish) -> None:
         quiet = _ready.Quiet()
+        self._doing, self._limit = "waiting until it is ready", wish.timeout
         while True:
             self._turn(TURN)
             self._check_that_it_lives()
@@ -183,7 +285,7 @@ class Engine:
             if not missing:
                 return
             if seconds > wish.timeout:
-                raise CannotRehearse(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
+                raise NotReady(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
 
     def _living(self) -> list[int]:
         return self._watch.living
@@ -194,9 +296,9 @@ class Engine:
             raise self._ended_before(status)
 
     def _ended_before(self, status: int) -> CannotRehearse:
-        return CannotRehearse(
-            self._with_output(f"the program ended, with status {status}, before it could be stopped")
-        )
+        sentence = self._with_output(f"the program ended, with status {status}, before it could be stopped")
+        orphans = [seen for seen in self._watch.processes if seen.how == "torn-down"]
+        return Ended(sentence, status, orphans)
 
     def _await_end(self, limit: float | None) -> None:
         while not self._watch.over:
@@ -207,9 +309,12 @@ class Engine:
 
     def _turn(self, seconds: float | None) -> None:
         """Wait for something to happen, and take note of it."""
-        for key, _ in self._selector.select(None if seconds is None else max(0.0, min(seconds, 3600.0))):
+        longest = 3600.0 if not self._waker.progress.shown else 0.5
+        seconds = longest if seconds is None else max(0.0, min(seconds, longest))
+        for key, _ in self._selector.select(0 if self._watch.busy else seconds):
             key.data()
         self._watch.look()
+        self._waker.progress.say(self._doing, self._watch.clock, self._limit)
 
     def _read(self) -> None:
         """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
@@ -225,6 +330,8 @@ class Engine:
         self._read()
         result.output = self._text()
         result.processes = _in_order(self._watch.processes)
+        result.uncounted = self._watch.register.uncounted
+        result.events = self._watch.events
         result.seconds = max(seen.ended for seen in result.processes)
         assert self._watch.status is not None
         result.status = self._watch.status
@@ -236,7 +343,7 @@ class Engine:
     def _with_output(self, message: str) -> str:
         self._read()
         lines = self._text().splitlines()[-LAST_LINES:]
-        return "\n".join([message, *(f"  {line}" for line in lines)])
+        return "\n".join([message, *(f"  {shown(line, limit=LONGEST_LINE, keep=TAB)}" for line in lines)])
 
 
 class Program(Engine):
@@ -244,24 +351,33 @@ class Program(Engine):
 
     Args:
         waker: of this process.
-        program: what to start.
-        signum: the stop signal.
-        grace: seconds between the stop and SIGKILL.
+        plan: what to start, and how to stop it.
         simulate: do without a PID namespace.
     """
 
-    def __init__(
-        self, waker: Waker, program: list[str], signum: int, grace: float, *, simulate: bool = False
-    ) -> None:
-        result = Rehearsal(program, None, name_of(signum), grace, "pid-namespace")
-        super().__init__(waker, Watch(signum, simulate=simulate), result)
+    def __init__(self, waker: Waker, plan: Plan, *, simulate: bool = False) -> None:
+        signum = signal.SIGTERM if plan.signum is None else plan.signum
+        result = Rehearsal(plan.program, None, name_of(signum), plan.grace, "pid-namespace")
+        super().__init__(waker, plan, Watch(signum, simulate=simulate), result)
         self._simulate = simulate
         self._starter: Starter | None = None
+        self._folder: str | None = None
 
     def _clear_away(self) -> None:
-        super()._clear_away()
-        if self._starter is not None:
-            self._starter.close()
+        try:
+            super()._clear_away()
+        finally:
+            if self._starter is not None:
+                self._starter.close()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _turn_regardless(self) -> None:
+        # Who was made with CLONE_UNTRACED is not known to the watch; where no namespace ends with its PID 1, it is left to us.
+        for pid in set(_proc.descendants(os.getpid())) - set(self._watch.living):
+            if not _proc.is_traced_by_us(pid):
+                kill(pid)
+        super()._turn_regardless()
 
     def _start(self, wish: Wish) -> None:
         if wish.tcp is not None and _ready.listens(wish.tcp):
@@ -272,16 +388,16 @@ class Program(Engine):
 
     def _stop(self) -> None:
         self._watch.send()
-        self._await_end(self.result.grace)
+        spent = self._plan.hook is not None and self._watch.clock + SPARE > self.result.grace
+        self._await_end(self._watch.clock + SPARE if spent else self.result.grace)
         if not self._watch.over:
             self._watch.kill()
             self._await_end(None)
 
     def _finish(self) -> Rehearsal:
         result = super()._finish()
-        first = result.processes[0]
-        if first.how == "exited" and first.handling == "default" and not first.heard:
-            raise self._ended_before(first.status)  # on its way out already, it never got the stop
+        if _went_by_itself(result.processes[0], self._watch.signum):
+            raise self._ended_before(result.processes[0].status)
         return result
 
     def _launch(self) -> Starter:
@@ -290,7 +406,19 @@ class Program(Engine):
             file = find(program[0], os.environ.get("PATH"))
         except CannotStart as error:
             raise CannotRehearse(str(error)) from None
-        starter = Starter(file, program, self._writer, alone=not self._simulate)
+        copies = self._copies()
+        starter = Starter(file, program, self._writer, alone=not self._simulate, copies=copies)
+        self._trace(starter)
+        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
+        starter.go()
+        return starter
+
+    def _trace(self, starter: Starter) -> None:
+        """Have it watched, before it does anything.
+
+        Raises:
+            CannotRehearse: it may not be.
+        """
         try:
             self._watch.begin(starter.pid, ours=True)
         except OSError as error:
@@ -301,9 +429,34 @@ class Program(Engine):
                 "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
             ) from None
         self._watch.holds_programs = True
-        self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
-        starter.go()
-        return starter
+
+    def _copies(self) -> dict[str, str]:
+        """The files that are tried in place of others, by the path of those.
+
+        Raises:
+            CannotRehearse: they could not be made.
+        """
+        copies: dict[str, str] = {}
+        if self._plan.files:
+            self._folder = tempfile.mkdtemp(prefix="cleanup-guard-")
+            os.chmod(self._folder, 0o711)  # noqa: S103 - who runs the program must come to the copy; no more than that
+        for number, (path, text) in enumerate(self._plan.files.items()):
+            copy = copies[path] = f"{self._folder}/{number}"
+            try:
+                with open(copy, "x", encoding="utf-8", opener=_private) as file:
+                    file.write(text)
+                was = os.stat(path)
+                os.chown(copy, was.st_uid, was.st_gid)
+                os.chmod(copy, was.st_mode & 0o777)
+            except OSError as error:
+                raise CannotRehearse(f"no copy of {quoted(path)} could be made: {error.strerror}") from None
+        return copies
+
+    def _start_beside(self, command: list[str]) -> Beside:
+        beside = Beside.inside(self._watch.first or 0, command, alone=not self._watch.simulate)
+        self._beside.append(beside)
+        self._watch.helpers.add(beside.pid)
+        return beside
 
     def _read_news(self, starter: Starter) -> None:
         if starter.read_news():
@@ -321,16 +474,33 @@ class Program(Engine):
             raise CannotRehearse(told["failed"])
         if "first" not in told:
             raise CannotRehearse("something killed the process that was to become the program before it did")
-        self._watch.is_first(int(told["first"]))
-        if starter.pid == self._watch.first:
+        self._is_first(starter, int(told["first"]))
+        if "user" in told:
+            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+    def _is_first(self, starter: Starter, pid: int) -> None:
+        self._watch.is_first(pid)
+        if starter.pid == pid:
             self._watch.simulate = True
             self.result.isolation = "simulated"
             self.result.remark = (
                 "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
                 "signals that it does not catch, and kills everybody when it leaves, was simulated"
             )
-        elif "user" in told:
-            self.result.remark = "it ran in a user namespace, where no other user than you exists"
+
+
+def kill(pid: int, signum: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _went_by_itself(first: Seen, signum: int) -> bool:
+    """Whether it was on its way out when the stop was sent: it never got it, though it would have been seen to."""
+    seen_to = first.handling == "default" or (first.has is not None and signum in first.has.catches)
+    return first.how == "exited" and seen_to and not first.heard
 
 
 def _in_order(processes: list[Seen]) -> list[Seen]:
@@ -348,7 +518,11 @@ def _in_order(processes: list[Seen]) -> list[Seen]:
     return found
 
 
-def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: Wish) -> Rehearsal:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def rehearse(waker: Waker, plan: Plan) -> Rehearsal:
     """Rehearse one stop of one program, in a PID namespace if there is one to be had.
 
     Raises:
@@ -358,8 +532,8 @@ def rehearse(waker: Waker, program: list[str], signum: int, grace: float, wish: 
     become_subreaper()
     keep_fds_to_ourselves()
     try:
-        with Program(waker, program, signum, grace) as engine:
-            return engine.run(wish)
+        with Program(waker, plan) as engine:
+            return engine.run()
     except Unfit:
-        with Program(waker, program, signum, grace, simulate=True) as engine:
-            return engine.run(wish)
+        with Program(waker, plan, simulate=True) as engine:
+            return engine.run()

@@ -14,22 +14,26 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of, number_of
-from cleanup_guard._rehearse._engine import TURN, CannotRehearse, Engine, Interrupted
+from cleanup_guard._rehearse._engine import SPARE, TURN, CannotRehearse, Engine, Interrupted
+from cleanup_guard._rehearse._hook import Beside
+from cleanup_guard._rehearse._proc import descendants, glimpse
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
-from cleanup_guard._rehearse._watch import Watch, descendants, glimpse
+from cleanup_guard._rehearse._watch import Watch
 from cleanup_guard._supervise._spawn import CannotStart, find, keep_fds_to_ourselves, spawn
 
 if TYPE_CHECKING:
     from cleanup_guard._rehearse._engine import Waker
+    from cleanup_guard._rehearse._plan import Image, Plan
     from cleanup_guard._rehearse._ready import Wish
 
 ENGINES = ("docker", "podman")
@@ -49,23 +53,6 @@ LINGER = 5.0
 
 LONG = 60.0
 """Seconds after which an engine that does not answer is given up."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """A container image, and how to run it.
-
-    Attributes:
-        engine: the command line that everything for the engine is appended to.
-        name: of the image.
-        arguments: what follows it on the command line of `run`.
-        options: more options of `run`.
-    """
-
-    engine: list[str]
-    name: str
-    arguments: list[str]
-    options: list[str]
 
 
 def find_engine() -> list[str]:
@@ -97,6 +84,18 @@ def find_engine() -> list[str]:
     return found[0]
 
 
+def has_python(image: Image) -> bool:
+    """Whether there is a Python in an image that this package runs on."""
+    test = "import sys; sys.exit(sys.version_info < (3, 11))"
+    options = [*image.options, "--rm", "--label", LABEL, "--entrypoint", "python3"]
+    words = [*image.engine, "run", *options, image.name, "-c", test]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=LONG)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
 def _answers(engine: list[str]) -> bool:
     try:
         done = subprocess.run([*engine, "version"], capture_output=True, check=False, timeout=LONG)
@@ -105,7 +104,7 @@ def _answers(engine: list[str]) -> bool:
     return done.returncode == 0
 
 
-class Refused(Exception):
+class Refused(CannotRehearse):
     """The engine did not do it; the message is its own."""
 
 
@@ -156,15 +155,13 @@ class Container(Engine):
     Args:
         waker: of this process.
         image: what to start.
-        signum: the stop signal; None for the image's own.
-        grace: seconds between the stop and SIGKILL; engines take whole ones.
+        plan: what is asked for; engines take whole seconds.
     """
 
-    def __init__(self, waker: Waker, image: Image, signum: int | None, grace: float) -> None:
-        result = Rehearsal([], image.name, "", math.ceil(grace), "container")
-        super().__init__(waker, Watch(signal.SIGTERM, simulate=False), result)
+    def __init__(self, waker: Waker, image: Image, plan: Plan) -> None:
+        result = Rehearsal([], image.name, "", math.ceil(plan.grace), "container")
+        super().__init__(waker, plan, Watch(signal.SIGTERM, simulate=False), result)
         self._image = image
-        self._asked = signum
         self._name = f"{LABEL}-{uuid.uuid4().hex[:12]}"
         self._commands: list[Command] = []
         self._logs: Command | None = None
@@ -210,11 +207,9 @@ class Container(Engine):
     # -- start ------------------------------------------------------------------------------------------------
 
     def _start(self, wish: Wish) -> None:
-        engine, name = shlex.join(self._image.engine), self._image.name
-        chosen = [] if self._asked is None else ["--stop-signal", str(self._asked)]
-        options = ["--detach", "--name", self._name, "--label", LABEL, *chosen, *self._image.options]
+        engine, name = shlex.join(self._image.engine), shown(self._image.name)
         try:
-            self._call("run", *options, name, *self._image.arguments, limit=wish.timeout)
+            self._create_and_start(wish)
             found = self._inspect()
         except Refused as error:
             raise CannotRehearse(f"{engine} could not start {name}: {error}") from None
@@ -223,8 +218,57 @@ class Container(Engine):
         # podman says a number, docker a name, or nothing if it is TERM.
         self._watch.signum = number_of(str(found["Config"].get("StopSignal") or "TERM"))
         self.result.signal = name_of(self._watch.signum)
-        self._watch.kills_after = self.result.grace - EARLY
+        self._watch.phase.kills_after = self.result.grace - EARLY
         self._attach(int(found["State"]["Pid"]), found["Id"], wish)
+
+    def _create_and_start(self, wish: Wish) -> None:
+        """As `run` does, but with the files that are to be tried put into the container before it starts.
+
+        Raises:
+            Refused: the engine did not do it.
+        """
+        image, asked = self._image, self._plan.signum
+        options = ["--name", self._name, "--label", LABEL]
+        options += [] if asked is None else ["--stop-signal", str(asked)]
+        options += image.options
+        arguments = self._plan.program
+        if image.entrypoint is not None:
+            options += ["--entrypoint", image.entrypoint[0] if image.entrypoint else ""]
+            arguments = [*image.entrypoint[1:], *arguments]
+        words = [*options, image.name, *arguments]
+        if not self._plan.files:
+            self._call("run", "--detach", *words, limit=wish.timeout)
+            return
+        self._call("create", *words, limit=wish.timeout)
+        for path, text in self._plan.files.items():
+            self._change(path, text)
+        self._call("start", self._name, limit=wish.timeout)
+
+    def _change(self, path: str, text: str) -> None:
+        """Have another text in a file of the container, and all else about it as it was.
+
+        Raises:
+            Refused: the engine did not do it.
+        """
+        with tempfile.TemporaryDirectory(prefix="cleanup-guard-") as folder:
+            copy = f"{folder}/copy"
+            self._call("cp", f"{self._name}:{path}", copy)
+            with open(copy, "r+", encoding="utf-8") as file:
+                file.truncate()
+                file.write(text)
+            self._call("cp", copy, f"{self._name}:{path}")
+
+    def _entrypoint(self, found: dict[str, Any]) -> list[str]:
+        """Of the image, if it is what was started.
+
+        Raises:
+            Refused: the engine knows nothing about it.
+        """
+        if self._image.entrypoint is not None:
+            return self._image.entrypoint
+        described: list[dict[str, Any]] = json.loads(self._call("image", "inspect", str(found["Image"])))
+        entrypoint: list[str] = described[0]["Config"].get("Entrypoint") or []
+        return entrypoint if command_of(found)[: len(entrypoint)] == entrypoint else []
 
     def _attach(self, pid: int, container: str, wish: Wish) -> None:
         """Trace the container's processes, or be content with what is to be had."""
@@ -280,12 +324,14 @@ class Container(Engine):
     # -- stop -------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        glimpsed = [] if self._end is None else self._glimpsed()
-        self._watch.stop()
-        self._watch.processes += glimpsed
-        self._watch.awaits_stop = True
-        stopping = self._begin("stop", "-t", f"{self.result.grace:g}", self._name)
-        if self._finish_command(stopping, self.result.grace + LONG):
+        if self._end is not None:
+            self._watch.add(self._glimpsed())
+        left = max(SPARE, self.result.grace - self._watch.clock) if self._plan.hook else self.result.grace
+        self._watch.phase.awaits_stop = self._plan.hook is None
+        if self._plan.hook is not None:
+            self._watch.phase.kills_after = self._watch.clock + left - EARLY
+        stopping = self._begin("stop", "-t", str(math.ceil(left)), self._name)
+        if self._finish_command(stopping, left + LONG):
             raise CannotRehearse(f"{shlex.join(self._image.engine)} could not stop it: {stopping.complaint}")
         for command in filter(None, (self._end, self._logs)):
             self._finish_command(command, LINGER)
@@ -294,8 +340,15 @@ class Container(Engine):
             self._watch.kill()
             self._await_end(None)
 
+    def _start_beside(self, command: list[str]) -> Beside:
+        beside = Beside(self._begin("exec", self._name, *command).pid)
+        self._beside.append(beside)
+        return beside
+
     def _finish(self) -> Rehearsal:
-        state = self._inspect()["State"]
+        found = self._inspect()
+        state = found["State"]
+        self.result.entrypoint = self._entrypoint(found)
         self._watch.status = int(state["ExitCode"])
         self.result.out_of_memory = bool(state.get("OOMKilled"))
         if self._end is not None:
@@ -322,7 +375,7 @@ class Container(Engine):
         first = self._watch.processes[0]
         first.how, first.status = "exited", status
         if status == 128 + signal.SIGKILL:
-            late = self._watch.kills_after is not None and self._ended >= self._watch.kills_after
+            late = self._watch.phase.kills_after is not None and self._ended >= self._watch.phase.kills_after
             first.how, first.status = "killed" if late else "signal", int(signal.SIGKILL)
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -393,13 +446,18 @@ def listed(text: str) -> list[Seen]:
     return sorted(found, key=lambda seen: seen.pid != 1)
 
 
-def rehearse(waker: Waker, image: Image, signum: int | None, grace: float, wish: Wish) -> Rehearsal:
+def rehearse(waker: Waker, plan: Plan) -> Rehearsal:
     """Rehearse one stop of one container.
 
     Raises:
         CannotRehearse: there was nothing to stop.
         Interrupted: we were told to stop ourselves.
     """
+    assert plan.image is not None
+    if not plan.image.name or plan.image.name.startswith("-"):
+        raise CannotRehearse(
+            f"{quoted(plan.image.name)} is no name of an image: an engine would take it for an option"
+        )
     keep_fds_to_ourselves()
-    with Container(waker, image, signum, grace) as container:
-        return container.run(wish)
+    with Container(waker, plan.image, plan) as container:
+        return container.run()

@@ -30,7 +30,7 @@ WALL = 0x40000000
 """For waitpid: threads, too, whatever signal they were cloned with (__WALL)."""
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 12, 1 << 14, 1 << 18
 
 
 class Siginfo(ctypes.Structure):
@@ -119,9 +119,31 @@ def mount_proc() -> None:
     Raises:
         OSError: it is not allowed here: in a container that hides parts of /proc, for example.
     """
-    private = (b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    proc = (b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
-    for source, target, kind, flags, data in (private, proc):
-        if _libc.mount(source, target, kind, ctypes.c_ulong(flags), data) == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+    _mount(b"none", b"/", None, MS_REC | MS_PRIVATE)
+    _mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def cover(path: str, copy: str) -> None:
+    """In this mount namespace, one file stands where another one did.
+
+    Raises:
+        OSError: it is not allowed here, or there is no such file.
+    """
+    _mount(os.fsencode(copy), os.fsencode(path), None, MS_BIND)
+
+
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int) -> None:
+    if _libc.mount(source, target, kind, ctypes.c_ulong(flags), None) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def setns(fd: int) -> None:
+    """setns(2); os.setns is there from Python 3.12 on.
+
+    Raises:
+        OSError: it is not allowed here.
+    """
+    if _libc.setns(ctypes.c_int(fd), 0) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

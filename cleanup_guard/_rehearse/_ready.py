@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from dataclasses import dataclass, field
+
+from cleanup_guard._ground.foreign import quoted, shown
+from cleanup_guard._rehearse import _proc
 
 QUIET = 0.5
 """Seconds without work in any process after which a program is taken for settled, if nothing better is known."""
@@ -39,12 +41,12 @@ class Wish:
 
     def missing(self, seconds: float, output: bytes, pid: int, known: Stamp) -> str:
         """What is not yet so, for a message; empty if the program is ready."""
-        if self.text is not None and self.text.encode() not in output:
-            return f"did not print {self.text!r}"
+        if self.text is not None and os.fsencode(self.text) not in output:
+            return f"did not print {quoted(self.text)}"
         if self.tcp is not None and not listens(self.tcp, pid):
             return f"did not listen on port {self.tcp}"
         if self.file is not None and stamp(self.file, pid) in {None, known}:
-            return f"did not write {self.file}"
+            return f"did not write {shown(self.file)}"
         if self.after is not None and seconds < self.after:
             return f"ran less than {self.after:g} s"
         return ""
@@ -57,44 +59,13 @@ Stamp = tuple[int, int] | None
 def stamp(path: str, pid: int) -> Stamp:
     """Of a file as a process sees it; None if it is not there."""
     try:
-        found = os.stat(_inside(f"/proc/{pid}/root", os.path.abspath(path)))
+        found = os.stat(_proc.inside(f"/proc/{pid}/root", os.path.abspath(path)))
     except OSError:
         try:
             found = os.stat(path)
         except OSError:
             return None
     return (found.st_ino, found.st_mtime_ns)
-
-
-def _inside(root: str, path: str) -> str:
-    """Where a path of another root leads, seen from ours: its links are those of that root, /var/run -> /run for example.
-
-    Raises:
-        OSError: a part of it is not there, or its links lead in circles.
-    """
-    os.stat(root)
-    found, parts = root, path.split("/")[::-1]
-    links = 0
-    while parts:
-        part = parts.pop()
-        if part in {"", "."}:
-            continue
-        if part == "..":
-            found = os.path.dirname(found) if found != root else root
-        elif os.path.islink(step := f"{found}/{part}"):
-            links += 1
-            if links > LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            target = os.readlink(step)
-            found = root if target.startswith("/") else found
-            parts += target.split("/")[::-1]
-        else:
-            found = step
-    return found
-
-
-LINKS = 40
-"""Symbolic links that the kernel follows in one path (path_resolution(7))."""
 
 
 def listens(port: int, pid: int | str = "self") -> bool:

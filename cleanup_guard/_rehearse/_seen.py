@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 Handling = Literal["catches", "ignores", "blocks", "default", "unknown"]
@@ -33,6 +33,29 @@ class Heard:
     sender: int | None
 
 
+@dataclass(frozen=True)
+class Possession:
+    """What a process has at the stop, and must not lose when a line of ours is applied. Never shown: secrets are in it.
+
+    Attributes:
+        user: real, effective and saved ids of user and group, and the groups, as /proc/PID/status has them.
+        nice: its priority.
+        environ: its environment when it was executed.
+        file: the program that it executes.
+        path: of the script that it runs, if it is an interpreter of one.
+        text: of that script, where it could be read.
+        catches: the signals that a handler of it is called for.
+    """
+
+    user: tuple[str, ...] = ()
+    nice: int = 0
+    environ: dict[str, str] = field(default_factory=dict[str, str])
+    file: str = ""
+    path: str = ""
+    text: str | None = None
+    catches: frozenset[int] = frozenset()
+
+
 @dataclass
 class Seen:
     """A process that lived at the stop, or was started after it.
@@ -48,6 +71,11 @@ class Seen:
         status: its exit status, if it exited; else the number of the signal that ended it.
         heard: the signals that reached it after the stop, SIGCHLD and the like aside.
         stopped: whether it was stopped, as SIGSTOP does it, at the end of the grace period.
+        later: what it did with the stop signal at the end of the grace period, if it was still there then.
+        executed: the command lines that it executed, the first one first; a title that it gave itself is in `argv` only.
+        raised: whether it sent the stop signal to itself, not caught, as programs do to die of it.
+        hurried: whether a stop signal was still on its way to it when one of its own killed it.
+        has: what it has at the stop; not in the JSON.
     """
 
     pid: int
@@ -60,11 +88,37 @@ class Seen:
     status: int = 0
     heard: list[Heard] = field(default_factory=list[Heard])
     stopped: bool = False
+    later: Handling | None = None
+    executed: list[list[str]] = field(default_factory=list[list[str]])
+    raised: bool = False
+    hurried: bool = False
+    has: Possession | None = field(default=None, repr=False, compare=False)
 
     @property
     def was_killed(self) -> bool:
         """Whether it ended by a SIGKILL, ours or the kernel's."""
         return self.how in {"killed", "torn-down"}
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What became of requests to a server.
+
+    Attributes:
+        in_flight: how many had been sent, and not answered, when the stop was sent.
+        answered: how many of those got their answer.
+        lost: how many of those did not.
+        refused: how many new connections were refused after the stop, or answered with 503: who asks tries elsewhere.
+        dropped: how many new connections were accepted after the stop, and then not answered.
+        served: how many were accepted after the stop, and answered.
+    """
+
+    in_flight: int = 0
+    answered: int = 0
+    lost: int = 0
+    refused: int = 0
+    dropped: int = 0
+    served: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,12 +130,16 @@ class Advice:
         text: one sentence: what was seen and what to do.
         line: the line that fixes it, as it would stand in a file; may be empty.
         fault: whether it makes the stop unclean; if not, it is a remark.
+        tried: seconds from the stop to the end with that line, in a rehearsal that was clean; None: it was not tried.
+        where: the file and the number of the line in it that is to be changed, as in `entry.sh:4`; may be empty.
     """
 
     code: str
     text: str
     line: str
     fault: bool
+    tried: float | None = None
+    where: str = ""
 
 
 @dataclass
@@ -106,6 +164,13 @@ class Rehearsal:
         clean: whether everybody ended by themselves in time, and well.
         verdict: the same, in one sentence.
         advice: what to do, most important first.
+        entrypoint: of an image, with which `program` begins; empty if it has none.
+        uncounted: processes that came and went beyond those that are kept.
+        events: how often the program was held up to be looked at, from the stop on.
+        untraced: how long the same stop took when nobody looked, if that was measured.
+        hook: seconds that the platform's hook took before the stop signal.
+        hook_status: its exit status; None if it was not awaited, or there was none.
+        requests: what became of requests, if there were any.
     """
 
     program: list[str]
@@ -125,18 +190,22 @@ class Rehearsal:
     clean: bool = False
     verdict: str = ""
     advice: list[Advice] = field(default_factory=list[Advice])
-
-    def __str__(self) -> str:
-        """The timeline, the verdict and the advice as text, as the command prints them."""
-        from cleanup_guard._rehearse._timeline import timeline
-
-        return timeline(self, colour=False)
+    entrypoint: list[str] = field(default_factory=list[str])
+    uncounted: int = 0
+    events: int = 0
+    untraced: float | None = None
+    hook: float = 0.0
+    hook_status: int | None = None
+    requests: Requests | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields above, for json.dumps; seconds are rounded to a millisecond."""
+        plain = replace(self, processes=[replace(seen, has=None) for seen in self.processes])
         data: dict[str, Any] = json.loads(
-            json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3)
+            json.dumps(asdict(plain)), parse_float=lambda text: round(float(text), 3)
         )
+        for each in data["processes"]:
+            del each["has"]
         return data
 
     @classmethod
@@ -147,4 +216,5 @@ class Rehearsal:
         for seen, each in zip(found.processes, data["processes"], strict=True):
             seen.heard = [Heard(**heard) for heard in each["heard"]]
         found.advice = [Advice(**each) for each in data["advice"]]
+        found.requests = None if found.requests is None else Requests(**data["requests"])
         return found

@@ -13,7 +13,7 @@ if sys.platform != "linux":
 from cleanup_guard._rehearse import _ptrace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 NAMESPACES = _ptrace.CLONE_NEWPID | _ptrace.CLONE_NEWNS
 
@@ -26,9 +26,12 @@ class Starter:
         argv: its arguments, its own name first.
         output: the descriptor for its stdout and stderr.
         alone: whether to try for a PID namespace.
+        copies: files that it sees in place of others: path and path; only in a namespace.
     """
 
-    def __init__(self, file: str, argv: list[str], output: int, *, alone: bool) -> None:
+    def __init__(
+        self, file: str, argv: list[str], output: int, *, alone: bool, copies: Mapping[str, str]
+    ) -> None:
         go, writer = os.pipe()
         reader, news = os.pipe()
         self._go = open(writer, "wb", buffering=0)  # noqa: SIM115 - lives longer than this call
@@ -39,7 +42,7 @@ class Starter:
         if self.pid == 0:
             self._go.close()  # our own copy would keep us waiting if whoever started us is killed
             self.news.close()
-            _start(file, argv, output, go, news, alone=alone)
+            _start(file, argv, output, go, news, alone=alone, copies=copies)
         os.close(go)
         os.close(news)
 
@@ -66,7 +69,9 @@ class Starter:
         return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
-def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone: bool) -> NoReturn:
+def _start(
+    file: str, argv: list[str], output: int, go: int, news: int, *, alone: bool, copies: Mapping[str, str]
+) -> NoReturn:
     def tell(line: str) -> None:
         os.write(news, f"{line}\n".encode())
 
@@ -83,6 +88,11 @@ def _start(file: str, argv: list[str], output: int, go: int, news: int, *, alone
                 tell(f"first {first}")
                 os._exit(0)
             _prepare(tell, _ptrace.mount_proc, "a /proc of its own could not be mounted")
+            for path, copy in copies.items():
+                _ptrace.cover(path, copy)
+        elif copies:
+            tell("failed a changed copy of a file can be tried in a namespace only")
+            os._exit(127)
         else:
             tell(f"first {os.getpid()}")
         for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

@@ -218,6 +218,9 @@ class _Picture:
                 fitting = cut(_words.printable(line.expandtabs()), _fit(WIDTH - 2 * MARGIN - 24, 14))
                 self._text(MARGIN + 12, self._y + 14, fitting, "mono name ink")
                 self._y += 34
+            if advice.tried is not None:
+                self._y += 2
+                self._paragraph(MARGIN, _words.tried(advice), 13, "soft")
 
     # -- shapes -----------------------------------------------------------------------------------------------
 

@@ -190,6 +190,10 @@ class _Picture:
         yield from self._listed(self._shapes.fault if advice.fault else self._shapes.remark, advice.text, "")
         for line in advice.line.splitlines():
             yield f"      {self._paint(BOLD, _words.printable(line.expandtabs()))}"
+        notes = [_words.on_one_line(advice.where), _words.tried(advice)] if advice.line else []
+        for line in _words.wrap("; ".join(filter(None, notes)), self._width - 6):
+            if line:
+                yield f"      {self._paint(DIM, line)}"
 
     def _listed(self, mark: str, text: str, style: str) -> Iterator[str]:
         for number, line in enumerate(_words.wrap(text, self._width - 2)):

@@ -1,23 +1,19 @@
-"""What is to be said about a stop: a verdict, and advice that is specific to what was seen."""
+"""What is to be said about a stop: a verdict, and what is behind it. What to do about it is found, and tried, elsewhere."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shlex
 import signal
-import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from cleanup_guard._ground.names import name_of, number_of
+from cleanup_guard._rehearse import _kinds
+from cleanup_guard._rehearse._kinds import STOPS
 from cleanup_guard._rehearse._seen import Advice, Rehearsal, Seen
 
-assert sys.platform == "linux"
-
-SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "zsh"}
-INITS = {"catatonit", "docker-init", "dumb-init", "tini", "tini-static"}
-STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-"""Signals that programs tell each other to stop with."""
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 NAMED = 3
 """Processes that a sentence names; the others are counted."""
@@ -25,38 +21,101 @@ NAMED = 3
 CLOSE = 0.8
 """The share of the grace period from which a stop is said to be close."""
 
+FALLS_BACK = 2
+"""The status of runtimes that raise the stop again to die of it, and find themselves alive, as PID 1 "
+"does: Go's, for example."""
 
-def judge(rehearsal: Rehearsal) -> None:
-    """Fill in verdict, clean and advice. Doing it twice changes nothing."""
-    rehearsal.advice = sorted(_advise(rehearsal), key=lambda each: not each.fault)
-    rehearsal.clean = not any(each.fault for each in rehearsal.advice)
+CODES = (
+    "blocked", "child-failed", "children-killed", "close", "crashed", "does-not-forward", "exited", "failed", "hook-failed",
+    "ignored", "init-leaves-early", "killed-by-its-own", "killed-in-a-hurry", "never-caught", "never-ends", "never-told",
+    "no-cleanup", "not-seen", "out-of-memory", "raises-it-again", "requests-dropped", "requests-lost", "resource-tracker",
+    "shell-does-not-forward", "shell-waits", "sigpipe", "sometimes-hangs", "start-up-race", "still-there", "stopped",
+    "told-twice", "too-many", "too-slow", "traced-too-slow", "workers-told",
+)  # fmt: skip
+"""Each thing that can be said about a stop; `exited` is followed by a number."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to say about a stop.
+
+    Attributes:
+        code: a stable name for it.
+        text: what was seen, without a full stop.
+        hint: what to do about it, where no line is known that does.
+        fault: whether it makes the stop unclean.
+        subject: the process that it is about, if it is one.
+        others: those who were left behind by it.
+    """
+
+    code: str
+    text: str
+    hint: str = ""
+    fault: bool = True
+    subject: Seen | None = None
+    others: list[Seen] = field(default_factory=list[Seen])
+
+    def advice(
+        self, hint: str | None = None, line: str = "", tried: float | None = None, where: str = ""
+    ) -> Advice:
+        """As it is shown, with what helps: a hint, a line, and how long the stop took with that."""
+        hint = self.hint if hint is None else hint
+        return Advice(self.code, f"{self.text}{hint and ': '}{hint}.", line, self.fault, tried, where)
+
+
+def judge(rehearsal: Rehearsal, allowed: Collection[str] = ()) -> list[Finding]:
+    """Fill in verdict, clean and advice. Doing it twice changes nothing.
+
+    Args:
+        rehearsal: what was seen.
+        allowed: codes that are no faults here.
+
+    Returns:
+        What the advice is about, in the same order.
+    """
+    found = sorted(_find(rehearsal, allowed), key=lambda each: not each.fault)
+    settle(rehearsal, [each.advice() for each in found])
+    return found
+
+
+def settle(rehearsal: Rehearsal, advice: list[Advice]) -> None:
+    """This is the advice; the verdict follows from it."""
+    rehearsal.advice = advice
+    rehearsal.clean = not any(each.fault for each in advice)
     rehearsal.verdict = _verdict(rehearsal)
 
 
-def blame_the_start(rehearsal: Rehearsal) -> None:
-    """The same program stops well when it is ready: where a handler was missing here, it was missing only yet."""
-    for number, each in enumerate(rehearsal.advice):
-        if each.code in {"never-caught", "shell-does-not-forward"}:
-            rehearsal.advice[number] = Advice(
-                "start-up-race",
-                f"The stop came {rehearsal.readied:.2f} s after the start, before {short(rehearsal.processes[0])} caught "
-                f"{rehearsal.signal}, and PID 1 does not get what it does not catch: have a parent as PID 1 that keeps it.",
-                f"env --block-signal={rehearsal.signal.removeprefix('SIG')} {_under_run(rehearsal)}",
-                fault=True,
-            )
+def start_up_race(rehearsal: Rehearsal) -> Finding:
+    """The program stops well when it is ready: where a handler was missing, it was missing only yet."""
+    first = rehearsal.processes[0]
+    return Finding(
+        "start-up-race",
+        f"The stop came {rehearsal.readied:.2f} s after the start, before {short(first)} caught {rehearsal.signal}, and PID 1 "
+        "does not get what it does not catch",
+        "have a parent as PID 1 that keeps it, or say that it is ready later",
+        subject=first,
+    )
+
+
+RACES = {"never-caught", "shell-does-not-forward"}
+"""What a stop that comes too early looks like."""
 
 
 def short(seen: Seen) -> str:
     """A process by its name and pid, for a sentence."""
-    return f"`{_name(seen)}` (PID {seen.pid})"
+    return f"`{_kinds.name(seen.argv)}` (PID {seen.pid})"
 
 
 def _verdict(rehearsal: Rehearsal) -> str:
     everybody = len(rehearsal.processes)
     killed = [seen for seen in rehearsal.processes if seen.was_killed]
+    everybody += rehearsal.uncounted
     if rehearsal.clean:
         who = {1: "it", 2: "both processes"}.get(everybody, f"all {everybody} processes")
         clean = "clean"
+        if killed:  # and yet it is no fault
+            alone = _in_seconds(rehearsal.untraced or 0)
+            return f"clean when nobody looks: it then ended within {alone} of {rehearsal.grace:g} s"
         if any(seen.how == "unknown" for seen in rehearsal.processes):
             clean, who = "clean, as far as is known", short(rehearsal.processes[0])
         return (
@@ -73,29 +132,24 @@ def _verdict(rehearsal: Rehearsal) -> str:
     return f"not clean: nobody was killed by the platform, but see below; exit status {rehearsal.status}"
 
 
-def _advise(rehearsal: Rehearsal) -> list[Advice]:
+def _find(rehearsal: Rehearsal, allowed: Collection[str]) -> list[Finding]:
     found = [*_about_the_end(rehearsal), *_about_the_teardown(rehearsal)]
-    found += [*_about_the_ends(rehearsal), *_about_being_told_twice(rehearsal)]
-    found += _about_a_container(rehearsal)
-    found += _about_the_status(rehearsal)
+    found += [*_about_the_ends(rehearsal), *_about_workers(rehearsal), *_about_being_told_twice(rehearsal)]
+    found += [*_about_a_container(rehearsal), *_about_requests(rehearsal), *_about_the_status(rehearsal)]
+    found += _about_looking(rehearsal)
+    found = [replace(each, fault=False) if each.code in allowed else each for each in found]
     if not any(each.fault for each in found) and rehearsal.seconds > CLOSE * rehearsal.grace:
-        found.append(
-            Advice(
-                "close",
-                f"It took {rehearsal.seconds:.1f} s of {rehearsal.grace:g} s, too close for a loaded machine: give it more.",
-                _longer(rehearsal.seconds),
-                fault=False,
-            )
-        )
+        text = f"It took {rehearsal.seconds:.1f} s of {rehearsal.grace:g} s, too close for a loaded machine"
+        found.append(Finding("close", text, "give it more", fault=False))
     return found
 
 
 # -- killed at the end of the grace period ------------------------------------------------------------------------
 
 
-def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
+def _about_the_end(rehearsal: Rehearsal) -> list[Finding]:
     killed = [seen for seen in rehearsal.processes if seen.how == "killed"]
-    found: list[Advice] = []
+    found: list[Finding] = []
     for seen in killed:
         is_first = seen is rehearsal.processes[0]
         left = [each for each in killed if each.parent == seen.pid and each is not seen]
@@ -106,7 +160,8 @@ def _about_the_end(rehearsal: Rehearsal) -> list[Advice]:
         unknown = seen.handling == "unknown"
         found.append(_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left))
     if killed and not found:
-        found.append(_nobody_was_told(rehearsal, killed))
+        told = f"{rehearsal.signal} never reached {_names(killed)}"
+        found.append(Finding("never-told", told, "tell everybody", others=killed))
     return found
 
 
@@ -114,222 +169,270 @@ def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
     return any(heard.name == rehearsal.signal or number_of(heard.name) in STOPS for heard in seen.heard)
 
 
-def _why_not(  # noqa: PLR0911 - a table, in the order of the questions
-    rehearsal: Rehearsal, seen: Seen, left: list[Seen]
-) -> Advice:
+def _why_not(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
     """Why this one, who was told to stop, was still there."""
-    stop, shell = rehearsal.signal, _name(seen) in SHELLS
+    stop = rehearsal.signal
     if seen.stopped:
-        return Advice(
-            "stopped",
-            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued: send "
-            "SIGCONT after it.",
-            _under_run(rehearsal),
-            fault=True,
+        text = (
+            f"{short(seen)} was stopped, as by SIGSTOP, and who is stopped takes {stop} only when continued"
         )
-    if seen.handling == "default" and shell and left:
-        what, line = _instead_of_shell(rehearsal, seen, left)
-        return Advice(
-            "shell-does-not-forward",
+        return Finding("stopped", text, "send SIGCONT after it", subject=seen)
+    if seen.handling != "catches" and seen.later == "catches" and seen is rehearsal.processes[0]:
+        return start_up_race(rehearsal)
+    if seen.handling == "ignores" or (seen.handling == "blocks" and seen.later in {None, "blocks"}):
+        code = {"ignores": "ignored", "blocks": "blocked"}[seen.handling]
+        inherited = "trap with an empty command, nohup" if code == "ignored" else "a signal mask"
+        text = (
+            f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited ({inherited}), "
+            "which an exec keeps"
+        )
+        return Finding(code, text, "start it with a clean slate", subject=seen)
+    if seen.handling in {"default", "blocks"}:  # the latter for a moment only, as a shell does while it forks
+        return _why_deaf(rehearsal, seen, left)
+    if seen.raised or seen.later == "default":
+        text = (
+            f"{short(seen)} caught {stop}, and then raised it again to die of it, which the kernel keeps from PID 1: "
+            "it was there "
+            "to the end, with nothing left to do"
+        )
+        return Finding("raises-it-again", text, "give it a parent that is PID 1", subject=seen)
+    return _why_slow(rehearsal, seen, left)
+
+
+def _why_deaf(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
+    stop = rehearsal.signal
+    if _kinds.is_shell(seen.argv) and left:
+        text = (
             f"{short(seen)} does not catch {stop}, so the kernel keeps it from PID 1, and does not forward it to "
-            f"{_names(left)}: {what}.",
-            line,
-            fault=True,
+            f"{_names(left)}"
         )
-    if seen.handling == "default":
-        return Advice(
-            "never-caught",
-            f"{short(seen)} does not catch {stop}, and the kernel keeps from PID 1 what it does not catch: "
-            f"{'have main() guarded' if _is_python(seen) else 'give it a parent that is PID 1'}.",
-            _guard(rehearsal) if _is_python(seen) else _under_run(rehearsal),
-            fault=True,
+        return Finding(
+            "shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left
         )
-    if seen.handling in {"ignores", "blocks"}:
-        how = {"ignores": "ignored", "blocks": "blocked"}[seen.handling]
-        return Advice(
-            how,
-            f"{short(seen)} {seen.handling} {stop}. If that is not in its own code, it was inherited "
-            f"({'trap with an empty command, nohup' if how == 'ignored' else 'a signal mask'}), which an exec "
-            f"keeps: start it with a clean slate.",
-            _line(rehearsal, ["cleanup-guard", "exec", "--", *seen.argv]),
-            fault=True,
-        )
+    text = f"{short(seen)} does not catch {stop}, and the kernel keeps from PID 1 what it does not catch"
+    hint = "have main() guarded" if _kinds.is_python(seen.argv) else "give it a parent that is PID 1"
+    return Finding("never-caught", text, hint, subject=seen, others=left)
+
+
+def _why_slow(rehearsal: Rehearsal, seen: Seen, left: list[Seen]) -> Finding:
+    """It catches the signal, and was there all the same."""
+    stop = rehearsal.signal
+    if left and rehearsal.needed is not None:
+        return _too_slow(rehearsal, seen)  # it waits for those, and they end
     were = "was" if len(left) == 1 else "were"
-    if shell and left:
-        what, line = _instead_of_shell(rehearsal, seen, left)
-        return Advice(
-            "shell-waits",
+    if left and _kinds.is_shell(seen.argv):
+        text = (
             f"{short(seen)} catches {stop}, but a shell runs its trap only when the foreground command has ended, and "
-            f"{_names(left)} {were} never told: {what}.",
-            line,
-            fault=True,
+            f"{_names(left)} {were} never told"
         )
+        return Finding("shell-waits", text, "let a supervisor tell everybody", subject=seen, others=left)
     if left:
-        return Advice(
-            "does-not-forward",
-            f"{short(seen)} catches {stop}, but {_names(left)} {were} never told, and {were} there to the end: "
-            "tell everybody.",
-            _under_run(rehearsal),
-            fault=True,
+        text = (
+            f"{short(seen)} catches {stop}, but {_names(left)} {were} never told, and {were} there to the end"
         )
+        return Finding("does-not-forward", text, "tell everybody", subject=seen, others=left)
     return _too_slow(rehearsal, seen)
 
 
-def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Advice:
+def _too_slow(rehearsal: Rehearsal, seen: Seen) -> Finding:
     caught = f"{short(seen)} caught {rehearsal.signal} but was not done after {rehearsal.grace:g} s"
+    if rehearsal.untraced is not None and rehearsal.untraced < rehearsal.grace:
+        text = (
+            f"{caught}, for it was held up {rehearsal.events} times to be looked at: by itself it needs "
+            f"{rehearsal.untraced:.1f} s"
+        )
+        return Finding("traced-too-slow", text, fault=False, subject=seen)
     if rehearsal.tried is not None and rehearsal.needed is None:
-        python = _is_python(seen)
-        how = (
-            "have main() guarded, which shows where it hangs, and ends it in time"
-            if python
-            else "look at where it hangs"
-        )
-        return Advice(
+        how = "look at where it hangs, with a debugger for example"
+        if _kinds.is_python(seen.argv):
+            how = "have main() guarded, which shows where it hangs, and ends it in time"
+        return Finding(
             "never-ends",
-            f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to: {how}.",
-            _guard(rehearsal) if python else f"gdb --batch -ex 'thread apply all backtrace' -p {seen.pid}",
-            fault=True,
+            f"{caught}, nor after {rehearsal.tried:g} s when it was allowed to",
+            how,
+            subject=seen,
         )
+    if rehearsal.needed is not None and rehearsal.needed < CLOSE * rehearsal.grace:
+        text = f"{caught}, and in a second rehearsal it needed only {_in_seconds(rehearsal.needed)}: it hangs sometimes"
+        return Finding("sometimes-hangs", text, "--repeat shows how often, a debugger where", subject=seen)
     needs = (
         "its cleanup takes longer" if rehearsal.needed is None else f"it would need {rehearsal.needed:.1f} s"
     )
-    return Advice(
-        "too-slow",
-        f"{caught}: {needs}. Give it more time, or less to do.",
-        _longer(rehearsal.needed or 2 * rehearsal.grace),
-        fault=True,
-    )
+    return Finding("too-slow", f"{caught}: {needs}", "give it more time, or less to do", subject=seen)
 
 
-def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Advice:
+def _guess_why(rehearsal: Rehearsal, seen: Seen) -> Finding:
     """Why this one was still there, when neither what it does with the signal nor its children's end could be seen."""
     stop, was_there = rehearsal.signal, f"{short(seen)} was still there after {rehearsal.grace:g} s"
     left = [each for each in rehearsal.processes if each.parent == seen.pid and each is not seen]
-    if _name(seen) in SHELLS and left:
-        what, line = _instead_of_shell(rehearsal, seen, left)
-        return Advice(
-            "shell-does-not-forward",
-            f"{was_there}, for a shell does not forward {stop} to what it waits for, {_names(left)}: {what}.",
-            line,
-            fault=True,
+    if _kinds.is_shell(seen.argv) and left:
+        text = f"{was_there}, for a shell does not forward {stop} to what it waits for, {_names(left)}"
+        return Finding(
+            "shell-does-not-forward", text, "let a supervisor tell everybody", subject=seen, others=left
         )
-    how = "have main() guarded" if _is_python(seen) else "give it a parent that is PID 1"
-    return Advice(
-        "still-there",
-        f"{was_there}, and whether it catches {stop} could not be seen: if not, {how}; if so, give it more time.",
-        _guard(rehearsal) if _is_python(seen) else _under_run(rehearsal),
-        fault=True,
-    )
-
-
-def _nobody_was_told(rehearsal: Rehearsal, killed: list[Seen]) -> Advice:
-    return Advice(
-        "never-told",
-        f"{rehearsal.signal} never reached {_names(killed)}: tell everybody.",
-        _under_run(rehearsal),
-        fault=True,
-    )
+    how = "have main() guarded" if _kinds.is_python(seen.argv) else "give it a parent that is PID 1"
+    text = f"{was_there}, and whether it catches {stop} could not be seen"
+    return Finding("still-there", text, f"if not, {how}; if so, give it more time", subject=seen)
 
 
 # -- killed because PID 1 left -----------------------------------------------------------------------------------
 
 
-def _about_the_teardown(rehearsal: Rehearsal) -> list[Advice]:
+def _about_the_teardown(rehearsal: Rehearsal) -> list[Finding]:
     torn = [seen for seen in rehearsal.processes if seen.how == "torn-down"]
-    if not torn:
-        return []
+    helpers = [seen for seen in torn if _kinds.is_helper(seen.argv)]
+    torn = [seen for seen in torn if seen not in helpers]
+    found: list[Finding] = []
     first = rehearsal.processes[0]
+    if helpers:
+        text = (
+            f"{_names(helpers)} of multiprocessing ended with PID 1: such a process waits for its parent's end, and "
+            "loses nothing by it"
+        )
+        found.append(Finding("resource-tracker", text, fault=False, subject=first))
+    if torn:
+        code = "init-leaves-early" if _kinds.is_init(first.argv) else "children-killed"
+        text = (
+            f"{short(first)} left after {_in_seconds(first.ended)}, and the kernel then killed {_names(torn)}, which "
+            f"{_how_told(rehearsal, torn)}"
+        )
+        found.append(Finding(code, text, "wait for every descendant", subject=first, others=torn))
+    return found
+
+
+def _how_told(rehearsal: Rehearsal, torn: list[Seen]) -> str:
     told = [seen for seen in torn if _was_told(seen, rehearsal)]
     were = "was" if len(torn) == 1 else "were"
     if len(told) == len(torn):
-        how = f"{were} told to stop, but not waited for"
-    elif told:
-        how = f"{were} not all told to stop, and not waited for"
-    else:
-        how = f"{were} never told to stop"
-    line = _under_run(rehearsal)
-    if (
-        _name(first) in SHELLS
-        and len(torn) == 1
-        and torn[0].parent == first.pid
-        and torn[0].argv != first.argv
-    ):
-        line = (
-            'trap \'kill -TERM "$child"; wait "$child"\' TERM   # after: '
-            f"{shlex.join(torn[0].argv)} & child=$!"
-        )
-    return [
-        Advice(
-            "init-leaves-early" if _name(first) in INITS else "children-killed",
-            f"{short(first)} left after {_in_seconds(first.ended)}, and the kernel then killed {_names(torn)}, which {how}: "
-            "wait for every descendant.",
-            line,
-            fault=True,
-        )
-    ]
+        return f"{were} told to stop, but not waited for"
+    return f"{were} not all told to stop, and not waited for" if told else f"{were} never told to stop"
 
 
 # -- of a container ----------------------------------------------------------------------------------------------
 
 
-def _about_a_container(rehearsal: Rehearsal) -> list[Advice]:
-    found: list[Advice] = []
+def _about_a_container(rehearsal: Rehearsal) -> list[Finding]:
+    found: list[Finding] = []
     if rehearsal.out_of_memory:
+        text = "The container had used up its memory, and the kernel killed for it"
         found.append(
-            Advice(
+            Finding(
                 "out-of-memory",
-                "The container had used up its memory, and the kernel killed for it: give it more, or less to do.",
-                "docker run --memory 1g ...   # Kubernetes: resources: limits: memory",
-                fault=True,
+                text,
+                "give it more (docker run --memory, resources: limits: memory), or less to do",
             )
         )
     unseen = [seen for seen in rehearsal.processes if seen.how == "unknown"]
     if unseen and not rehearsal.processes[0].was_killed:
+        text = (
+            f"What became of {_names(unseen)} could not be seen, for it may not be traced (who is made with "
+            "CLONE_UNTRACED never "
+            "is), and the kernel kills whoever is left when PID 1 leaves"
+        )
+        found.append(Finding("not-seen", text, fault=False))
+    if rehearsal.hook_status:
+        text = f"The hook before the stop ended with status {rehearsal.hook_status} after {_in_seconds(rehearsal.hook)}"
         found.append(
-            Advice(
-                "not-seen",
-                f"What became of {_names(unseen)} could not be seen, and the kernel kills whoever is left when PID 1 leaves: "
-                "rehearse it as root, on the machine of the engine.",
-                "",
+            Finding(
+                "hook-failed", text, "its command may not be there, or may not do what it should", fault=False
+            )
+        )
+    return found
+
+
+def _about_requests(rehearsal: Rehearsal) -> list[Finding]:
+    found: list[Finding] = []
+    counted = rehearsal.requests
+    if counted is None:
+        return found
+    if counted.lost:
+        text = f"{counted.lost} of {counted.in_flight} requests that were in flight at the stop got no answer"
+        found.append(Finding("requests-lost", text, "finish what was accepted before leaving"))
+    if counted.dropped:
+        text = (
+            f"{counted.dropped} connections were accepted after the stop, and then dropped without an answer"
+        )
+        found.append(
+            Finding(
+                "requests-dropped",
+                text,
+                "close the listening socket first, so that they are refused",
                 fault=False,
             )
         )
+    return found
+
+
+def _about_looking(rehearsal: Rehearsal) -> list[Finding]:
+    found: list[Finding] = []
+    if rehearsal.uncounted:
+        text = f"{rehearsal.uncounted} more processes came and went than are shown"
+        found.append(Finding("too-many", text, fault=False))
     return found
 
 
 # -- how each ended ----------------------------------------------------------------------------------------------
 
 
-def _about_the_ends(rehearsal: Rehearsal) -> list[Advice]:
+def _about_the_ends(rehearsal: Rehearsal) -> list[Finding]:
     """About those who were not killed by the platform; about all that ended alike in one sentence."""
-    alike: dict[int, list[Seen]] = {}
+    alike: dict[tuple[int, bool], list[Seen]] = {}
     for seen in rehearsal.processes:
         if seen.how == "signal":
-            alike.setdefault(seen.status, []).append(seen)
-    found = [each for signum, some in alike.items() for each in _about_a_signal(rehearsal, signum, some)]
+            alike.setdefault((seen.status, seen.hurried), []).append(seen)
+    found = [
+        each
+        for (signum, hurried), some in alike.items()
+        for each in _about_a_signal(rehearsal, signum, some, hurried=hurried)
+    ]
     failed = [
         seen
         for seen in rehearsal.processes[1:]
         if seen.how == "exited" and seen.status not in _fine(rehearsal)
     ]
     if failed:
-        with_status = (
-            f"status {failed[0].status}"
-            if len({seen.status for seen in failed}) == 1
-            else "a status other than 0"
-        )
-        found.append(
-            Advice(
-                "child-failed",
-                f"{_names(failed)} exited with {with_status}: the output may say why.",
-                "cleanup-guard check --show-output ...",
-                fault=False,
-            )
-        )
+        same = len({seen.status for seen in failed}) == 1
+        with_status = f"status {failed[0].status}" if same else "a status other than 0"
+        text = f"{_names(failed)} exited with {with_status}"
+        found.append(Finding("child-failed", text, "the output may say why (--show-output)", fault=False))
     return found
 
 
-def _about_being_told_twice(rehearsal: Rehearsal) -> list[Advice]:
+def _about_workers(rehearsal: Rehearsal) -> list[Finding]:
+    """A supervisor of its own workers that catches the stop, and an init that has told the workers over its head."""
+    first = rehearsal.processes[0]
+    by_pid = {seen.pid: seen for seen in rehearsal.processes}
+    told: dict[int, list[Seen]] = {}
+    for seen in rehearsal.processes[1:]:
+        parent = by_pid.get(seen.parent)
+        over_its_head = any(
+            heard.sender == first.pid and number_of(heard.name) in STOPS for heard in seen.heard
+        )
+        died = seen.how == "signal" and seen.handling == "default" and seen.status in STOPS
+        if parent is None or parent is first or not (over_its_head and died):
+            continue
+        if parent.handling == "catches" and parent.ended >= seen.ended and _is_worker(seen, parent):
+            told.setdefault(parent.pid, []).append(seen)
+    return [
+        Finding(
+            "workers-told",
+            f"{short(by_pid[pid])} catches {rehearsal.signal} and looks after its workers itself, but {_names(workers)} "
+            f"{'was' if len(workers) == 1 else 'were'} told by {short(first)}, too, and died of it in the middle of the work",
+            "tell only the main process",
+            subject=by_pid[pid],
+            others=workers,
+        )
+        for pid, workers in told.items()
+    ]
+
+
+def _is_worker(seen: Seen, parent: Seen) -> bool:
+    """Whether it is a part of the same program, forked to work for it, and not a program of its own."""
+    same = seen.has is not None and parent.has is not None and seen.has.file == parent.has.file
+    return same and not seen.executed and not _kinds.is_shell(parent.argv)
+
+
+def _about_being_told_twice(rehearsal: Rehearsal) -> list[Finding]:
     stops = {
         short(seen): names
         for seen in rehearsal.processes
@@ -340,64 +443,56 @@ def _about_being_told_twice(rehearsal: Rehearsal) -> list[Advice]:
     name, told = max(stops.items(), key=lambda item: len(item[1]))
     others = len(stops) - 1
     too = f", and so {'was 1 other' if others == 1 else f'were {others} others'}" if others else ""
-    return [
-        Advice(
-            "told-twice",
-            f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){too}, which makes many programs give up "
-            "their cleanup: tell each process once.",
-            _under_run(rehearsal),
-            fault=False,
-        )
-    ]
+    text = (
+        f"{name} was told to stop {len(told)} times ({', '.join(told[:4])}){too}, which makes many programs give "
+        "up their cleanup"
+    )
+    return [Finding("told-twice", text, "tell each process once", fault=False)]
 
 
-def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen]) -> list[Advice]:
+def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen], *, hurried: bool) -> list[Finding]:
     name = name_of(signum)
     were = "was" if len(some) == 1 else "were"
-    if signum == signal.SIGPIPE:
-        return [
-            Advice(
-                "sigpipe",
-                f"{_names(some)} {were} killed by SIGPIPE: whoever read the output had gone first. Let the reader outlive "
-                "the writer.",
-                f"{_writer(rehearsal, some[0])} 2>&1 | (trap '' TERM INT; exec tee log)",
-                fault=True,
-            )
-        ]
     late = _in_seconds(max(seen.ended for seen in some))
+    if signum == signal.SIGPIPE:
+        text = f"{_names(some)} {were} killed by SIGPIPE: whoever read the output had gone first"
+        return [Finding("sigpipe", text, "let the reader outlive the writer", subject=some[0])]
+    if signum == signal.SIGKILL and hurried:
+        text = (
+            f"{_names(some)} {were} killed by one of its own while a stop signal was on its way. To be traced takes "
+            "time, so this may "
+            "be no fault of the program"
+        )
+        return [Finding("killed-in-a-hurry", text, fault=False)]
     if signum == signal.SIGKILL:
+        text = (
+            f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for "
+            "lack of memory)"
+        )
         return [
-            Advice(
-                "killed-by-its-own",
-                f"{_names(some)} {were} killed by SIGKILL after {late}, not by the platform but by one of its own (or for lack "
-                "of memory): who stops others must give them the time that their cleanup takes.",
-                "child.terminate(); child.wait()   # in place of child.kill()"
-                if _is_python(rehearsal.processes[0])
-                else "",
-                fault=True,
+            Finding(
+                "killed-by-its-own", text, "who stops others must give them the time that their cleanup takes"
             )
         ]
     if signum in STOPS or name == rehearsal.signal:
-        some = [seen for seen in some if _is_python(seen)]
-        if not some or signum == signal.SIGINT:
-            return []  # who is no Python program may catch it when it owes something; and KeyboardInterrupt unwinds
-        catch = "does not catch it" if len(some) == 1 else "do not catch it"
-        return [
-            Advice(
-                "no-cleanup",
-                f"{_names(some)} ended by {name} without running `finally` or atexit, for it {catch}: have main() guarded, "
-                "if it owes a cleanup.",
-                _guard(rehearsal),
-                fault=False,
-            )
-        ]
+        return _about_no_cleanup(name, some)
+    text = f"{_names(some)} {were} ended by {name} {late} after the stop"
+    return [Finding("crashed", text, "the output may say why (--show-output)")]
+
+
+def _about_no_cleanup(name: str, some: list[Seen]) -> list[Finding]:
+    """Who is no Python program may catch it when it owes something; and KeyboardInterrupt unwinds."""
+    some = [
+        seen
+        for seen in some
+        if _kinds.is_python(seen.argv) and seen.handling == "default" and not seen.raised
+    ]
+    if not some or name == "SIGINT":
+        return []
+    catch = "does not catch it" if len(some) == 1 else "do not catch it"
+    text = f"{_names(some)} ended by {name} without running `finally` or atexit, for it {catch}"
     return [
-        Advice(
-            "crashed",
-            f"{_names(some)} {were} ended by {name} {late} after the stop: the output may say why.",
-            "cleanup-guard check --show-output ...",
-            fault=True,
-        ),
+        Finding("no-cleanup", text, "have main() guarded, if it owes a cleanup", fault=False, subject=some[0])
     ]
 
 
@@ -405,31 +500,44 @@ def _fine(rehearsal: Rehearsal) -> set[int]:
     return {0, *(128 + signum for signum in (*STOPS, number_of(rehearsal.signal)))}
 
 
-def _about_the_status(rehearsal: Rehearsal) -> list[Advice]:
+def _about_the_status(rehearsal: Rehearsal) -> list[Finding]:
     first = rehearsal.processes[0]
     if first.how != "exited" or first.status == 0:
         return []
     if first.status in _fine(rehearsal):
-        line = _under_run(rehearsal, f"--map-exit {first.status}:0 ")
-        if _is_python(first) and not _is_ours(first):
-            line = _guard(rehearsal, "exit_status=0, ")
+        text = (
+            f"The exit status is {first.status}, which says that it was told to stop. Where the platform takes that "
+            "for a failure"
+        )
+        return [Finding(f"exited-{first.status}", text, "let it be 0", fault=False, subject=first)]
+    if first.raised or _is_makes(rehearsal):
+        text = (
+            f"The exit status is {first.status}, which is how {short(first)} says that {rehearsal.signal} has ended "
+            "it: it has cleaned "
+            "up nothing"
+        )
         return [
-            Advice(
+            Finding(
                 f"exited-{first.status}",
-                f"The exit status is {first.status}, which says that it was told to stop. Where the platform takes that for "
-                "a failure, let it be 0.",
-                line,
+                text,
+                "catch the signal, if it owes a cleanup",
                 fault=False,
+                subject=first,
             )
         ]
-    return [
-        Advice(
-            "failed",
-            f"{short(first)} exited with status {first.status}, so its cleanup may have failed: its output may say why.",
-            "cleanup-guard check --show-output ...",
-            fault=True,
-        )
-    ]
+    text = f"{short(first)} exited with status {first.status}, so its cleanup may have failed"
+    return [Finding("failed", text, "its output may say why (--show-output)")]
+
+
+def _is_makes(rehearsal: Rehearsal) -> bool:
+    """Whether it is make, which exits with 2 when what it runs was told to stop."""
+    first, *others = rehearsal.processes
+    told = any(seen.how == "signal" and seen.status in STOPS for seen in others)
+    return (
+        _kinds.base(first.argv) in {"make", "gmake"}
+        and first.status == FALLS_BACK
+        and (told or _was_told(first, rehearsal))
+    )
 
 
 # -- words -------------------------------------------------------------------------------------------------------
@@ -440,86 +548,8 @@ def _in_seconds(seconds: float) -> str:
     return f"{math.ceil(seconds * 100) / 100:.3g} s"
 
 
-def _name(seen: Seen) -> str:
-    if not seen.argv:
-        return "?"
-    name = os.path.basename(seen.argv[0]).removeprefix("-") or "?"
-    script = _script(seen) if name.startswith("python") else ""
-    return os.path.basename(script) or name
-
-
-def _script(seen: Seen) -> str:
-    """The file that an interpreter reads its program from; empty if it does not."""
-    words = seen.argv[2:] if os.path.basename(seen.argv[0]) == "busybox" else seen.argv[1:]
-    while words:
-        word, *words = words
-        if not word.startswith(("-", "+")):
-            return word
-        if word[-1] in "cm" and not word.startswith("--"):
-            return ""  # the program itself follows, or the name of a module
-        if word in {"-X", "-W", "-o"}:
-            words = words[1:]
-    return ""
-
-
-def _is_python(seen: Seen) -> bool:
-    return bool(seen.argv) and os.path.basename(seen.argv[0]).startswith("python")
-
-
-def _is_ours(seen: Seen) -> bool:
-    return _is_python(seen) and ("cleanup_guard" in seen.argv or _name(seen) == "cleanup-guard")
-
-
 def _names(some: list[Seen]) -> str:
     *but_last, last = [short(seen) for seen in some[:NAMED]]
     if len(some) > NAMED:
         but_last, last = [*but_last, last], f"{len(some) - NAMED} more"
     return f"{', '.join(but_last)} and {last}" if but_last else last
-
-
-def _instead_of_shell(rehearsal: Rehearsal, shell: Seen, left: list[Seen]) -> tuple[str, str]:
-    """What to do with a shell that these were left behind of, and the line that does it."""
-    if len(left) > 1 or left[0].argv == shell.argv:  # which is a subshell, and no program to execute
-        return "let a supervisor tell everybody, and wait for them", _under_run(rehearsal)
-    script = _script(shell)
-    if rehearsal.image is not None and not script:  # a SHELL form, of which there is no file to change
-        return "let the program be the entrypoint", _line(rehearsal, left[0].argv)
-    where = f", in {os.path.basename(script)}" if script else ""
-    return f"let the shell become the program{where}", f"exec {shlex.join(left[0].argv)}"
-
-
-def _writer(rehearsal: Rehearsal, seen: Seen) -> str:
-    parents = [each.argv for each in rehearsal.processes if each.pid == seen.parent]
-    return "..." if seen.argv in parents else shlex.join(seen.argv)  # a subshell has its parent's
-
-
-def _under_run(rehearsal: Rehearsal, options: str = "") -> str:
-    words = _without_init(rehearsal.program)
-    if os.path.basename(words[0]) == "cleanup-guard" and words[1:2] == ["run"]:
-        return _line(rehearsal, ["cleanup-guard", "run", *options.split(), *words[2:]])
-    return _line(rehearsal, ["cleanup-guard", "run", *options.split(), "--", *words])
-
-
-def _line(rehearsal: Rehearsal, words: list[str]) -> str:
-    """A command as it stands where the program is named: in a Dockerfile, for an image."""
-    if rehearsal.image is not None:
-        return f"ENTRYPOINT {json.dumps(words, ensure_ascii=False)}"
-    return shlex.join(words)
-
-
-def _without_init(words: list[str]) -> list[str]:
-    """What another init was to start: that one is not needed any more."""
-    if os.path.basename(words[0]) not in INITS:
-        return words
-    if "--" in words:
-        return words[words.index("--") + 1 :] or words
-    return next((words[at:] for at, word in enumerate(words) if at and not word.startswith("-")), words)
-
-
-def _guard(rehearsal: Rehearsal, options: str = "") -> str:
-    return f"@guard({options}grace={rehearsal.grace:g})   # above def main(); from cleanup_guard import guard"
-
-
-def _longer(seconds: float) -> str:
-    enough = math.ceil(seconds * 1.25 + 0.5)
-    return f"docker stop -t {enough} ...   # Kubernetes: terminationGracePeriodSeconds: {enough}"

@@ -15,7 +15,7 @@ from cleanup_guard._ground.names import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cleanup_guard._rehearse._seen import Handling, Heard, How, Rehearsal, Seen
+    from cleanup_guard._rehearse._seen import Advice, Handling, Heard, How, Rehearsal, Seen
 
 MOST = 20
 """Rows in a picture; with more processes, those that are alike share one."""
@@ -150,6 +150,11 @@ def ending(seen: Seen) -> str:
         "torn-down": "torn down",
         "unknown": "unknown",
     }[seen.how]
+
+
+def tried(advice: Advice) -> str:
+    """What came of trying its line; empty if that was not done."""
+    return "" if advice.tried is None else f"tried: clean after {seconds(advice.tried)}"
 
 
 TORN_DOWN = "torn down: killed by the kernel, because PID 1 had left"

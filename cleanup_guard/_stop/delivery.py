@@ -142,10 +142,7 @@ class Delivery:
         self.blocked: bool = False
         self.took_over: bool = False
         self.over: bool = False
-        self._begun = False
-        self._prepared = False
-        self._hook_told = False
-        self._held = False  # to the end
+        self._done: set[str] = set()  # what is done once
         self._let_go_since: float | None = None
         self._let_go_of = 0  # the time of which main has let go, counted as `times` is
         self._let_go = 0
@@ -196,8 +193,7 @@ class Delivery:
         Returns:
             When to look again.
         """
-        if not self._begun:
-            self._begun = True
+        if self._is_first("begin"):
             world.begin()
         if self.over:
             return inf
@@ -206,11 +202,9 @@ class Delivery:
             self.over = True
             world.give_up()
             return inf
-        if facts.hook is not None and not self._hook_told and now >= budget.at(budget.HOOKS):
-            self._hook_told = True
+        if facts.hook is not None and now >= budget.at(budget.HOOKS) and self._is_first("hook"):
             world.tell(HookLeftRunning(name=facts.hook, seconds=now - budget.began))
-        if now >= budget.at(budget.TAKE_OVER) and not self._prepared:
-            self._prepared = True
+        if now >= budget.at(budget.TAKE_OVER) and self._is_first("prepare"):
             world.prepare_death()
         due = min((at for at in map(budget.at, budget.INSTANTS) if at > now), default=inf)
         if stop.theirs is not None:
@@ -219,7 +213,7 @@ class Delivery:
             self.forced = True
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
-                self._held = True
+                self._done.add("held")
                 world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
@@ -229,6 +223,13 @@ class Delivery:
             State.DONE: self._look_for_survival,
         }.get(facts.state)
         return due if look is None else min(due, look(now, stop, facts, world))
+
+    def _is_first(self, what: str) -> bool:
+        """Whether this has not been done before."""
+        if what in self._done:
+            return False
+        self._done.add(what)
+        return True
 
     def _look_at_theirs(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         """Somebody else stops the program. We step in when he is late, and only if the grace period is known."""
@@ -334,7 +335,7 @@ class Delivery:
         """When to take over from a main that has not come back."""
         if budget.stepped_in:
             return budget.at(budget.INTERRUPT)
-        if self._held or (facts.held is not None and facts.state is State.STOPPING):
+        if "held" in self._done or (facts.held is not None and facts.state is State.STOPPING):
             return budget.at(budget.LATE)
         handles = facts.state is State.UNWINDING and facts.handling
         return budget.at(budget.FORCE if handles else budget.TAKE_OVER)

@@ -8,11 +8,11 @@ Rules:
 
 from __future__ import annotations
 
-from cleanup_guard._ground.clock import Budget
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
+
+    from cleanup_guard._ground.clock import Budget
 
     ExitStatus = int | Literal["signal"] | None
 

@@ -14,12 +14,15 @@ import time
 from math import inf
 
 from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.foreign import shown
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
+from cleanup_guard._ground.names import name_of
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._spawn import (
+    STDERR,
     CannotStart,
     become_subreaper,
     find,
@@ -124,7 +127,12 @@ class Command:
         if labelled or any(child.ready and child.ready.kind == "text" for child in self.options.children):
             from cleanup_guard._supervise._output import Output
 
-            self.output = Output([child.name for child in self.options.children] if labelled else [])
+            try:
+                self.output = Output([child.name for child in self.options.children] if labelled else [])
+            except OSError as error:
+                raise CannotStart(f"output cannot be read: {error.strerror}", CANNOT) from None
+        if self.options.on_exit:
+            from cleanup_guard._supervise import _callbacks  # noqa: F401 - at the end there may be no descriptor for it
 
     # -- starting -------------------------------------------------------------------------------------------------------
 
@@ -240,7 +248,7 @@ class Command:
         if signum == _signal.SIGCHLD or self._hushed(signum, code):
             return
         if self._journal is not None:
-            self._note(f"{_name_of(signum)} from {_sender(info)}")
+            self._note(f"{name_of(signum)} from {_sender(info)}")
         if signum == _signal.SIGTSTP and code == SI_KERNEL and self.terminal is not None and not self._lends:
             self._suspend_all(self.terminal)
         else:
@@ -312,7 +320,9 @@ class Command:
         from cleanup_guard._supervise._callbacks import Callbacks
 
         stopping = self.policy.stopping
-        reason = stopping.reason if stopping.signum is None else _name_of(stopping.signum)
+        if self._lends and self.options.children[0].code == INTERRUPTED:
+            stopping.press(time.monotonic())  # the key that ended it was for it alone, and came only to it
+        reason = stopping.reason if stopping.signum is None else name_of(stopping.signum)
         environ = {
             **os.environ,
             "CLEANUP_GUARD_STATUS": str(self._exit_status(failed=False)),
@@ -343,7 +353,7 @@ class Command:
 
     def _observe(self, signum: int, to: str) -> None:
         if self._journal is not None:
-            self._note(f"{_name_of(signum)} to {to}")
+            self._note(f"{name_of(signum)} to {to}")
 
     def _note(self, text: str) -> None:
         """Have it written when there is time for it: nothing is told later because of it."""
@@ -359,7 +369,7 @@ class Command:
             self._journal.clear()
 
 
-CANNOT = 126
+CANNOT, INTERRUPTED = 126, 130
 
 NOT_AWAITED = (
     frozenset(
@@ -393,12 +403,6 @@ def _go_to(folder: str) -> None:
         pass  # it was removed or unmounted: we are in /, which is as good as any
 
 
-def _name_of(signum: int) -> str:
-    from cleanup_guard._ground.names import name_of
-
-    return name_of(signum)
-
-
 def _sender(info: _signal.struct_siginfo) -> str:
     """Who has sent a signal, as far as the kernel says."""
     if info.si_code > 0 or info.si_pid == 0:
@@ -411,7 +415,10 @@ def _sender(info: _signal.struct_siginfo) -> str:
 
 
 def _say(text: str) -> None:
-    from cleanup_guard._ground.foreign import shown
-    from cleanup_guard._ground.stderr import write_line
+    line = shown(text, limit=None)
+    try:
+        from cleanup_guard._ground.stderr import write_line
 
-    write_line(shown(text, limit=None))
+        write_line(line)
+    except (ImportError, OSError):  # there is no descriptor left to read a module with
+        os.write(STDERR, f"cleanup_guard: {line}\n".encode())

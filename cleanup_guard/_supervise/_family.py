@@ -68,6 +68,7 @@ class Family:
         if not self.blind:
             reads, writes = _tree.pipes(self.me)
             self._our_pipes = reads | writes
+            _tree.has_children_files()  # asked now, not when a stop has come
 
     # -- reaping --------------------------------------------------------------------------------------------------------
 

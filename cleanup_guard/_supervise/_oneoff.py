@@ -10,13 +10,12 @@ import selectors
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, seconds
-from cleanup_guard._guard.guard import current_guard
-from cleanup_guard._supervise._household import LONGEST_WAIT, peek, reap, signal_group
-from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
+from cleanup_guard._guard.on_exit import current_guard
+from cleanup_guard._supervise._household import LONGEST_WAIT, LOST, peek, reap, signal_group
 from cleanup_guard._supervise._tree import children, descendants, members
 
 if sys.platform != "linux":
@@ -24,9 +23,11 @@ if sys.platform != "linux":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from typing import IO, Any, NoReturn
+
+    from _typeshed import FileDescriptorLike
 
     from cleanup_guard._supervise._tree import Process
 
@@ -39,34 +40,6 @@ LOOK_AGAIN = 0.05
 
 SHARE = 0.7
 """What the child may have of the time that a guard's stop leaves: the callbacks need theirs."""
-
-ENTER = """\
-import os, sys, _signal
-os.chdir(sys.argv[1])
-for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
-    _signal.signal(signum, _signal.SIG_DFL)
-os.execv(sys.argv[2], sys.argv[3:])
-"""
-"""Changes the directory and becomes the program: `posix_spawn` cannot, and a fork would copy locks that threads hold."""
-
-
-@contextmanager
-def as_os_error() -> Generator[None]:
-    """Say that a program cannot be started as `subprocess` does."""
-    try:
-        yield
-    except CannotStart as error:
-        kind = FileNotFoundError if error.status == NOT_FOUND else PermissionError
-        raise kind(str(error)) from None
-
-
-def descriptor(file: File) -> int:
-    """The descriptor of a file, or what was passed, if it is one."""
-    if isinstance(file, int):
-        if file < 0:
-            raise ValueError(f"only descriptors and files can be passed on here, not {file!r}")
-        return file
-    return file.fileno()
 
 
 def run(
@@ -121,6 +94,8 @@ def run(
         raise ValueError("capture_output and stdout or stderr exclude each other")
     if input is not None and stdin is not None:
         raise ValueError("input and stdin exclude each other")
+    if stdin == subprocess.PIPE:
+        raise ValueError("stdin cannot be a pipe that nobody writes to: pass what is to be read as input")
     if capture_output:
         stdout = stderr = subprocess.PIPE
     codec = (encoding or "utf-8", errors or "strict") if text or encoding or errors else None
@@ -128,15 +103,14 @@ def run(
     words = [os.fspath(word) for word in args]
     talk = Conversation(words, seconds(timeout, "timeout"), seconds(grace, "grace"), stop_signal)
     with talk.files:
-        with as_os_error():
-            talk.start(
-                cwd=None if cwd is None else os.fspath(cwd),
-                env=env,
-                data=data,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-            )
+        talk.start(
+            cwd=None if cwd is None else os.fspath(cwd),
+            env=env,
+            data=data,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
         status = talk.hold()
     out, err = (talk.output(fd, codec) for fd in (1, 2))
     if check and status:
@@ -174,52 +148,36 @@ class Conversation:
         stderr: File | None,
     ) -> None:
         """Start the child with its pipes."""
-        environ = os.environ if env is None else env
-        if cwd is not None:
-            os.stat(os.path.join(cwd, "."))  # raises what `chdir` would, which the child could only print
-        file = find(self._words[0], environ.get("PATH"), cwd)
-        argv = self._words
-        if cwd is not None:
-            argv = [sys.executable, "-I", "-S", "-c", ENTER, cwd, file, *argv]
-            file = sys.executable
-        dup: list[tuple[int, int]] = []
-        with ExitStack() as theirs:
-            if data is not None:
-                dup.append((self._feed(data, theirs), 0))
-            elif stdin is not None:
-                dup.append((self._file(stdin, theirs), 0))
-            for fd, target in ((1, stdout), (2, stderr)):
-                if target == subprocess.STDOUT:
-                    dup.append((1, 2))
-                elif target == subprocess.PIPE:
-                    dup.append((self._collect(fd, theirs), fd))
-                elif target is not None:
-                    dup.append((self._file(target, theirs), fd))
-            self._pid = spawn(file, argv, environ, dup=dup, own_group=self._own_group)
-        self._pidfd = os.pidfd_open(self._pid)
+        process = subprocess.Popen(
+            self._words,
+            bufsize=0,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.PIPE if data is not None else stdin,
+            stdout=stdout,
+            stderr=stderr,
+            process_group=0 if self._own_group else None,
+        )
+        self._pid = process.pid
+        process.returncode = LOST  # for it to leave the child to us
+        if process.stdin is not None and data is not None:
+            self._feed(process.stdin, data)
+        for fd, pipe in ((1, process.stdout), (2, process.stderr)):
+            if pipe is not None:
+                self._read[fd] = bytearray()
+                self._selector.register(pipe, selectors.EVENT_READ, self._read[fd])
+        try:
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:  # there are no descriptors left
+            self._signal(SIGKILL)
+            os.waitpid(self._pid, 0)
+            raise
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._pidfd)
 
-    def _file(self, target: File, theirs: ExitStack) -> int:
-        if target == subprocess.DEVNULL:
-            fd = os.open(os.devnull, os.O_RDWR)
-            theirs.callback(os.close, fd)
-            return fd
-        return descriptor(target)
-
-    def _feed(self, data: bytes, theirs: ExitStack) -> int:
-        reader, writer = os.pipe()
-        theirs.callback(os.close, reader)
-        os.set_blocking(writer, False)
+    def _feed(self, pipe: IO[bytes], data: bytes) -> None:
+        os.set_blocking(pipe.fileno(), False)
         self._input = memoryview(data)
-        self._selector.register(writer, selectors.EVENT_WRITE)
-        return reader
-
-    def _collect(self, fd: int, theirs: ExitStack) -> int:
-        reader, writer = os.pipe()
-        theirs.callback(os.close, writer)
-        self._read[fd] = bytearray()
-        self._selector.register(reader, selectors.EVENT_READ, self._read[fd])
-        return writer
+        self._selector.register(pipe, selectors.EVENT_WRITE)
 
     def hold(self) -> int:
         """Wait for the end. Whatever cuts the wait short, the child is asked to stop, and waited for, first."""
@@ -250,7 +208,7 @@ class Conversation:
     def _close_pipes(self) -> None:
         for key in list(self._selector.get_map().values()):
             if key.fd != self._pidfd:
-                os.close(key.fd)
+                self._close(key.fileobj)
 
     def _talk(self, limit: float) -> bool:
         """Feed and read until the child has ended and its pipes are at their ends, or until the limit."""
@@ -259,32 +217,34 @@ class Conversation:
             if left <= 0:
                 return False
             for key, _ in self._selector.select(None if left == inf else min(left, LONGEST_WAIT)):
-                if key.data is self._pidfd or key.data is None:
-                    self._end_or_feed(key.fd)
+                if key.fd == self._pidfd:
+                    self._selector.unregister(key.fd)
+                elif key.data is None:
+                    self._write_some(key)
                 else:
-                    self._drain(key.fd, key.data)
+                    self._drain(key)
         return True
 
-    def _end_or_feed(self, fd: int) -> None:
-        if fd == self._pidfd:
-            self._selector.unregister(fd)
-            return
+    def _write_some(self, key: selectors.SelectorKey) -> None:
         try:
-            self._input = self._input[os.write(fd, self._input[:CHUNK]) :]
+            self._input = self._input[os.write(key.fd, self._input[:CHUNK]) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
             self._input = memoryview(b"")  # it does not want to read it all
         if not self._input:
-            self._selector.unregister(fd)
-            os.close(fd)
+            self._close(key.fileobj)
 
-    def _drain(self, fd: int, into: bytearray) -> None:
-        data = os.read(fd, CHUNK)
-        into += data
+    def _drain(self, key: selectors.SelectorKey) -> None:
+        data = os.read(key.fd, CHUNK)
+        key.data.extend(data)
         if not data:
-            self._selector.unregister(fd)
-            os.close(fd)
+            self._close(key.fileobj)
+
+    def _close(self, pipe: FileDescriptorLike) -> None:
+        self._selector.unregister(pipe)
+        if not isinstance(pipe, int):
+            pipe.close()  # type: ignore[attr-defined]  # registered above as files
 
     def _ask(self, *, pressed: bool) -> None:
         """Ask everybody to stop, and give them the time they need, up to the grace period; then SIGKILL.

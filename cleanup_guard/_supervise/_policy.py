@@ -252,6 +252,14 @@ class Policy:
         for child in self.children if only is None else [only]:
             if child.started and not child.gone:
                 self._forward(child, signum, now)
+        if only is None and self._nobody_runs and not (self.world.blind or self.world.is_empty()):
+            for process in self.telling.forwarded(self._look(now), None, signum):
+                self.world.tell(process, signum)
+
+    @property
+    def _nobody_runs(self) -> bool:
+        """Whether only those live whom main processes have left behind."""
+        return all(child.status is not None for child in self.children)
 
     def _forward(self, child: Child, signum: int, now: float) -> None:
         to_group = self.world.blind or child.scope == "group" or signum in JOB_CONTROL
@@ -327,7 +335,7 @@ class Policy:
             self.telling.note_group(world.look(), child)
             return
         main = world.main(child)
-        if main is not None and (main.hears(signum) or child.scope != "tree"):
+        if main is not None and (self.telling.catches(main, signum) or child.scope != "tree"):
             self.telling.sample(world.below(child, SAMPLING), ticks)
             self._signal(child, signum, to_group=False)
             self.telling.note([main])
@@ -390,13 +398,12 @@ class Policy:
     def _tend_rest(self, kin: Kin, child: Child, now: float) -> None:
         """The main process has ended and may have left somebody behind."""
         rest = kin.of(child)
-        alone = all(each.status is not None for each in self.children)
+        left = rest + (kin.of(None) if self._nobody_runs else [])
         if child.rest_told_at == inf:
-            left = rest + (kin.of(None) if alone else [])
             if left and child.sent is None and self.stopping.signum is None:
                 self.world.left_behind(child, left, stays=self.terms.stay)
             child.rest_told_at = now
-        if not rest and not self.world.news:
+        if not (left if self.terms.stay else rest) and not self.world.news:
             child.gone = True
         elif not self.terms.stay or self.budget is not None:
             self._tell(kin, child, now, since=self._since(child))

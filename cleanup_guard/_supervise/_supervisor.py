@@ -13,24 +13,26 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
-from cleanup_guard._guard.guard import Guard, current_guard
+from cleanup_guard._guard.guard import Guard
 from cleanup_guard._guard.guard import guard as new_guard
+from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._guard.options import Default
 from cleanup_guard._supervise import _child, _policy
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
 from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._ready import parse as parse_sign
-from cleanup_guard._supervise._spawn import find, spawn
+from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import IO, Literal, Self
@@ -229,9 +231,7 @@ class Supervisor:
 
     def _spawn(self, inner: _child.Child, environ: Mapping[str, str], files: tuple[File | None, ...]) -> int:
         """Start a child. Returns its pidfd, for which a place is kept: a child that cannot be watched is none."""
-        from cleanup_guard._supervise._oneoff import as_os_error, descriptor
-
-        dup = [(descriptor(file), fd) for fd, file in enumerate(files) if file is not None]
+        dup = [(_descriptor(file), fd) for fd, file in enumerate(files) if file is not None]
         place = os.dup(self._wake)
         read: list[tuple[int, int]] = []
         try:
@@ -239,7 +239,7 @@ class Supervisor:
                 targets = {1: 1, 2: 2} | {its: ours for ours, its in dup}
                 read = self._reading().pipes(inner.name, inner.ready, (targets[1], targets[2]))
                 dup = [(ours, its) for ours, its in dup if its == 0] + read
-            with as_os_error():
+            with _as_os_error():
                 file = find(inner.argv[0], environ.get("PATH"))
                 inner.pid = spawn(file, inner.argv, environ, dup=dup)
         finally:
@@ -481,6 +481,25 @@ class Supervisor:
         self._thread = None
         self._guard = None
         self._output = None
+
+
+@contextmanager
+def _as_os_error() -> Generator[None]:
+    """Say that a program cannot be started as `subprocess` does."""
+    try:
+        yield
+    except CannotStart as error:
+        kind = FileNotFoundError if error.status == NOT_FOUND else PermissionError
+        raise kind(str(error)) from None
+
+
+def _descriptor(file: File) -> int:
+    """The descriptor of a file, or what was passed, if it is one."""
+    if isinstance(file, int):
+        if file < 0:
+            raise ValueError(f"only descriptors and files can be passed on here, not {file!r}")
+        return file
+    return file.fileno()
 
 
 class Forks:

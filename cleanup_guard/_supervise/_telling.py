@@ -5,7 +5,7 @@ Pure: what processes are and do is told by looks (`_tree`), and who is to be tol
 Rules:
 1. Who lives below a process that has caught the signal is that one's to tell: wrappers (sudo, timeout, uv), supervisors and
    shells with a trap pass it on, and a handler that is told twice is raised out of its cleanup. Who is left without such an
-   ancestor is told then, once.
+   ancestor is told then, once. (Once a catcher, always: many ignore the signal as soon as they have caught it.)
 2. A shell with a trap does not run it before its foreground program has ended, so it cannot pass anything on to that one:
    below it we tell. (What it has put into the background was started with SIGINT and SIGQUIT ignored; who has one of them at
    its default is not that.)
@@ -22,9 +22,10 @@ Rules:
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 
-from cleanup_guard._supervise._tree import TICKS
+from cleanup_guard._supervise._tree import SHELLS, SUSPENDED, TICKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     Pipes = Callable[[Process], tuple[set[str], set[str]]]
 
 SIGINT, SIGQUIT = 2, 3
-
-SHELLS = frozenset({"sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"})
 
 NEWBORN = 0.1
 """Seconds for which a fork may still miss what it is told."""
@@ -81,18 +80,23 @@ class Kin:
             below = above
 
     def is_anothers(
-        self, process: Process, signum: int, *, leader: int | None = None, began: int | None = None
+        self,
+        process: Process,
+        catches: Callable[[Process], bool],
+        *,
+        leader: int | None = None,
+        began: int | None = None,
     ) -> bool:
         """Whether an ancestor is to pass a signal on to it.
 
         Args:
             process: whom this is about.
-            signum: the signal.
+            catches: says whether a process catches the signal, or has caught it.
             leader: the pid of a main process that is asked alone.
             began: when the stop began, in ticks; None for a signal that is no stop.
         """
         return any(
-            above.pid == leader or (above.hears(signum) and not _waits_for(above, below, began))
+            above.pid == leader or (catches(above) and not _waits_for(above, below, began))
             for above, below in self.line(process)
         )
 
@@ -108,6 +112,7 @@ def _waits_for(shell: Process, program: Process, began: int | None) -> bool:
     """
     return (
         shell.name in SHELLS
+        and shell.sleeps_in != SUSPENDED  # which is how dash waits for the background
         and program.group == shell.group
         and not (began is not None and program.started > began)
         and not (program.ignores(SIGINT) or program.ignores(SIGQUIT))
@@ -122,6 +127,7 @@ class Telling:
         self.began: int | None = None  # in ticks: who was started later is young
         self._began_at = inf
         self._told: set[Key] = set()
+        self._catchers: set[Key] = set()
         self._before: dict[Key, tuple[int, float]] = {}  # switches, and the seconds it had lived
         self._below_catcher: set[Key] = set()
         self._readers: dict[Key, bool] = {}  # of pipes, that is, of what has an end
@@ -150,11 +156,17 @@ class Telling:
         return Kin(processes, roots)
 
     def sample(self, processes: Iterable[Process], ticks: int) -> None:
-        """Remember how often each had run before the stop. They are below a catcher."""
+        """Remember how often each had run before the stop. They are below a main process that is told alone."""
         for process in processes:
             lived = max(1, ticks - process.started) / TICKS
             self._before.setdefault(process.key, (process.switches, lived))
             self._below_catcher.add(process.key)
+
+    def catches(self, process: Process, signum: int) -> bool:
+        """Whether it catches the stop, or has caught it."""
+        if process.hears(signum):
+            self._catchers.add(process.key)
+        return process.key in self._catchers
 
     def note(self, processes: Iterable[Process]) -> None:
         """These are being told now."""
@@ -193,6 +205,9 @@ class Telling:
             end: when all of it is.
             pipes: what a process reads and writes.
         """
+        catches = partial(self.catches, signum=signum)
+        everybody = kin.of(child) if child is not None else kin.processes
+        catchers = [each for each in everybody if catches(each)]
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
         leader = _leader(child)
         group = child.pid if late and child is not None and child.scope == "main-then-group" else None
@@ -200,7 +215,7 @@ class Telling:
             each.key
             for each in mine
             if not (group is not None and each.group == group)
-            and kin.is_anothers(each, signum, leader=leader, began=self.began)
+            and kin.is_anothers(each, catches, leader=leader, began=self.began)
         }
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
@@ -210,8 +225,6 @@ class Telling:
             if late and each.key in anothers and each.hears(signum) and self._has_not_run(each)
         ]
         ready = [each for each in free if self._may_be_told(each, signum, now=now, ticks=ticks, late=late)]
-        everybody = kin.of(child) if child is not None else kin.processes
-        catchers = [each for each in everybody if each.hears(signum)]
         self._find_readers(catchers, [each for each in free if not each.hears(signum)], pipes)
         since = self._quiet_since.setdefault(child, now) if not catchers else inf
         if catchers:
@@ -222,14 +235,18 @@ class Telling:
             if each.hears(signum) or self._is_its_turn(kin, each, catchers, since=since, now=now, end=end)
         ] + untold
 
-    def forwarded(self, kin: Kin, child: Child, signum: int) -> list[Process]:
+    def forwarded(self, kin: Kin, child: Child | None, signum: int) -> list[Process]:
         """To whom a signal that is no stop is passed on: to all whom no catcher above sees to.
 
         Who would only die of it is spared, if anybody of the child catches it.
         """
         leader = _leader(child)
         mine = [each for each in kin.of(child) if not each.ignores(signum)]
-        free = [each for each in mine if not kin.is_anothers(each, signum, leader=leader)]
+        free = [
+            each
+            for each in mine
+            if not kin.is_anothers(each, lambda above: above.hears(signum), leader=leader)
+        ]
         catchers = [each for each in free if each.hears(signum)]
         return catchers if catchers and signum not in HARMLESS else free
 

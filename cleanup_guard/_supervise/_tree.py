@@ -31,6 +31,13 @@ PF_FORKNOEXEC = 0x40
 MANY_THREADS = 64
 """Threads beyond which a look at everybody is cheaper than one at each thread's children."""
 
+FETCHES, SUSPENDED = "do_sigtimedwait", "sigsuspend"
+"""Where in the kernel one sleeps that fetches signals, and one that waits for any of them to be handled."""
+
+SHELLS = frozenset({"sh", "bash", "dash", "ash", "busybox", "ksh", "mksh", "zsh"})
+
+SIGTERM = 15
+
 TICKS = os.sysconf("SC_CLK_TCK")
 """The unit of `Process.started`, per second."""
 
@@ -48,6 +55,7 @@ class Process:
         executed: whether it has executed a program since it was forked.
         caught: the signals that it has a handler for, or keeps blocked in order to fetch them, as a mask.
         ignored: those that it ignores.
+        sleeps_in: the function of the kernel that it waits in, where that matters and can be known; else empty.
         switches: how often it gave up the processor, or lost it: unchanged, it has not run.
     """
 
@@ -59,6 +67,7 @@ class Process:
         "name",
         "parent",
         "pid",
+        "sleeps_in",
         "started",
         "state",
         "switches",
@@ -78,6 +87,7 @@ class Process:
         self.threads = 1
         self.caught = 0
         self.ignored = 0
+        self.sleeps_in = ""
         self.switches = 0
 
     def __repr__(self) -> str:
@@ -99,8 +109,13 @@ class Process:
         return self.state == "T"
 
     def hears(self, signum: int) -> bool:
-        """Whether it has something to do when this signal comes: it does not die of it, and does not ignore it."""
-        return bool(self.caught & ~self.ignored & _bit(signum))
+        """Whether it has something to do when this signal comes: it does not die of it, and does not ignore it.
+
+        Who waits in sigtimedwait(2), as tini and we do, has nothing blocked for that time, so it is taken to hear everything.
+        """
+        return bool(self.caught & ~self.ignored & _bit(signum)) or (
+            self.sleeps_in == FETCHES and not self.ignores(signum)
+        )
 
     def ignores(self, signum: int) -> bool:
         """Whether this signal makes no difference to it."""
@@ -164,6 +179,8 @@ def look_closely(pid: int) -> Process | None:
             setattr(process, mask, getattr(process, mask) | int(value, 16))
         elif word.endswith(b"_ctxt_switches"):
             process.switches += int(value)
+    if not process.caught & _bit(SIGTERM) or process.name in SHELLS:
+        process.sleeps_in = _read(f"/proc/{pid}/wchan").partition(b".")[0].decode()
     if 1 < process.threads <= MANY_THREADS:
         process.switches = switches(pid)
     return process

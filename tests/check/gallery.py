@@ -6,6 +6,7 @@ programs are files. What is expected is all that matters of a rehearsal: verdict
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ GRACE = "1"
 
 PATIENT = "30"
 """Seconds, for programs that are not."""
+
+
+POSTGRES_FOLDERS = [str(each) for each in Path("/usr/lib/postgresql").glob("*/bin")]
+"""Where Debian has its programs: not on PATH."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Exhibit:
         needs: a program that may not be installed here.
         simulated: whether the same must be seen where no PID namespace is to be had.
         perhaps: the codes of advice that it may get or not, for it depends on who is faster.
+        only_first: how many of the processes are looked at, where it depends on the release how many there are; None: all.
     """
 
     name: str
@@ -52,18 +58,20 @@ class Exhibit:
     needs: str = "sh"
     simulated: bool = False
     perhaps: set[str] = field(default_factory=set[str])
+    only_first: int | None = None
 
     @property
     def words(self) -> list[str]:
         """The command line after `cleanup-guard check`."""
-        grace = [] if "--grace" in self.options else ["--grace", PATIENT if self.clean else GRACE]
+        grace = [] if "--grace" in self.options else ["--grace", GRACE if " killed" in self.ends else PATIENT]
         ready = ["--ready", self.ready] if self.ready else []
         return [*grace, *ready, *self.options, "--", *self.program]
 
     @property
     def missing(self) -> bool:
         """Whether the program that it needs is not installed here."""
-        return shutil.which(self.needs) is None and not (Path(sys.executable).parent / self.needs).exists()
+        folders = [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), *POSTGRES_FOLDERS]
+        return shutil.which(self.needs, path=os.pathsep.join(folders)) is None
 
 
 def app(body: str = "", *, seconds: float = 0, status: int = 0, cleanup: str = "") -> str:
@@ -463,6 +471,7 @@ os.waitpid(child, os.WUNTRACED)
         "python killed, sleep killed",
         ["does-not-forward"],
         cures=["does-not-forward"],
+        options=["--timeout", "3"],
     ),
     Exhibit(
         "python leaves its child behind",
@@ -722,4 +731,343 @@ INITS = [
     ),
 ]
 
-GALLERY = [*SHELLS, *PYTHONS, *INITS]
+INNER = """\
+#!/usr/bin/perl
+$SIG{TERM} = sub { exit 0 };
+$| = 1;
+print "ready\\n";
+sleep 1 while 1;
+"""
+"""A program that cleans up and can be read by everybody, which a Python in somebody's home cannot."""
+
+WORKERS = """\
+import os, signal, time
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+workers = []
+for _ in range(2):
+    worker = os.fork()
+    if not worker:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(2.5)
+        os._exit(0)
+    workers.append(worker)
+time.sleep(0.2)
+os.write(1, b"ready\\n")
+for worker in workers: os.waitpid(worker, 0)
+"""
+
+AGAIN = "signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM); "
+
+LINES = [
+    Exhibit(
+        "the arguments of a script",
+        ["./entry.sh", *RUNS],
+        script("set -e", "echo prepared", '"$@"'),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        simulated=True,
+    ),
+    Exhibit(
+        "behind env and nice",
+        ["./entry.sh"],
+        script("echo prepared", f"env FOO=1 nice -n 5 {PYTHON}"),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "behind gosu",
+        ["./entry.sh"],
+        {**script("echo prepared", "gosu nobody ./inner.pl"), "inner.pl": INNER},
+        "sh killed, perl killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        needs="gosu",
+    ),
+    Exhibit(
+        "a command before, in the command line",
+        ["sh", "-c", f"echo prepared && {PYTHON}; exit $?"],
+        {"app.py": app()},
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "a command after",
+        ["./entry.sh"],
+        script(f"{PYTHON} && echo upload"),
+        "sh killed, python killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+    ),
+    Exhibit(
+        "deaf, behind a shell",
+        ["./entry.sh"],
+        script("echo ready", "sleep 1000"),
+        "sh killed, sleep killed",
+        ["shell-does-not-forward"],
+        cures=["shell-does-not-forward"],
+        ready="",
+    ),
+    Exhibit(
+        "a module that is not the user's",
+        ["python", "-m", "http.server", "0"],
+        {},
+        "python killed",
+        ["never-caught"],
+        cures=["never-caught"],
+        ready="",
+    ),
+    Exhibit(
+        "it raises the signal again",
+        RUNS,
+        {"app.py": app(cleanup=f"{AGAIN}time.sleep(1000)")},
+        "python killed",
+        ["raises-it-again"],
+        cures=["raises-it-again"],
+        simulated=True,
+    ),
+    Exhibit(
+        "it raises the signal again and falls back",
+        RUNS,
+        {"app.py": app(cleanup=f"{AGAIN}os._exit(2)")},
+        "python exited 2",
+        ["exited-2"],
+        clean=True,
+        status=2,
+        simulated=True,
+    ),
+    Exhibit(
+        "it waits for its workers",
+        RUNS,
+        {"app.py": WORKERS},
+        "python killed, python killed, python killed",
+        ["too-slow"],
+        cures=["too-slow"],
+        options=["--timeout", "20"],
+    ),
+    Exhibit(
+        "its workers are told by another",
+        ["cleanup-guard", "run", "--signal-to", "group", "--", *RUNS],
+        {"app.py": WORKERS},
+        "python exited 0, python exited 0, python by SIGTERM, python by SIGTERM",
+        ["workers-told", "no-cleanup"],
+        status=0,
+        options=["--grace", PATIENT],
+        cures=["workers-told"],
+    ),
+    Exhibit(
+        "it hangs the first time",
+        RUNS,
+        {
+            "app.py": app(
+                cleanup="""\
+if not os.path.exists("flag"):
+        open("flag", "w").close()
+        time.sleep(1000)
+"""
+            )
+        },
+        "python killed",
+        ["sometimes-hangs"],
+        options=["--timeout", "20", "--grace", "4"],
+    ),
+    Exhibit(
+        "a guard that listens to something else",
+        ["python", "app.py"],
+        {"app.py": deaf().replace("def main", "from cleanup_guard import guard\n@guard\ndef main")},
+        "python killed",
+        ["never-caught"],
+        options=["--signal", "QUIT", "--grace", "2"],
+        cures=["never-caught"],
+    ),
+    Exhibit(
+        "a main without a guard",
+        ["python", "app.py"],
+        {"app.py": deaf()},
+        "python killed",
+        ["never-caught"],
+        cures=["never-caught"],
+    ),
+    Exhibit(
+        "a guard that dies of the signal",
+        ["cleanup-guard", "run", "--", "python", "app.py"],
+        {
+            "app.py": deaf().replace(
+                "def main", "from cleanup_guard import guard\n@guard(exit_status='signal')\ndef main"
+            )
+        },
+        "python exited 143, python by SIGTERM",
+        ["exited-143"],
+        clean=True,
+        status=143,
+    ),
+    Exhibit(
+        "multiprocessing's own process",
+        ["python", "-I", "app.py"],
+        {
+            "app.py": app(
+                "from multiprocessing import resource_tracker; resource_tracker.ensure_running()",
+                cleanup="os._exit(0)",
+            )
+        },
+        "python exited 0, python torn-down",
+        ["resource-tracker"],
+        clean=True,
+        status=0,
+    ),
+    Exhibit(
+        "told and killed at once",
+        RUNS,
+        {
+            "app.py": app(
+                "import subprocess; child = subprocess.Popen(['sleep', '1000'])",
+                cleanup="child.terminate(); child.kill(); child.wait()",
+            )
+        },
+        "python exited 0, sleep by SIGKILL",
+        ["killed-in-a-hurry"],
+        clean=True,
+        status=0,
+    ),
+    Exhibit(
+        "it is ready before it is",
+        ["./entry.sh"],
+        script("echo ready", "sleep 0.3", f"exec {PYTHON}"),
+        "python killed",
+        ["start-up-race"],
+        options=["--grace", "8"],
+        cures=["start-up-race"],
+    ),
+    Exhibit(
+        "make",
+        ["make", "--silent", "run"],
+        {"Makefile": f"run:\n\t{PYTHON}\n", "app.py": deaf()},
+        "make exited 2, python by SIGTERM",
+        ["exited-2"],
+        clean=True,
+        status=2,
+        needs="make",
+        perhaps={"no-cleanup"},
+    ),
+]
+
+NGINX = """\
+daemon off;
+pid nginx.pid;
+error_log stderr;
+events {}
+http { access_log off; server { listen unix:it.sock; } }
+"""
+
+HAPROXY = """\
+defaults
+  mode http
+  timeout client 5s
+  timeout server 5s
+  timeout connect 5s
+frontend all
+  bind unix@it.sock
+"""
+
+FPM = """\
+[global]
+error_log = /dev/stderr
+daemonize = no
+[www]
+user = nobody
+group = nogroup
+listen = ${FOLDER}/it.sock
+pm = static
+pm.max_children = 2
+"""
+
+NODE = """\
+const server = require('http').createServer((request, answer) => answer.end('ok'))
+server.listen('it.sock')
+"""
+
+PHP_FPM = next((name for name in ("php-fpm8.4", "php-fpm8.3", "php-fpm8.2") if shutil.which(name)), "php-fpm")
+
+POSTGRES = """\
+#!/bin/sh
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+rm -rf data
+install -d -o postgres data
+gosu postgres initdb --no-sync -D data >/dev/null
+gosu postgres postgres -D data -c listen_addresses= -c unix_socket_directories="$PWD/data"
+"""
+
+SOCKET = ["--grace", "3", "--timeout", "40", "--ready-file", "it.sock"]
+
+
+def server(name: str, line: str, ends: str, needs: str, more: Mapping[str, str], *options: str) -> Exhibit:
+    """A real one, behind a script that does not forward to it."""
+    return Exhibit(
+        name,
+        ["./entry.sh"],
+        {"entry.sh": f"#!/bin/sh\nrm -f it.sock\n{line}\n", **more},
+        ends,
+        ["shell-does-not-forward"],
+        ready="",
+        options=[*SOCKET, *options],
+        cures=["shell-does-not-forward"],
+        needs=needs,
+    )
+
+
+SERVERS = [
+    server(
+        "redis",
+        "redis-server --port 0 --unixsocket it.sock --save ''",
+        "sh killed, redis-server killed",
+        "redis-server",
+        {},
+    ),
+    server(
+        "nginx",
+        "nginx -p ./ -c nginx.conf",
+        "sh killed, nginx killed, nginx killed",
+        "nginx",
+        {"nginx.conf": NGINX},
+    ),
+    server(
+        "haproxy",
+        "haproxy -W -db -f haproxy.cfg",
+        "sh killed, haproxy killed, haproxy killed",
+        "haproxy",
+        {"haproxy.cfg": HAPROXY},
+        *("--after", "1.5"),
+    ),
+    server(
+        "php-fpm",
+        f"{PHP_FPM} -y fpm.conf",
+        "sh killed, php-fpm killed, php-fpm killed, php-fpm killed",
+        PHP_FPM,
+        {"fpm.conf": FPM},
+        *("--after", "1.5"),
+    ),
+    Exhibit(
+        "postgres behind gosu",
+        ["./entry.sh"],
+        {"entry.sh": POSTGRES},
+        "sh killed, postgres killed",
+        ["shell-does-not-forward"],
+        ready="database system is ready",
+        options=["--grace", "4"],
+        cures=["shell-does-not-forward"],
+        needs="initdb",
+        only_first=2,
+    ),
+    server(
+        "node",
+        "node server.js",
+        "sh killed, node killed",
+        "node",
+        {"server.js": NODE},
+    ),
+]
+
+GALLERY = [*SHELLS, *PYTHONS, *INITS, *LINES, *SERVERS]

@@ -17,6 +17,7 @@ from typing import Any
 from run.supervised import kill_marked
 from support import CLEAN, PATIENCE
 
+from cleanup_guard._rehearse import _kinds
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 
 COMMAND = [sys.executable, "-m", "cleanup_guard", "check"]
@@ -130,7 +131,7 @@ def check(*words: str, **options: Any) -> Told:
 
 def described(seen: Seen) -> str:
     """A process and its end in a few words: `sh exited 0`, `sleep killed`, `cat by SIGPIPE`."""
-    name = os.path.basename(seen.argv[0]) if seen.argv else "?"
+    name = _kinds.base(seen.argv)
     name = "python" if name.startswith("python") else name
     if seen.how == "exited":
         return f"{name} exited {seen.status}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import wait_until
 
-from cleanup_guard._rehearse import _ready
+from cleanup_guard._rehearse import _proc
 from cleanup_guard._rehearse._engine import CannotRehearse
 from cleanup_guard._rehearse._image import Command, command_of, find_engine, listed
 from cleanup_guard._supervise._spawn import CannotStart
@@ -148,8 +148,8 @@ def test_links_are_followed_inside(tmp_path: Path) -> None:
     (tmp_path / "var" / "up").symlink_to("../../../run/./file")
     (tmp_path / "circle").symlink_to("circle")
     root = str(tmp_path)
-    assert _ready._inside(root, "/var/run/file") == f"{root}/run/file"
-    assert _ready._inside(root, "/var/up") == f"{root}/run/file"
-    assert _ready._inside(root, "/none") == f"{root}/none"
+    assert _proc.inside(root, "/var/run/file") == f"{root}/run/file"
+    assert _proc.inside(root, "/var/up") == f"{root}/run/file"
+    assert _proc.inside(root, "/none") == f"{root}/none"
     with pytest.raises(OSError, match="symbolic links"):
-        _ready._inside(root, "/circle")
+        _proc.inside(root, "/circle")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cleanup_guard
@@ -61,6 +61,7 @@ def test_a_mistake_names_the_option_and_never_its_value(words: str, sentence: st
     assert str(caught.value) == sentence
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.text(), st.sampled_from(["--env", "--env=", "--flag", "--", "-", "--help", "="])))
 )

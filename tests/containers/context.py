@@ -20,8 +20,8 @@ PACKAGES = "usr/lib/python3/dist-packages"  # where Debian's python3 looks
 COMMAND = """\
 #!/usr/bin/python3
 import sys
-from cleanup_guard._cli import main
-sys.exit(main())
+from cleanup_guard._cli import command
+sys.exit(command())
 """
 
 

@@ -155,7 +155,7 @@ def test_what_it_would_need_is_measured(check: Check, image_of: ImageOf) -> None
 def test_readiness_is_looked_for_inside(check: Check, base_image: str) -> None:
     """A port in the container's network, and a file behind a link that leads elsewhere out here."""
     script = (
-        "import os, signal, socket, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); time.sleep(1);"
+        "import os, signal, socket, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); time.sleep(3);"
         "s = socket.create_server(('127.0.0.1', 4711)); open('/var/run/check-is-ready', 'w'); time.sleep(3600)"
     )
     words = ("--ready-tcp", "4711", "--ready-file", "/var/run/check-is-ready")

@@ -317,7 +317,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(500, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.nightly)])
 def test_a_sigkill_in_the_middle_leaves_nothing_that_others_can_read(scene: Scene, rounds: int) -> None:
     """He reads all that is in his folder, all the time, and gets nothing of a file that is only root's."""
     scene.template.write_text(f"password=$PASSWORD {'x' * 100_000}\n")

@@ -341,3 +341,20 @@ def test_verbose_says_what_is_done_and_no_value(tmp_path: Path) -> None:
     assert lines[:3] == ["out created, from t", "the variable A is set", "the variable B is removed"]
     assert lines[3].startswith("executing /")
     assert SECRET not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how many descriptors Python itself needs differs")
+def test_without_descriptors_it_is_a_sentence(tmp_path: Path) -> None:
+    """Whatever runs out of them first: no traceback, and no file beside the one that could not be written."""
+    (tmp_path / "t").write_text("x")
+    before = {"t", "out"}
+    statuses = set()
+    for most in range(4, 12):
+        limit = ("sh", "-c", f'ulimit -n {most}; exec "$@"', "sh")
+        done = render("--template", "t:out", cwd=tmp_path, wrapper=limit)
+        if "cleanup-guard exec: " in done.stderr:
+            assert done.stderr.endswith("Too many open files\n")
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        statuses.add(done.returncode)
+        assert {path.name for path in tmp_path.iterdir()} <= before
+    assert 0 in statuses

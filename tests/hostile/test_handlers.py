@@ -13,7 +13,7 @@ from support import PREAMBLE, child, run, wait_until
 
 
 def test_an_earlier_handler_is_called_each_time_and_owns_the_stop() -> None:
-    """A Python handler that was there before the guard has the stop: nothing is raised, the work is whole, the status is its."""
+    """A Python handler that was there before has the stop: nothing is raised, the work is whole, the status is its."""
     with child(
         """
 told = []

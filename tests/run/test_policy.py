@@ -45,6 +45,16 @@ def test_a_wrapper_that_forwards_is_told_and_tells() -> None:
     assert 6 <= seconds < 6.1
 
 
+def test_who_ignores_the_stop_after_it_has_caught_it_is_a_catcher_still() -> None:
+    """`timeout` does, and many a cleanup: what is below it stays its own, and readers wait for what it has to say."""
+    wrapper, program = Fake(forwards=True, deafens=True), Fake(parent=0, takes=3, busy=True, deafens=True)
+    stop(wrapper, program)
+    assert program.told_by == [wrapper.pid]
+    app, tee = Fake(parent=0, takes=2, deafens=True), Fake(parent=0, catches=False, reads=1)
+    stop(Fake(name="bash", catches=False), app, tee)
+    assert not tee.told_at
+
+
 def test_a_supervisor_below_us_tells_other_sessions_itself() -> None:
     """What supervisord and honcho have started is theirs, whatever session it is in, however long it takes."""
     program = Fake(parent=0, session=True, takes=7.5)
@@ -261,6 +271,7 @@ def trees(draw: st.DrawFn, *, patient: bool = False) -> list[Fake]:
                 by_itself=inf if patient else 100 + draw(st.one_of(st.floats(0, 15), st.just(inf))),
                 name=draw(st.sampled_from(["sh", "program"])),
                 in_background=draw(st.booleans()),
+                deafens=draw(st.booleans()),
             )
         )
     return plan

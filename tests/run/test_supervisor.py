@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import subprocess
+import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -264,3 +268,121 @@ def test_nobody_of_the_group_is_left() -> None:
         )
     left = int(caught.value.output.split()[1])
     wait_until(lambda: not is_alive(left), "the end of who was killed")
+
+
+ALONE = """\
+import sys
+from cleanup_guard import Supervisor
+with Supervisor(grace=10) as s:
+    s.start(sys.executable, "-I", "-S", "-c", PROGRAM)
+    WORK
+print("not reached", flush=True)
+"""
+
+
+@pytest.mark.parametrize("work", ["s.wait()", "time.sleep(60)"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_without_a_guard_it_holds_its_own(work: str, signum: int) -> None:
+    """A plain `with Supervisor()`: SIGTERM asks the child, waits for its cleanup, and ends the program as a guard does."""
+    ended = run(f"PROGRAM = {CLEANS!r}\n" + ALONE.replace("WORK", work), signum)
+    assert ended.out == ["stopped by SIGTERM", "cleaned up"]
+    assert ended.status == (143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert "Traceback" not in ended.err
+
+
+def test_its_own_guard_leaves_nothing() -> None:
+    """Handlers are what they were; a child that fails is told by `wait`, and ends nothing."""
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with Supervisor() as s:
+        s.start("sh", "-c", "exit 3")
+        assert s.wait() == 3
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+READY = {
+    "text": "import time; time.sleep(0.3); print('is re', end='', flush=True); time.sleep(0.1); print('ady', flush=True)",
+    "file": "import time; time.sleep(0.3); open('sign', 'w').close()",
+    "tcp": "import socket, time; time.sleep(0.3); s = socket.socket(); s.bind(('127.0.0.1', PORT)); s.listen()",
+}
+
+
+@pytest.mark.parametrize("kind", READY)
+def test_who_comes_after_waits_until_the_other_is_ready(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ready`: a text in the output, which is passed on; a file; a port."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sign = {"text": "is ready", "file": "file:sign", "tcp": f"tcp:{port}"}[kind]
+    program = (
+        READY[kind].replace("PORT", str(port)) + "\nimport time\nopen('was', 'w').close()\ntime.sleep(60)"
+    )
+    before = fds()
+    with (tmp_path / "log").open("wb") as log, Supervisor() as s:
+        db = s.start(sys.executable, "-I", "-c", program, name="db", ready=sign, stdout=log)
+        began = time.monotonic()
+        s.start("true", after=[db])
+        assert time.monotonic() - began > 0.2
+        assert s.wait() == 0 or db.status == -signal.SIGTERM
+    assert fds() == before
+    if kind == "text":
+        assert "is ready" in (tmp_path / "log").read_text()
+
+
+def test_who_ends_before_it_is_ready_keeps_the_others_from_starting() -> None:
+    """That is said, instead of waiting for ever; a sign that makes no sense is refused."""
+    with Supervisor(when_one_exits="wait") as s:
+        db = s.start("sh", "-c", "exit 3", name="db", ready="never")
+        with pytest.raises(RuntimeError, match="'db' ended with 3 before it was ready"):
+            s.start("true", after=[db])
+        with pytest.raises(ValueError, match="port"):
+            s.start("true", ready="tcp:none")
+        assert s.wait() == 3
+
+
+def test_a_fork_beside_a_supervisor_that_reads_output_warns_of_nothing() -> None:
+    """The thread that looks for a text steps aside, too, and goes on afterwards."""
+    code = "import sys\nfor line in sys.stdin: print('got', line, flush=True)"
+    reader, writer = os.pipe()
+    with Supervisor() as s:
+        echo = s.start(sys.executable, "-I", "-c", code, ready="got second", stdin=reader)
+        os.close(reader)
+        os.write(writer, b"first\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.write(writer, b"second\n")
+        s.start("true", after=[echo])
+        os.close(writer)
+
+
+def test_descriptors_that_are_missing_cost_no_child() -> None:
+    """EMFILE: an OSError, and nobody was started, or who was is gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Supervisor() as s:
+        here = max(map(int, fds())) + 1
+        try:
+            for limit in range(3, here + 4):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                try:
+                    s.start("sleep", "60")
+                except OSError:
+                    continue
+                break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        mine = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
+        assert [child.pid for child in s.children] == [int(pid) for pid in mine]
+
+
+def test_absurd_numbers_are_no_overflow() -> None:
+    """Seconds beyond what the system can count."""
+    with Supervisor(grace=1e300) as s:
+        s.start("true")
+        assert s.wait(1e300) == 0
+    assert cleanup_guard.run(["true"], timeout=1e300, grace=1e300).returncode == 0

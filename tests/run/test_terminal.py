@@ -9,6 +9,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,98 @@ def test_a_one_off_program_may_use_the_terminal() -> None:
         shown.wait_for("callback")
         assert shown.end() == -signal.SIGINT
         assert shown.text.index("child cleaned up") < shown.text.index("callback")
+
+
+READS = (
+    "import os\nprint(f'ready {os.getpid()}', flush=True)\nwhile True: print('read', input(), flush=True)\n"
+)
+
+
+@pytest.mark.parametrize("how", ["ctrl-z and bg", "&"])
+def test_in_the_background_who_reads_is_a_stopped_job_and_fg_works(tmp_path: Path, how: str) -> None:
+    """No busy loop: the job is shown as stopped, as it would be without us, and fg brings it back."""
+    program = tmp_path / "program.py"
+    program.write_text(READS)
+    command = shlex.join([*COMMAND, "--", sys.executable, "-I", "-S", str(program)])
+    with screen("bash", "--norc", "-i") as shown:
+        shown.wait_for("prompt> ")
+        if how == "&":
+            shown.type(command + " &\n")
+            shown.wait_for("ready ")
+        else:
+            shown.type(command + "\n")
+            shown.wait_for("ready ")
+            shown.type("\x1a")
+            shown.wait_for("Stopped")
+            shown.type("bg\n")
+        for attempt in range(600):
+            shown.type(f"jobs; echo seen $(({attempt} + 1))\n")
+            shown.wait_for(f"seen {attempt + 1}\r")
+            if "Stopped" in shown.text.rpartition("jobs;")[2]:
+                break
+        shown.type("fg\n")
+        shown.wait_for("program.py", times=3)
+        shown.type("three\n")
+        shown.wait_for("read three")
+
+
+def test_several_programs_and_ctrl_z(tmp_path: Path) -> None:
+    """Without a shell above nobody is stopped; Ctrl-C then stops both."""
+    with screen(*COMMAND, "--", *python(TELLS), ":::", *python(TELLS)) as shown:
+        shown.wait_for("ready", times=2)
+        shown.type("\x1a")
+        os.kill(shown.pid, signal.SIGUSR1)
+        shown.wait_for(f"got {signal.SIGUSR1:d}\r", times=2)
+        assert f"got {signal.SIGTSTP:d}\r" not in shown.text
+        shown.type("\x03")
+        shown.wait_for(f"got {signal.SIGINT:d}\r", times=2)
+
+
+def test_several_programs_under_a_shell_are_one_job() -> None:
+    """Ctrl-Z stops us and both programs; fg resumes all."""
+    code = shlex.join([*COMMAND, "--", *python(TELLS), ":::", *python(TELLS)])
+    with screen("bash", "--norc", "-i") as shown:
+        shown.wait_for("prompt> ")
+        shown.type(code + "\n")
+        shown.wait_for("\rready", times=0)
+        shown.wait_for("ready ", times=4)  # as typed, and as printed
+        shown.type("\x1a")
+        shown.wait_for(f"got {signal.SIGTSTP:d}\r", times=2)
+        shown.wait_for("Stopped")
+        shown.type("fg\n")
+        shown.wait_for(f"got {signal.SIGCONT:d}\r", times=2)
+
+
+def test_a_callback_may_set_the_terminal() -> None:
+    """--on-exit 'stty sane' is in the background, and does not hang there."""
+    with screen(*COMMAND, "--on-exit", "stty sane", "--on-exit", "echo over", "--", "true") as shown:
+        shown.wait_for("over")
+        assert shown.end() == 0
+
+
+@pytest.mark.parametrize("grace", ["10", "none"])
+def test_ctrl_c_ends_a_callback_that_hangs(grace: str) -> None:
+    """The first press is the stop, the second interrupts the callback in progress, the third ends everything."""
+    hangs = "trap '' TERM INT; echo hangs; while :; do sleep 0.1; done"
+    words = [
+        "--grace",
+        grace,
+        "--on-exit",
+        "echo first; sleep 60",
+        "--on-exit",
+        hangs,
+        "--on-exit",
+        "echo last",
+    ]
+    with screen(*COMMAND, *words, "--", "sh", "-c", "echo ready; exec sleep 60") as shown:
+        shown.wait_for("ready")
+        shown.type("\x03")
+        shown.wait_for("first")
+        time.sleep(0.6)  # what counts as the same press is over
+        shown.type("\x03")
+        shown.wait_for("hangs")
+        time.sleep(0.6)
+        shown.type("\x03")
+        shown.wait_for("number 3 was not run")
+        shown.end()
+        assert "\nlast" not in shown.text

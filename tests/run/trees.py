@@ -31,6 +31,7 @@ class Fake:
         by_itself: when it ends without being told.
         name: what it is called.
         in_background: whether its shell started it with `&`.
+        deafens: whether it ignores the stop from the moment on at which it catches it.
     """
 
     parent: int | None = None
@@ -43,6 +44,7 @@ class Fake:
     by_itself: float = inf
     name: str = "program"
     in_background: bool = False
+    deafens: bool = False
 
     pid: int = 0
     above: int = US
@@ -131,6 +133,8 @@ class Trees:
         quits = 1 << (SIGQUIT - 1)
         seen.caught = EVERYTHING & ~quits if fake.catches else 0
         seen.ignored = quits if fake.in_background else 0
+        if fake.deafens and fake.told_at:
+            seen.caught, seen.ignored = 0, EVERYTHING
         seen.switches = int(self.now * 20) if fake.busy else fake.wakes
         return seen
 

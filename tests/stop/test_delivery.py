@@ -204,8 +204,10 @@ def test_from_nine_tenths_on_nothing_holds_the_stop_back() -> None:
     assert stage.delivery.forced
     assert stage.look(at=share(0.9) + 0.1, may_tell=True, noticed=True, held="a critical section") == ["poke"]
     assert [str(event) for event in stage.world.events] == [
-        "a critical section has held the stop back for 8.1 s; interrupting it in main (app.py, line 3), to leave time for the "
-        "callbacks"
+        (
+            "a critical section has held the stop back for 8.1 s; interrupting it in main (app.py, line 3), to leave time "
+            "for the callbacks"
+        )
     ]
     assert isinstance(stage.world.events[0], HeldToTheEnd)
 

@@ -1,0 +1,99 @@
+"""One guard's callbacks and the turn at them: run once, whoever runs them."""
+
+from __future__ import annotations
+
+from cleanup_guard._ground.events import Finished
+from cleanup_guard._ground.once import Once
+from cleanup_guard._process.report import Reporter
+from cleanup_guard._process.turn import Turn
+from cleanup_guard._stop.stack import Outcome, run_all, take_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cleanup_guard._ground.events import Hook
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._stop.stack import CallbackStack, Steps
+
+
+class Cleanup:
+    """Whoever takes the turn runs all callbacks, or hands the turn back. Any thread.
+
+    Args:
+        process: whose stop they run in.
+        stack: the callbacks.
+        hooks: who is told.
+        exit_timeout: seconds for all of them, where there is no stop; None for no limit.
+    """
+
+    def __init__(
+        self, process: Process, stack: CallbackStack, hooks: tuple[Hook, ...], exit_timeout: float | None
+    ) -> None:
+        self.stack = stack
+        self._process = process
+        self._hooks = hooks
+        self._exit_timeout = exit_timeout
+        self._outcome: Outcome | None = None
+        self._done = Once()
+
+    def outcome(self, error: BaseException | None) -> Outcome:
+        """What running them led to."""
+        return Outcome(error) if self._outcome is None else self._outcome
+
+    def run(self, error: BaseException | None) -> Steps[None]:
+        """Run them, if nobody else does; else wait for whoever does."""
+        yield from self._take_turn(error)
+        if not self._done.claimed:
+            yield self._is_over
+
+    def _is_over(self) -> bool:
+        """Whether whoever runs them is done. A daemon thread that hangs is not waited for at the end of the program."""
+        if self._done.claimed:
+            return True
+        turn = next((each for each in list(self._process.roster.turns) if each.stack is self.stack), None)
+        return turn is not None and turn.daemon and self._process.exiting
+
+    def run_for_take_over(self, host: Any, error: BaseException | None) -> None:
+        """Run what is left, unless somebody else has the turn: in their loop, if that takes it in time, else here."""
+        stop = self._process.stop
+        if host.in_loop and stop is not None:
+            # The callbacks need the rest of the time.
+            patience = min(1.0, (stop.budget.at(stop.budget.INTERRUPT) - self._process.clock()) / 2)
+            if host.run_here(lambda: host.take_steps(self._take_turn(error)), patience):
+                return
+        take_steps(self._take_turn(error), host.wait_without_loop)
+
+    def _take_turn(self, error: BaseException | None) -> Steps[None]:
+        if self._done.claimed or not self.stack.turn.claim():
+            return
+        turn: Turn | None = None
+        began = self._process.clock()
+        try:
+            turn = self._begin_turn()
+            if self._outcome is None:
+                self._outcome = Outcome(error)
+            yield from run_all(self.stack, self._outcome, turn)
+            self._done.claim()
+        finally:
+            if not self._done.claimed:
+                self.stack.turn.give_back()
+            if turn is not None:
+                self._process.roster.turns.pop(turn, None)
+        self._tell(turn, began)
+
+    def _begin_turn(self) -> Turn:
+        process = self._process
+        limit = self._exit_timeout if process.stop is None else None
+        turn = Turn(process, Reporter(self._hooks), limit, self.stack)
+        process.roster.turns[turn] = None
+        if limit is not None or (self.stack.has_timeouts and not process.watch.running):
+            process.watch.need()
+        return turn
+
+    def _tell(self, turn: Turn, began: float) -> None:
+        if self._process.stop is None and turn.reporter.wants_details:
+            took = self._process.clock() - began
+            turn.reporter.emit(
+                Finished(reason=None, callbacks=turn.count, failures=turn.failures, seconds=took)
+            )

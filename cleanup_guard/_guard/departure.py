@@ -1,0 +1,282 @@
+"""Leaving a guard: clean up, leave the roster, and let the stop go on.
+
+Rules:
+1. An exception that somebody's signal handler raises between two of our lines ends nothing: leaving begins again where it was,
+   and the exception goes on afterwards. What even so was cut short the exit nets find, for the guard is taken off the
+   roster last.
+2. Guards may be left in any order and in any thread. Signals belong to the process: they are given back by main, when no guard
+   wants them any more.
+"""
+
+from __future__ import annotations
+
+import time
+
+from cleanup_guard._ground.stderr import write_line
+from cleanup_guard._guard.onward import Verdict, end_of_loop, end_of_stop, raise_failures
+from cleanup_guard._process import ends
+from cleanup_guard._process.last_act import LastAct
+from cleanup_guard._process.last_word import LastWord
+from cleanup_guard._process.native import in_main
+from cleanup_guard._process.report import OUTBOX, Reporter, say
+from cleanup_guard._process.roster import CONTEXT
+from cleanup_guard._stop.ending import Ending
+from cleanup_guard._stop.stack import take_steps
+from cleanup_guard._stop.stop import Ballot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from cleanup_guard._guard.cleanup import Cleanup
+    from cleanup_guard._process.process import Process
+    from cleanup_guard._process.roster import Member
+    from cleanup_guard._stop.stack import Outcome, Steps
+
+    class Entered(Member, Protocol):
+        """A guard's stay, seen by who leaves it (`stay.py`)."""
+
+        process: Process
+        cleanup: Cleanup
+        gone: bool
+        inside_cleanup: bool
+        thread_members: dict[Any, None] | None
+
+
+ANNOUNCEMENT = 0.1
+"""Seconds that a line on stderr may keep main waiting."""
+
+TRIES = 100
+"""How often leaving begins again because somebody's signal handler raised in the middle of it."""
+
+
+class Departure:
+    """The end of a guard's stay.
+
+    Args:
+        stay: what ends.
+    """
+
+    def __init__(self, stay: Entered) -> None:
+        self._stay = stay
+        self._process = stay.process
+        self._raises_stop: bool | None = None  # whether the stop goes on from here, once that is decided
+
+    @property
+    def _host(self) -> Any:
+        return self._stay.host
+
+    # -- the ways to leave --
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Leave it in a thread. What `__exit__` returns, or raises."""
+        verdict = Verdict()
+        for _ in range(TRIES):
+            try:
+                take_steps(self._leave(error, verdict), self._host.wait)
+                break
+            except BaseException as foreign:
+                verdict.foreign = foreign
+        return verdict.carry_out(error)
+
+    async def leave_in_task(self, error: BaseException | None) -> bool:
+        """The same in a task."""
+        verdict, host = Verdict(), self._host
+        CONTEXT.set(tuple(each for each in CONTEXT.get() if each is not self._stay))
+        host.leaving += 1
+        try:
+            for _ in range(TRIES):
+                try:
+                    await host.take_steps(self._leave(error, verdict))
+                    break
+                except GeneratorExit:
+                    raise
+                except BaseException as foreign:
+                    verdict.foreign = foreign
+            suppressed: bool = verdict.carry_out(error)
+        except BaseException as raised:
+            host.left(error, raised)
+            raise
+        finally:
+            host.leaving -= 1
+        suppressed = host.left(None if suppressed else error, None) or suppressed
+        if suppressed or error is None:
+            await host.be_told()
+        return suppressed
+
+    def leave_at_exit(self) -> None:
+        """For the nets: failures are told, not raised, and decide the exit status."""
+        for _ in range(TRIES):
+            try:
+                self._leave_at_exit()
+            except BaseException as foreign:
+                write_line(f"{say(foreign)} was raised while {self._stay.label} was being left")
+            else:
+                return
+
+    def _leave_at_exit(self) -> None:
+        process = self._process
+        outcome = take_steps(self._clean_up(None), self._host.wait_without_loop)
+        if process.last_act is not None and self._stay in process.roster.main:
+            process.last_act.after_exit(outcome)
+        self.detach()
+        if process.stop is None and outcome.failures:
+            LastWord(Ending(None, 1)).say()
+
+    def close_alone(self) -> None:
+        """Run the callbacks of a guard that was never entered."""
+        self._end_alone(take_steps(self._clean_up(None), self._host.wait_without_loop))
+
+    async def aclose_alone(self) -> None:
+        """The same in a task."""
+        self._end_alone(await self._host.take_steps(self._clean_up(None)))
+
+    def _end_alone(self, outcome: Outcome) -> None:
+        self._stay.gone = True
+        if in_main():
+            self._process.watch.release()
+        raise_failures(outcome, None)
+
+    # -- its parts, each of which may be begun again --
+
+    def _leave(self, error: BaseException | None, verdict: Verdict) -> Steps[None]:
+        process, stay, host = self._process, self._stay, self._host
+        outcome = yield from self._clean_up(error)
+        if isinstance(error, LastAct) and stay in process.roster.main and not stay.inside_cleanup:
+            error.after(outcome)
+        raises_stop = self.detach()
+        verdict.outcome = outcome
+        stop = process.stop
+        if stop is None or process.foreign or stop.theirs is not None:
+            return
+        if raises_stop and not self._is_on_its_way(error):
+            verdict.end = lambda: end_of_stop(process, host, stay.hooks, stop, error)
+        elif host.in_loop and host.asking.cancels and not host.in_main:
+            verdict.end = lambda: end_of_loop(host, stop, error)
+
+    def _is_on_its_way(self, error: BaseException | None) -> bool:
+        """Whether a generator is merely closed behind a stop that main has been told of."""
+        return isinstance(error, GeneratorExit) and self._process.delivery.told and not self._host.in_loop
+
+    def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
+        """Run the callbacks, or wait for whoever runs them."""
+        process, stay, host = self._process, self._stay, self._host
+        if stay in process.roster.main:
+            yield from self._begin_in_main()
+        if process.stop is not None:
+            yield from self._announce()
+        stay.left = True
+        stay.wake_waiters()
+        yield from stay.cleanup.run(error)
+        if host.in_loop and list(host.members) == [stay]:
+            yield from self._let_others_end()
+        return stay.cleanup.outcome(error)
+
+    def _begin_in_main(self) -> Steps[None]:
+        process = self._process
+        if in_main():
+            process.signals.take_ctrl_c()
+        if process.stop is not None:
+            self._leave_jumped_over()
+        process.roster.leaving[self._stay] = None
+        if not process.announced:
+            yield lambda: process.announced
+
+    def _announce(self) -> Steps[None]:
+        """A stop is told before its callbacks run, and before main says that it ended."""
+        process, host = self._process, self._host
+        if host.in_loop and not host.others_are_uncritical():
+            yield host.others_are_uncritical  # they may be using what the callbacks close
+        process.announce()
+        if not process.watch.running:
+            ends.run_stop_hooks(process, process.watch)
+        limit = time.monotonic() + ANNOUNCEMENT
+        if not process.told.announced:  # the watcher is at it
+            yield lambda: process.told.announced or time.monotonic() >= limit
+
+    def _let_others_end(self) -> Steps[None]:
+        """The task is about to be free of guards, and after a stop to end its loop, which cuts the other tasks short."""
+        host, stop = self._host, self._process.stop
+        left = host.tasks_left()
+        if left is not None:
+            Reporter(self._stay.hooks).emit(left)
+        if stop is None or stop.theirs is not None:
+            return
+        if not host.others_are_uncritical():
+            yield host.others_are_uncritical
+        if host.is_root and not host.others_are_clean():
+            yield host.others_are_clean
+
+    def _leave_jumped_over(self) -> None:
+        """Guards inside this one that are still entered come first: CPython jumped over their exits (hazard H9)."""
+        if self._host.in_loop:
+            return  # its task is cancelled where it waits, which jumps over nothing
+        entered = list(self._process.roster.main)
+        for member in reversed(entered[entered.index(self._stay) + 1 :]):
+            if not member.host.alive and member in self._process.roster.main and not member.left:
+                member.leave_at_exit()
+
+    # -- off the roster --
+
+    def detach(self) -> bool:
+        """Leave the roster. The last one gives everything back, or after a stop holds on until the process is gone.
+
+        Returns:
+            Whether the stop goes on upwards from here.
+        """
+        process, stay, roster = self._process, self._stay, self._process.roster
+        if process.foreign:
+            return False
+        if self._raises_stop is None:
+            self._raises_stop = stay in roster.main and not stay.inside_cleanup
+        last = list(roster.main) == [stay]
+        stop = self._close_ballot() if last else process.stop
+        if stop is not None:
+            if stay.exit_status is not None:
+                stop.wanted = stay.exit_status
+            if last:
+                process.tell_finished()
+                stop.finished = True
+        roster.remove(stay)
+        self._forget_place()
+        stay.gone = True
+        if stop is None:
+            self._give_back()
+        if last:
+            left = None if stop is None else stop.budget.remaining(process.clock())
+            OUTBOX.drain(1.0 if left is None else min(1.0, left))
+        return self._raises_stop
+
+    def _close_ballot(self) -> Any:
+        """Decide whether a stop or the end of the last guard came first. Returns the stop."""
+        process = self._process
+        still_listens = any(
+            member.signums for member in list(process.roster.popped) if member is not self._stay
+        )
+        if process.stop is None and in_main() and not still_listens:
+            process.ballot.close()
+        return process.stop
+
+    def _forget_place(self) -> None:
+        host, stay = self._host, self._stay
+        if host is not None:
+            host.members.pop(stay, None)
+            if host.in_loop and not host.members and self._process.stop is None:
+                self._process.roster.hosts.pop(host.key, None)
+        if stay.thread_members is not None:
+            stay.thread_members.pop(stay, None)
+
+    def _give_back(self) -> None:
+        """Give back the signals, if nobody else wants them: main does, here or when it looks next."""
+        process, roster, signums = self._process, self._process.roster, self._stay.signums
+        around = next(iter(list(roster.main)), None)
+        if around is not None and set(signums) <= set(around.signums):
+            return
+        if not in_main():
+            if process.signals.previous and not roster.main:
+                process.watch.poke()
+            process.watch.release()
+            return
+        process.tidy()
+        if process.ballot.closed:
+            process.ballot = Ballot()
