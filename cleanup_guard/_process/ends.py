@@ -124,10 +124,10 @@ def end_process(process: ProcessView, stop: Stop, event: DeadlineReached | None)
     if event is not None:
         process.roster.tell(event)
         _dump_stacks(process)
-    _tell_children()
     OUTBOX.drain(patience)
     _flush(patience)
     ending = ending_of(stop, process.exit_status())
+    _tell_children()  # at last: a main that waits for them would go on
     _die(ending)
     os._exit(ending.status)
 

@@ -148,7 +148,7 @@ def tell(_=None):
     os.write(1, f"pid {{os.getpid()}}\\n".encode())
     time.sleep(300)
 
-@guard(grace=2)
+@guard(grace=4)
 def main():
     on_exit(time.sleep, 100)
     if {kind == "pool"}:
