@@ -118,11 +118,17 @@ class Receiver:
         signals = self.process.signals
         install, current, interrupt = _signal.signal, _signal.getsignal, _signal.siginterrupt
         ours, restarts = self.on_signal, signals.restarts(signum)
+        before, default = signals.previous, _signal.SIG_DFL
         signals.uninstall(signum)
         try:
             theirs(signum, frame)
         finally:
-            if current(signum) == theirs:
+            found = current(signum)
+            if (
+                found is default
+            ):  # left for the next one: that is ours, or it would end the process before any callback
+                before[signum] = found
+            if found in (theirs, default):
                 install(signum, ours)
                 if restarts:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it
