@@ -183,7 +183,7 @@ def _die(ending: Ending) -> None:
 
     Returns if that is not wanted, or not possible: as PID 1, or without ctypes.
     """
-    if ending.signum is None or os.getpid() == 1:
+    if sys.platform == "win32" or ending.signum is None or os.getpid() == 1:
         return
     try:
         import ctypes

@@ -58,7 +58,7 @@ class ForkHooks:
 
     def register(self) -> None:
         """Register the hooks; further calls do nothing."""
-        if self._registered:
+        if self._registered or sys.platform == "win32":
             return
         self._registered = True
         os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)

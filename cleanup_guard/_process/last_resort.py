@@ -27,7 +27,7 @@ class LastResort:
         try:
             self.stderr = Stderr()
             if self.stderr.safe_fileno() is None:
-                self._devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                self._devnull = os.open(os.devnull, os.O_WRONLY)
         except OSError:
             pass  # no descriptor left: the watcher's deadline still stands
         self._set(stop.budget.last_resort - now)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.ending import Ending
 
 
+CTRL_C_EXIT = -1073741510
+"""STATUS_CONTROL_C_EXIT: how Windows says that a program was ended by Ctrl-C."""
+
+
 class LastWord:
     """Ends the process after the interpreter has flushed its streams: `__del__` of a name in `sys`, which is cleared last.
 
@@ -25,6 +29,9 @@ class LastWord:
         self.pid = os.getpid()
         self.signum = ending.signum
         self.status = ending.status
+        if sys.platform == "win32" and ending.signum is not None:
+            # There nobody dies of a signal: `os.kill` ends with its number, and Ctrl-C has a status of its own.
+            self.signum, self.status = None, CTRL_C_EXIT if ending.signum == signal.SIGINT else ending.status
         # Globals may be gone by then.
         self.getpid, self.kill, self.signal, self.default, self.exit = (
             os.getpid,

@@ -125,7 +125,7 @@ class Moment:
                 caller = caller.f_back
             self._way = None
             if caller is not None:
-                self._way = Way(caller)
+                self._way = None if opcodes else Way(caller)
                 caller.f_trace = self._on_trace
                 caller.f_trace_opcodes = opcodes
             sys.settrace(self._on_trace)

@@ -9,6 +9,7 @@ whichever was imported first.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -54,7 +55,7 @@ else:
     get_ident = _original("_thread", "get_ident")
     get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
-    make_poll = _original("select", "poll")
+    make_poll = None if sys.platform == "win32" else _original("select", "poll")
     read = _original(os.name, "read")  # posix, of which os is made; eventlet patches os
     write = _original(os.name, "write")
 

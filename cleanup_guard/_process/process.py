@@ -154,6 +154,10 @@ class Process:
         """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop."""
         _, grace = self.known_grace()
         budget = Budget(grace, self.clock())
+        stop = ballot.stop
+        if stop is not None and stop.theirs is not None:  # the program does not wait for whoever stops it
+            self.delivery.becomes_ours(stop, budget)
+            return True
         return ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))
 
     def claim_signal(self, signum: int, theirs: object) -> None:

@@ -1,12 +1,14 @@
 """The handler of our signals: record, wake, and raise the stop if this is the moment.
 
 Rules:
-1. It takes no lock, prints nothing, logs nothing, waits for nothing, and raises at most one exception.
+1. It takes no lock, prints nothing, logs nothing, waits for nothing (on Windows a moment), raises at most one exception.
 2. A stop that is somebody else's is his: his handler is called as if ours were not there, and nothing is raised.
 3. What it has no room for (a recursion limit) or is kept from (another handler that raises) the watcher makes up for.
 """
 
 from __future__ import annotations
+
+import sys
 
 from cleanup_guard._process import native
 from cleanup_guard._process.moment import Moment, waits_for_child
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from cleanup_guard._process.roster import ProcessView
 else:
     import _signal
+
+
+PATIENCE = 1.0
+"""Seconds that main waits in its handler for the watcher, on Windows."""
 
 
 def _in_hook(frame: FrameType | None) -> bool:
@@ -89,7 +95,7 @@ class Receiver:
             self.calls[signum] = self.calls.get(signum, 0) + 1
             theirs = None if process.insists else process.signals.before(signum)
             process.claim_signal(signum, theirs)
-            if process.stop is None:
+            if process.stop is None and theirs is None:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None
@@ -99,10 +105,19 @@ class Receiver:
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
-            if not process.watch.running:
+            if sys.platform == "win32":
+                self._wait_for_watcher()
+            if sys.platform == "win32" or not process.watch.running:
                 self._do_without_watcher(frame)
             self.look(frame)
         return theirs
+
+    def _wait_for_watcher(self) -> None:
+        """Nothing there ends a wait of main a second time, so this is the moment, if the watcher begins the stop soon."""
+        process = self.process
+        limit = process.clock() + PATIENCE
+        while process.stop is not None and not process.announced and process.clock() < limit:
+            native.sleep(0.001)
 
     def _do_without_watcher(self, frame: FrameType | None) -> None:
         """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is but in our code."""
@@ -116,7 +131,11 @@ class Receiver:
         After it only C functions are called: it may be a debugger's, and have begun to trace.
         """
         signals = self.process.signals
-        install, current, interrupt = _signal.signal, _signal.getsignal, _signal.siginterrupt
+        install, current, interrupt = (
+            _signal.signal,
+            _signal.getsignal,
+            getattr(_signal, "siginterrupt", None),
+        )
         ours, restarts = self.on_signal, signals.restarts(signum)
         before, default = signals.previous, _signal.SIG_DFL
         signals.uninstall(signum)
@@ -126,11 +145,11 @@ class Receiver:
             found = current(signum)
             if (
                 found is default
-            ):  # left for the next one: that is ours, or it would end the process before any callback
+            ):  # for the next one, which is ours: it would end the process before any callback
                 before[signum] = found
             if found in (theirs, default):
                 install(signum, ours)
-                if restarts:
+                if restarts and interrupt is not None:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def look(self, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
@@ -33,8 +34,10 @@ else:
     import _signal
 
 DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
+if sys.platform == "win32":
+    DEFAULT_SIGNALS = (*DEFAULT_SIGNALS, int(signal.SIGBREAK))
 
-HUSHED = frozenset((signal.SIGINT, signal.SIGHUP))
+HUSHED = frozenset(int(getattr(signal, name)) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals whose inherited SIG_IGN is somebody's wish."""
 
 HOSTS_IN_C = ("uwsgi", "mod_wsgi")
@@ -80,15 +83,21 @@ class Signals:
         self.previous[signum] = before
         if restarts:
             self._restarting.add(signum)
-        self.install(signum)
-        if signum in _signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum]):
+        try:
+            self.install(signum)
+        except ValueError:  # only the main thread of the main interpreter may, and we are in a main thread
+            del self.previous[signum]
+            raise RuntimeError(
+                "a guard in a subinterpreter hears no signals, only the main interpreter does: use guard(signals=())"
+            ) from None
+        if signum in unblock([signum]):
             self._blocked.add(signum)
         return True
 
     def install(self, signum: int) -> None:
         """Put our handler in place, in front of what was there before."""
         _signal.signal(signum, self._handler)
-        if signum in self._restarting:
+        if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def uninstall(self, signum: int) -> None:
@@ -97,7 +106,7 @@ class Signals:
         if before is None:
             return  # a signal came a moment ago, and its handler has given everything back
         _signal.signal(signum, before)
-        if signum in self._restarting:
+        if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def take_ctrl_c(self) -> None:
@@ -116,7 +125,7 @@ class Signals:
                 lost.append(signum)
             elif signum in self.previous:
                 if signum in self._blocked:
-                    _signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+                    block([signum])
                 self.uninstall(signum)
             self.previous.pop(signum, None)
             self._blocked.discard(signum)
@@ -188,14 +197,19 @@ class WakeupPipe:
     POKE = b"\0"
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
-        self._poll = native.make_poll()
-        self._poll.register(self._reader, select.POLLIN)
+        self._reader, self._writer = self._open()
         self._closed = Once()
         self._theirs = -1
         self.wired = False
+
+    def _open(self) -> tuple[int, int]:
+        assert sys.platform != "win32"
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        self._poll = native.make_poll()
+        self._poll.register(reader, select.POLLIN)
+        return reader, writer
 
     def wire(self) -> None:
         """Become the process's wakeup fd, once; what was there before, and what comes later, gets its bytes from us.
@@ -260,15 +274,77 @@ class WakeupPipe:
     def close(self) -> None:
         """Close both ends, once."""
         if self._closed.claim():
-            os.close(self._reader)
-            os.close(self._writer)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class WakeupSockets(WakeupPipe):
+    """The same on Windows, where only sockets can be waited for."""
+
+    def _open(self) -> tuple[int, int]:
+        import socket
+
+        self._ours, self._pythons = socket.socketpair()
+        self._ours.settimeout(0)
+        self._pythons.settimeout(0)
+        return self._ours.fileno(), self._pythons.fileno()
+
+    def wake(self) -> None:
+        """End the reader's wait."""
+        try:
+            self._pythons.send(self.POKE)
+        except OSError:
+            pass
+
+    def wait(self, timeout: float | None) -> bytes:
+        """See `WakeupPipe.wait`."""
+        select.select([self._ours], [], [], None if timeout is None else max(0.0, timeout))
+        try:
+            return self._ours.recv(65536).replace(self.POKE, b"")
+        except BlockingIOError:
+            return b""
+
+    def forward(self, signum: int) -> None:
+        """Nobody there has a wakeup fd without sockets of his own, which only he can write to."""
+
+    def _close(self) -> None:
+        self._ours.close()
+        self._pythons.close()
+
+
+def make_wakeup() -> WakeupPipe:
+    """What this platform can wait for."""
+    return WakeupSockets() if sys.platform == "win32" else WakeupPipe()
+
+
+def block(signums: Iterable[int]) -> set[int]:
+    """Block signals in the calling thread. Returns those that were; on Windows, which has no mask, none."""
+    if sys.platform == "win32":
+        return set()
+    return {int(each) for each in _signal.pthread_sigmask(signal.SIG_BLOCK, signums)}
+
+
+def unblock(signums: Iterable[int]) -> set[int]:
+    """Unblock signals in the calling thread. Returns those that were blocked."""
+    if sys.platform == "win32":
+        return set()
+    return {int(each) for each in _signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)}
 
 
 def block_all() -> None:
     """Block all signals in the calling thread, so that the kernel gives them to main (H19)."""
-    _signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    block(signal.valid_signals())
 
 
 def poke(thread: int, signum: int) -> None:
-    """Interrupt the system call that a thread is in: only `pthread_kill` does (H20)."""
-    _signal.pthread_kill(thread, signum)
+    """Interrupt the system call that a thread is in: only `pthread_kill` does (H20).
+
+    On Windows nothing does. There main looks when it runs Python again, or is taken over from.
+    """
+    if sys.platform == "win32":
+        _thread.interrupt_main(signum)
+    else:
+        _signal.pthread_kill(thread, signum)

@@ -20,7 +20,7 @@ from cleanup_guard._process import ends, native
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
-from cleanup_guard._process.signals import WakeupPipe, block_all, poke
+from cleanup_guard._process.signals import WakeupPipe, block_all, make_wakeup, poke
 from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
@@ -97,7 +97,7 @@ class Watch:
         """See to it that it watches, and hears signals if there are any to hear. Not in a handler."""
         with LOCK:
             if self._pipe is None:
-                self._pipe = WakeupPipe()
+                self._pipe = make_wakeup()
                 self._watcher = Watcher(self._process, self, self._pipe)
             if self._process.signals.previous and in_main():
                 self._pipe.wire()

@@ -209,6 +209,17 @@ class Delivery:
         due = min((at for at in map(budget.at, budget.INSTANTS) if at > now), default=inf)
         if stop.theirs is not None:
             return min(due, self._look_at_theirs(now, stop, facts, world))
+        return min(due, self._look_at_ours(now, stop, facts, world))
+
+    def _is_first(self, what: str) -> bool:
+        """Whether this is to be done now, and never again."""
+        if what in self._done:
+            return False
+        self._done.add(what)
+        return True
+
+    def _look_at_ours(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
+        budget = stop.budget
         if not self.forced and now >= budget.at(budget.FORCE):
             self.forced = True
             world.lift_shields()
@@ -217,25 +228,17 @@ class Delivery:
                 world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
-        look = {
-            State.STOPPING: self._urge,
-            State.UNWINDING: self._look_for_swallowing,
-            State.DONE: self._look_for_survival,
-        }.get(facts.state)
-        return due if look is None else min(due, look(now, stop, facts, world))
-
-    def _is_first(self, what: str) -> bool:
-        """Whether this has not been done before."""
-        if what in self._done:
-            return False
-        self._done.add(what)
-        return True
+        if facts.state is State.STOPPING:
+            return self._urge(now, stop, facts, world)
+        if facts.state is State.UNWINDING:
+            return self._look_for_swallowing(now, stop, facts, world)
+        return self._look_for_survival(now, facts, world) if facts.state is State.DONE else inf
 
     def _look_at_theirs(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         """Somebody else stops the program. We step in when he is late, and only if the grace period is known."""
         budget = stop.budget
         if facts.state is State.DONE:
-            return self._look_for_survival(now, stop, facts, world)
+            return self._look_for_survival(now, facts, world)
         if facts.state is not State.STOPPING or now < budget.at(budget.TAKE_OVER):
             return inf
         world.tell(SteppedIn(seconds=now - budget.began, handler=str(stop.theirs), where=world.where()))
@@ -314,7 +317,7 @@ class Delivery:
         world.insist(everybody=True)
         return now + SLOW_POKE
 
-    def _look_for_survival(self, now: float, stop: Stop, facts: Facts, world: World) -> float:  # noqa: ARG002  # as the others
+    def _look_for_survival(self, now: float, facts: Facts, world: World) -> float:
         """Cleanup is complete. If main handles the stop no more and does not exit, the program means to go on."""
         if facts.exiting or not self._has_let_go(now, facts, FORGET_AFTER):
             return now + DEAD_FOR

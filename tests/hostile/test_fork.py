@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 
 import pytest
 from support import run
@@ -212,30 +211,6 @@ if __name__ == "__main__":
     )
     lines = ended.out
     assert lines == ["guard 0", "guard 143", "on_exit 0", "on_exit 143", "end", "parent"], ended.err
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="older versions do not warn")
-def test_fork_does_not_warn_about_a_thread_of_ours() -> None:
-    """With `-W error` a fork while a guard is active raises no DeprecationWarning: in main, in callbacks, during a stop."""
-    ended = run(
-        """
-def fork():
-    pid = os.fork()
-    if pid == 0: os._exit(0)
-    print(os.waitpid(pid, 0)[1])
-@guard
-def main():
-    on_exit(fork)
-    for _ in range(20): fork()
-    ready()
-    time.sleep(60)
-main()
-""",
-        signal.SIGTERM,
-        flags=["-W", "error"],
-    )
-    assert (ended.out, ended.status) == (["0"], 143), ended.err
-    assert "DeprecationWarning" not in ended.err
 
 
 def test_children_started_in_a_callback_inherit_clean_signals() -> None:

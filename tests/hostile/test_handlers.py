@@ -54,6 +54,25 @@ main()
     assert (ended.out, ended.status) == (["ours"], 7)
 
 
+def test_a_stop_that_is_asked_for_while_somebody_else_stops_the_program() -> None:
+    """`request_stop` does not wait for the owner of a stop: main is told."""
+    ended = run(
+        """
+signal.signal(signal.SIGTERM, lambda *_: None)
+@guard
+def main():
+    g = current_guard()
+    g.on_stop(lambda: print("asked", g.request_stop("enough"), flush=True))
+    on_exit(print, "ours")
+    ready()
+    time.sleep(60)
+main()
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["asked True", "ours"], 143)
+
+
 def test_a_guard_that_insists_stops_main_after_the_earlier_handler() -> None:
     """`guard(insist=True)`: their handler is called, and then main is stopped."""
     ended = run(

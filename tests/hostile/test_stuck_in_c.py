@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,7 @@ main()
     assert (ended.out, ended.status) == (["callback"], 143)
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to hold")
 def test_a_call_that_holds_the_gil_for_ever_is_ended_by_sigkill_only() -> None:
     """The known limit at its worst: no Python and no C-level timer runs, because none was armed before the call."""
     with child(

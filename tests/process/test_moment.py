@@ -226,6 +226,7 @@ class FakeCode:
 
     co_filename = __file__
     co_code = bytes((LOAD_SPECIAL, 0, CALL, 0, 0, 0))
+    co_exceptiontable = b""
 
 
 class FakeFrame:

@@ -62,6 +62,7 @@ class Plan:
         pairs: how many pairs to draw; 0 tries all of them, in steps.
         seed: for drawing.
         insist: a second SIGINT is a person's second press however soon it comes, and interrupts the callback in progress.
+        theirs: the program's own handlers make the stop theirs: nothing is raised, and they hear of every signal.
     """
 
     scenario: str
@@ -72,6 +73,7 @@ class Plan:
     pairs: int = 0
     seed: int = 0
     insist: bool = False
+    theirs: bool = False
 
 
 @dataclass
@@ -110,8 +112,9 @@ def _look_through_us() -> None:
 class Injector:
     """Traces one run and injects signals at the chosen opcodes."""
 
-    def __init__(self, targets: Iterable[tuple[int, int]], world: World) -> None:
+    def __init__(self, targets: Iterable[tuple[int, int]], world: World, *, theirs: bool = False) -> None:
         self.world = world
+        self.theirs = theirs
         self.count = 0
         self.injected = 0
         self.raised = 0
@@ -153,7 +156,7 @@ class Injector:
             return
         process = REGISTRY.get()
         if not self.injected:
-            self.world.injected = True
+            self.world.injected = not self.theirs
         self.injected += 1
         self.must_stop = self.must_stop or not (process.state is State.IDLE or process.ballot.closed)
         pipe = process.watch._pipe
@@ -193,10 +196,10 @@ class Outside:
     They pass for an event loop's own way with Ctrl-C: in front of any other Python handler the stop would not be the guard's.
     """
 
-    __module__ = LOOPS[0]
-
-    def __init__(self) -> None:
+    def __init__(self, *, theirs: bool) -> None:
         self.calls: list[int] = []
+        if not theirs:
+            self.__module__ = LOOPS[0]
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.calls.append(signum)
@@ -206,13 +209,20 @@ class Attempt:
     """One run of a scenario, and the look at what is left of it."""
 
     def __init__(
-        self, scenario: str, signum: int, targets: Iterable[tuple[int, int]], *, insist: bool = False
+        self,
+        scenario: str,
+        signum: int,
+        targets: Iterable[tuple[int, int]],
+        *,
+        insist: bool = False,
+        theirs: bool = False,
     ) -> None:
         self.scenario = scenario
+        self.theirs = theirs
         self.insist = insist
         self.world = World(signum)
-        self.injector = Injector(targets, self.world)
-        self.outside = Outside()
+        self.injector = Injector(targets, self.world, theirs=theirs)
+        self.outside = Outside(theirs=theirs)
         self.ended: BaseException | None = None
         self.skipped = False
         self.seconds = 0.0
@@ -247,8 +257,9 @@ class Attempt:
                 early_net()
             except BaseException as error:
                 self.ended = error
-        if self.skipped and process is not None and self.ended is None and process.stop is not None:
-            self.ended = SystemExit(process.stop.status)
+        stop = None if process is None else process.stop
+        if self.skipped and self.ended is None and stop is not None and stop.theirs is None:
+            self.ended = SystemExit(stop.status)
 
     def _put_back(self) -> None:
         process = REGISTRY.process
@@ -296,7 +307,11 @@ class Attempt:
         """A signal that our handler has seen ends main, or reaches the program's own handler when there is nothing to stop."""
         injected, ended = self.injector.injected, self.ended
         stopped = isinstance(ended, (SignalExit, KeyboardInterrupt, SystemExit))
-        if injected and not stopped:
+        if self.theirs:
+            heard = len(self.outside.calls)
+            self._expect(heard == injected, f"{injected} signals, of which their handler heard {heard}")
+            self._expect(not stopped, f"stopped by what is theirs: {ended!r}")
+        elif injected and not stopped:
             # The program's handler is called at a stop as well, so its calls alone do not excuse a main that was not stopped.
             excused = bool(self.outside.calls) and not self.injector.must_stop
             self._expect(excused, f"the stop is lost: ended with {ended!r}")
@@ -375,14 +390,14 @@ def explore(plan: Plan, progress: Callable[[str], object]) -> Summary:
     _look_through_us()
     summary = Summary()
     for _ in range(3):  # the first runs import modules, and on 3.12 the first does not count opcodes
-        attempt = Attempt(plan.scenario, plan.signum, [(10**9, plan.signum)])
+        attempt = Attempt(plan.scenario, plan.signum, [(10**9, plan.signum)], theirs=plan.theirs)
         attempt.run()
         summary.failures += [f"undisturbed: {fault}" for fault in attempt.faults]
         summary.boundaries = attempt.injector.count
     leftovers = Leftovers()
     for chosen in targets(plan, summary.boundaries):
         progress(f"{chosen}")
-        attempt = Attempt(plan.scenario, plan.signum, chosen, insist=plan.insist)
+        attempt = Attempt(plan.scenario, plan.signum, chosen, insist=plan.insist, theirs=plan.theirs)
         attempt.run()
         summary.tried += 1
         summary.injected += attempt.injector.injected
@@ -392,6 +407,9 @@ def explore(plan: Plan, progress: Callable[[str], object]) -> Summary:
         summary.failures += [f"{where}: {fault}" for fault in attempt.faults]
         if len(summary.failures) >= ENOUGH:
             break
+    limit = time.monotonic() + TOO_LATE
+    while leftovers.new() and time.monotonic() < limit:
+        time.sleep(0.01)  # a handler waits for nobody: what it gives back is closed in a thread
     if leftovers.new():
         summary.failures.append(f"file descriptors are left open: {leftovers.new()}")
     return summary

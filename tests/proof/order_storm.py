@@ -55,9 +55,9 @@ class Program:
         g.callback(os.write, 1, f"ran {name} {number} {os.getpid()}\n".encode())
         log("ack", name, number)
 
-    def options(self) -> dict[str, object]:
+    def new_guard(self) -> Guard:
         """Some take no signals."""
-        return {"hooks": (), "signals": ()} if self.chance.random() < 0.2 else {"hooks": ()}
+        return guard(hooks=(), signals=() if self.chance.random() < 0.2 else None)
 
     def generate(self) -> Iterator[None]:
         """A generator with a guard of its own."""
@@ -82,8 +82,7 @@ class Program:
         """Do one thing."""
         kind = self.chance.randrange(7)
         if kind == 0 and len(self.open) < 4:
-            g = guard(**self.options())  # type: ignore[call-overload]
-            g.__enter__()
+            g = self.new_guard().__enter__()
             self.open.append((next(self.names), g))
         elif kind == 1 and self.open:
             self.leave()

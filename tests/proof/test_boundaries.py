@@ -109,6 +109,20 @@ def test_boundaries_of_every_feature(
     assert total.injected > 10
 
 
+STOPS_ITSELF = {"requested", "handler"}
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS.keys() - STOPS_ITSELF))
+def test_a_stop_that_is_somebody_elses_at_any_boundary(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their handler hears of it once, nothing is raised in main, and the callbacks run when main ends by itself."""
+    plans = [Plan(scenario, signum, start=3, step=131, theirs=True) for signum in SIGNALS]
+    total = explore_all(plans, tmp_path, capsys)
+    assert total.raised == 0
+    assert total.injected > 10
+
+
 @pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_a_second_signal_at_any_later_boundary(
     scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -33,11 +33,8 @@ class GuardsAgainstModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = (
-            signal.getsignal(signal.SIGTERM),
-            signal.getsignal(signal.SIGINT),
-            threading.active_count(),
-        )
+        self.before = (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+        self.threads = set(threading.enumerate())
         self.entered: list[Twin] = []  # outermost first
         self.popped: list[Twin] = []
         self.fresh = 0
@@ -253,8 +250,8 @@ class GuardsAgainstModel(RuleBasedStateMachine):
         self.popped.clear()
         while self.entered:
             self.leave()
-        after = (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), threading.active_count())
-        assert after == self.before
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == self.before
+        assert not set(threading.enumerate()) - self.threads
         assert REGISTRY.process is None or REGISTRY.process.roster.empty
 
 

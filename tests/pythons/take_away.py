@@ -11,7 +11,7 @@ import os
 import queue  # noqa: F401
 import select
 import signal
-import socket  # noqa: F401
+import socket
 import stat
 import subprocess  # noqa: F401
 import sys
@@ -20,6 +20,8 @@ import threading  # noqa: F401
 import traceback  # noqa: F401
 from collections.abc import Callable
 from typing import Any
+
+UNIX = int(socket.AF_UNIX)
 
 BUILT_IN = {"os": "posix", "signal": "_signal", "socket": "_socket"}
 """Where the names of a module come from, and where somebody else may get them."""
@@ -84,6 +86,8 @@ def _windows() -> None:
                 raise OSError(10038, "An operation was attempted on something that is not a socket")
         return wait(*lists)
 
+    pair = socket.socketpair
+    setattr(socket, "socketpair", lambda: pair(UNIX))  # noqa: B010 - Windows connects two of the internet's
     setattr(os, "kill", kill)  # noqa: B010 - to type checkers it is not to be set
     setattr(select, "select", only_sockets)  # noqa: B010
 

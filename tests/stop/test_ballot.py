@@ -102,7 +102,7 @@ def test_threads_agree_on_who_was_first() -> None:
 
         at_once(
             [*(lambda number=number, propose=propose: propose(number) for number in range(THREADS)), close]
-        )  # type: ignore[misc]
+        )
         assert len(won) == 1
         assert ballot.stop is won[0]
         assert ballot.closed is (won[0] is None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleanup_guard._ground.clock import Budget
-from cleanup_guard._ground.events import Event, HeldToTheEnd, SteppedIn, StopRedelivered
+from cleanup_guard._ground.events import Event, HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
 from cleanup_guard._stop.delivery import (
     BLOCKED,
     CHANCES,
@@ -44,7 +44,7 @@ class FakeWorld:
 
     def where(self) -> str:
         """Where main is."""
-        return "in main (app.py, line 3)"
+        return "in job()"
 
     def tell(self, event: Event) -> None:
         """Note an event."""
@@ -68,7 +68,7 @@ class Stage:
         before = len(self.world.done)
         self.due = self.delivery.look(self.now, self.stop, Facts(state, **facts), self.world)
         assert self.due > self.now
-        return [each for each in self.world.done[before:] if each not in ("begin", "ask_hosts")]
+        return [each for each in self.world.done[before:] if each not in ("begin", "ask_hosts", "where")]
 
     def look_until(self, at: float, state: State = State.STOPPING, **facts: Any) -> list[str]:
         """Look whenever a look is due, up to so many seconds after the stop. Returns what was done."""
@@ -99,7 +99,9 @@ def test_somebody_elses_stop_is_left_alone_until_eight_tenths() -> None:
     assert stage.stop.theirs is None
     assert stage.delivery.forced
     assert [type(event) for event in stage.world.events] == [SteppedIn]
-    assert str(stage.world.events[0]).startswith("server.on_signal has not stopped the program after 7.2 s")
+    assert str(stage.world.events[0]).startswith(
+        "server.on_signal has not stopped the program after 7.2 s; stopping main in job()"
+    )
 
 
 def test_a_stop_that_became_ours_late_is_taken_over_a_tenth_later() -> None:
@@ -194,22 +196,58 @@ def test_a_main_that_has_not_noticed_is_poked_though_it_may_not_be_told() -> Non
     assert Stage().look(may_tell=False, noticed=False, held="a critical section") == ["poke"]
 
 
+HELD: dict[str, Any] = {"may_tell": False, "noticed": True, "held": "a critical section"}
+
+
 def test_from_nine_tenths_on_nothing_holds_the_stop_back() -> None:
     """Critical sections are lifted, main is told, and whoever held it back is named, once."""
     stage = Stage()
-    held: dict[str, Any] = {"may_tell": False, "noticed": True, "held": "a critical section"}
-    assert "lift_shields" not in stage.look_until(share(0.9) - 0.01, **held)
+    assert "lift_shields" not in stage.look_until(share(0.9) - 0.01, **HELD)
     assert not stage.delivery.forced
-    assert stage.look(at=share(0.9), **held) == ["lift_shields"]
+    assert stage.look(at=share(0.9), **HELD) == ["lift_shields"]
     assert stage.delivery.forced
     assert stage.look(at=share(0.9) + 0.1, may_tell=True, noticed=True, held="a critical section") == ["poke"]
     assert [str(event) for event in stage.world.events] == [
-        (
-            "a critical section has held the stop back for 8.1 s; interrupting it in main (app.py, line 3), to leave time "
-            "for the callbacks"
-        )
+        "a critical section has held the stop back for 8.1 s; interrupting it in job(), to leave time for the callbacks"
     ]
     assert isinstance(stage.world.events[0], HeldToTheEnd)
+
+
+def test_who_was_held_back_until_then_has_a_moment() -> None:
+    """And is taken over from when that is over."""
+    stage = Stage()
+    assert "take_over" not in stage.look_until(share(0.95) - 0.01, **HELD)
+    assert stage.look(at=share(0.95), **{**HELD, "may_tell": True}) == ["take_over"]
+
+
+def test_who_was_held_back_and_handles_it_then_has_a_moment_too() -> None:
+    """Its `finally` begins at nine tenths, when that of others must have ended."""
+    stage = Stage()
+    stage.look_until(share(0.9), **HELD)
+    stage.look(at=share(0.9), **HELD)
+    stage.raise_in_main()
+    assert "take_over" not in stage.look_until(share(0.95) - 0.01, State.UNWINDING)
+    assert stage.look(State.UNWINDING, at=share(0.95)) == ["take_over"]
+
+
+def test_who_is_held_back_and_has_not_noticed_is_not_stuck() -> None:
+    """At half time a critical section that waits in C is still one."""
+    stage = Stage()
+    assert "take_over" not in stage.look_until(share(0.9) - 0.01, **{**HELD, "noticed": False})
+
+
+def test_an_on_stop_callback_that_takes_too_long_is_named_once() -> None:
+    """When its time is over, and the stop goes on without it."""
+    stage = Stage()
+    facts: dict[str, Any] = {"may_tell": False, "announced": False, "noticed": True, "hook": "flip"}
+    stage.look_until(share(Budget.HOOKS) - 0.01, **facts)
+    assert stage.world.events == []
+    stage.look(at=share(Budget.HOOKS), **facts)
+    stage.look(at=share(Budget.HOOKS) + 0.1, **facts)
+    assert [str(event) for event in stage.world.events] == [
+        "on_stop flip is still running after 1.8 s; the stop goes on without waiting for it"
+    ]
+    assert isinstance(stage.world.events[0], HookLeftRunning)
 
 
 def test_nobody_is_named_who_holds_nothing_back() -> None:
@@ -227,8 +265,8 @@ def test_a_main_that_handles_the_stop_is_left_alone() -> None:
     """However long its `finally` takes, up to the take-over."""
     stage = Stage()
     stage.raise_in_main()
-    done = set(stage.look_until(share(0.9) - 0.01, State.UNWINDING, noticed=True))
-    assert done == {"begin", "ask_hosts", "prepare_death"}
+    done = stage.look_until(share(0.9) - 0.01, State.UNWINDING, noticed=True)
+    assert set(done) == {"begin", "ask_hosts", "prepare_death"}
     assert stage.delivery.told
 
 
@@ -327,9 +365,9 @@ def test_a_main_that_unwinds_is_taken_over_from_at_nine_tenths() -> None:
     """A `finally` of main that takes too long leaves the callbacks no time."""
     stage = Stage()
     stage.raise_in_main()
-    stage.look(State.UNWINDING, at=share(0.9) - 0.01)
+    stage.look_until(share(0.9) - 0.01, State.UNWINDING)
     assert not stage.delivery.took_over
-    assert stage.look(State.UNWINDING, at=share(0.9))[-1] == "take_over"
+    assert stage.look(State.UNWINDING, at=share(0.9)) == ["lift_shields", "take_over"]
 
 
 def test_nobody_is_taken_over_from_while_the_callbacks_run() -> None:
@@ -462,6 +500,7 @@ LOOKS = st.lists(
                 "in_tasks": st.booleans(),
                 "asked_at": st.sampled_from([inf, BEGAN]),
                 "exiting": st.booleans(),
+                "hook": st.sampled_from([None, "flip"]),
             }
         ),
         st.sampled_from([None, None, "raise", "insist"]),
