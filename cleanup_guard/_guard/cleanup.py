@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from cleanup_guard._ground.events import Finished
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process.report import Reporter
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.process import Process
     from cleanup_guard._stop.stack import CallbackStack, Steps
+
+
+DAEMONS_TIME = 1.0
+"""Seconds that a daemon thread has at the end of the program for the callbacks that it is at."""
 
 
 class Cleanup:
@@ -36,6 +42,7 @@ class Cleanup:
         self._exit_timeout = exit_timeout
         self._outcome: Outcome | None = None
         self._done = Once()
+        self._patience_until: float = inf
 
     def outcome(self, error: BaseException | None) -> Outcome:
         """What running them led to."""
@@ -48,11 +55,15 @@ class Cleanup:
             yield self._is_over
 
     def _is_over(self) -> bool:
-        """Whether whoever runs them is done. A daemon thread that hangs is not waited for at the end of the program."""
+        """Whether whoever runs them is done. A daemon thread that hangs is not waited for long at the end of the program."""
         if self._done.claimed:
             return True
         turn = next((each for each in list(self._process.roster.turns) if each.stack is self.stack), None)
-        return turn is not None and turn.daemon and self._process.exiting
+        if turn is None or not turn.daemon or not self._process.exiting:
+            return False
+        now = self._process.clock()
+        self._patience_until = min(self._patience_until, now + DAEMONS_TIME)
+        return now >= self._patience_until
 
     def run_for_take_over(self, host: Any, error: BaseException | None) -> None:
         """Run what is left, unless somebody else has the turn: in their loop, if that takes it in time, else here."""

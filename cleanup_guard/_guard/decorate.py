@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from types import CodeType, MethodType
+from types import CodeType, FunctionType, MethodType
 
 from cleanup_guard._stop.stack import CALLERS, AsyncCallback, Callback
 
@@ -31,8 +31,11 @@ LOOPS = ("asyncio", "uvloop", "trio")
 
 
 def called(function: object) -> str:
-    """What an error message calls it."""
-    return str(getattr(function, "__qualname__", None) or repr(function))
+    """What an error message calls it, whatever it does when it is asked for its name."""
+    try:
+        return str(getattr(function, "__qualname__", None) or repr(function))
+    except BaseException:
+        return f"{type(function).__qualname__} object"
 
 
 def check_callable(function: T, what: str) -> T:
@@ -52,12 +55,8 @@ def awaits(function: object) -> bool:
     Raises:
         TypeError: it can be neither called nor awaited.
     """
-    code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType):
-        flags = code.co_flags
-    else:
-        check_callable(function, "a callback")
-        flags = _flags(function)
+    check_callable(function, "a callback")
+    flags = _flags(function)
     if flags & ASYNC_GENERATOR:
         raise TypeError(
             f"callback {called(function)!r} is an async generator function, which does nothing when it is called: "
@@ -67,6 +66,14 @@ def awaits(function: object) -> bool:
 
 
 def _flags(function: object) -> int:
+    """What its code says that it is; nothing if it cannot be asked, as a proxy of nothing cannot."""
+    try:
+        return _flags_of_code(function)
+    except Exception:
+        return 0
+
+
+def _flags_of_code(function: object) -> int:
     while isinstance(function, functools.partial):
         function = function.func
     # Whoever answers every attribute (xmlrpc's and Pyro's proxies) has none of these.
@@ -83,8 +90,8 @@ def kind_of(function: object) -> type[Callback]:
     Raises:
         TypeError: it can be neither called nor awaited.
     """
-    code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType) and not code.co_flags & (COROUTINE | ASYNC_GENERATOR):
+    inner = function.__func__ if type(function) is MethodType else function
+    if type(inner) is FunctionType and not inner.__code__.co_flags & (COROUTINE | ASYNC_GENERATOR):
         return Callback  # what nearly everybody registers
     return AsyncCallback if awaits(function) else Callback
 

@@ -149,14 +149,20 @@ class Departure:
         stop = process.stop
         if stop is None or process.foreign or stop.theirs is not None:
             return
-        if raises_stop and not self._is_on_its_way(error):
+        if raises_stop and self._goes_on_here(error):
+            stop.owed = True
             verdict.end = lambda: end_of_stop(process, host, stay.hooks, stop, error)
         elif host.in_loop and host.asking.cancels and not host.in_main:
             verdict.end = lambda: end_of_loop(host, stop, error)
 
-    def _is_on_its_way(self, error: BaseException | None) -> bool:
-        """Whether a generator is merely closed behind a stop that main has been told of."""
-        return isinstance(error, GeneratorExit) and self._process.delivery.told and not self._host.in_loop
+    def _goes_on_here(self, error: BaseException | None) -> bool:
+        """Whether this is main, and no generator that is merely closed behind a stop of which main has been told.
+
+        A guard that another thread has closed tells that thread nothing: it is main that has to be told, and will be.
+        """
+        if self._host.in_loop:
+            return True
+        return in_main() and not (isinstance(error, GeneratorExit) and self._process.delivery.told)
 
     def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
         """Run the callbacks, or wait for whoever runs them."""

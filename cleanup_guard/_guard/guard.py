@@ -290,11 +290,11 @@ class Guard:
             The new guard; this one is empty and still usable.
         """
         moved = Guard._with(self._options)
-        moved._stack = self._stack.move()
         stay = self._stay
         if stay is not None and not stay.foreign:
             moved._stay, moved._popped = moved._make_stay(), True
             moved._stay.adopt_from(stay)
+        self._stack.move_to(moved._stack)  # last: from here on the exit nets know of it
         return moved
 
     def on_stop(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
@@ -386,7 +386,8 @@ class Guard:
         Returns:
             Whether it came.
         """
-        return self._waiters.wait(seconds(timeout, "timeout")) or self.stopping
+        limit = seconds(timeout, "timeout")
+        return self.stopping or self._waiters.wait(limit) or self.stopping
 
     def sleep(self, duration: float | timedelta) -> bool:
         """Sleep, but no longer than until a stop. Any thread.
@@ -410,6 +411,8 @@ class Guard:
         """
         from cleanup_guard._hosts.loops import backend
 
+        if self.stopping:
+            return True
         came = await backend().wait_for_stop(self._waiters, seconds(timeout, "timeout"))
         return came or self.stopping
 

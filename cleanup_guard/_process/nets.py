@@ -40,6 +40,7 @@ class Nets:
         self._stretched_in = (
             os.getpid()
         )  # multiprocessing forgets, in a fork child, what was registered in the parent
+        _load_what_is_lazy()
         atexit.register(late_net)
         # Private, but what concurrent.futures uses for the same reason (gh-126168 asked for a public one): it runs before
         # the interpreter joins non-daemon threads, which may be waiting for one of our callbacks.
@@ -66,6 +67,23 @@ class EarlyNetFirst(list["Callable[[], object]"]):
     def __reversed__(self) -> Iterator[Callable[[], object]]:
         yield early_net
         yield from super().__reversed__()
+
+
+def _load_what_is_lazy() -> None:
+    """Load what of ours is only named so far: under `-X lazy_imports=all` (3.15) that is all, until it is first used.
+
+    That may be too late: no descriptor is left, or another version of the package has been installed meanwhile.
+    """
+    mode = getattr(sys, "get_lazy_imports", None)
+    if mode is None or mode() != "all":
+        return
+    before = 0
+    while before != len(sys.modules):
+        before = len(sys.modules)
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == __name__.partition(".")[0]:
+                for each in list(vars(module)):
+                    getattr(module, each)
 
 
 NETS = Nets()
@@ -102,10 +120,12 @@ def _process_here() -> Process | None:
 
 def _leave_main(process: Process) -> None:
     """Leave what is left; a stop that came meanwhile has no main to be raised in, and decides the exit status here."""
-    while left := [*list(process.roster.popped), *list(process.roster.main)]:
+    roster = process.roster
+    cut_short = any(each is not roster.program for each in list(roster.main))  # main has ended inside of them
+    while left := [*list(roster.popped), *list(roster.main)]:
         _leave(process, left[-1])
     stop = process.stop
-    if stop is None or stop.theirs is not None or process.delivery.times:
+    if stop is None or stop.theirs is not None or (process.delivery.times and not (cut_short or stop.owed)):
         return
     process.announce()
     process.tell_finished()

@@ -119,11 +119,19 @@ class Process:
         )
 
     @property
+    def main_is_owed(self) -> bool:
+        """Whether all is cleaned up and main does not know of the stop: another thread has closed its guard."""
+        stop, delivery = self.stop, self.delivery
+        if stop is None or stop.theirs is not None or self.exiting or self.roster.loops_in_main():
+            return False
+        return not (delivery.times or delivery.took_over) and self.state is State.DONE
+
+    @property
     def handling(self) -> bool:
-        """Whether main is on its way out because of the stop."""
+        """Whether main is on its way out because of the stop, or is still to be told of it."""
         hosts = list(self.roster.hosts.values())
         if self.state is State.DONE:
-            return self.receiver.handling or any(host.holds for host in hosts)
+            return self.main_is_owed or self.receiver.handling or any(host.holds for host in hosts)
         if hosts and not self.delivery.blocked:
             return all(host.handling for host in hosts)
         return self.receiver.handling
@@ -151,7 +159,13 @@ class Process:
     # -- the stop --
 
     def request_stop(self, ballot: Ballot, reason: str, status: int) -> bool:
-        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop."""
+        """Stop as a signal would, if the guards still stand that this ballot is about. Returns whether this is the stop.
+
+        A main that is leaving the last of its guards is on its way out already: there is nothing left to stop.
+        """
+        main = list(self.roster.main)
+        if main and all(member.left for member in main):
+            return False
         _, grace = self.known_grace()
         budget = Budget(grace, self.clock())
         stop = ballot.stop
@@ -176,7 +190,7 @@ class Process:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
             return
-        if not self.roster.main:
+        if not self.roster.listens:
             return
         whose = None if theirs is None else describe(theirs)
         if whose is not None:

@@ -165,7 +165,7 @@ class Receiver:
         elif state is State.UNWINDING:
             if process.roster.loops_in_main() or not delivery.insisted:
                 return
-        elif state is not State.STOPPING or not self._may_raise:
+        elif not (state is State.STOPPING or process.main_is_owed) or not self._may_raise:
             return
         if process.may_tell and self._is_right(frame):
             raise process.make_exception()

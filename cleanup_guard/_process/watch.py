@@ -21,7 +21,7 @@ from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import WakeupPipe, block_all, make_wakeup, poke
-from cleanup_guard._stop.delivery import IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
@@ -94,10 +94,16 @@ class Watch:
     # -- come and go --
 
     def need(self) -> None:
-        """See to it that it watches, and hears signals if there are any to hear. Not in a handler."""
+        """See to it that it watches, and hears signals if there are any to hear. Not in a handler.
+
+        Where no descriptor is free it is as where no thread can be started: main's handler has to do.
+        """
         with LOCK:
             if self._pipe is None:
-                self._pipe = make_wakeup()
+                try:
+                    self._pipe = make_wakeup()
+                except OSError:
+                    return
                 self._watcher = Watcher(self._process, self, self._pipe)
             if self._process.signals.previous and in_main():
                 self._pipe.wire()
@@ -243,6 +249,9 @@ class Watcher:
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
+            if process.main_is_owed:
+                self.poke()
+                due = min(due, now + DEAD_FOR)
         return None if due == inf else max(0.0, due - process.clock())
 
     def _facts(self, stop: Stop) -> Facts:

@@ -145,13 +145,13 @@ def describe(function: object) -> str:
     """
     try:
         return _describe(function)
-    except Exception:
+    except BaseException:
         return f"{type(function).__qualname__} object"
 
 
 def _describe(function: object) -> str:
-    while not hasattr(function, "__qualname__") and hasattr(function, "func"):
-        function = getattr(function, "func")  # noqa: B009  # a partial, which `object` does not say
+    while type(function) is partial:  # whoever answers every attribute, as mocks do, has a `func`, too
+        function = function.func
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type(function).__qualname__ + " object"
@@ -210,10 +210,12 @@ class CallbackStack:
             self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function
         )
 
-    def move(self) -> CallbackStack:
-        """Move all callbacks to a new stack; this one is empty and open afterwards."""
-        moved, self._callbacks = self._callbacks, []
-        return CallbackStack(moved)
+    def move_to(self, other: CallbackStack) -> None:
+        """Move all callbacks to another stack, which has none; this one is empty and open afterwards.
+
+        Between the first and the last instruction nothing is called: no signal and no exception comes in between.
+        """
+        other._callbacks, self._callbacks = self._callbacks, other._callbacks
 
     def disown(self) -> list[Callback]:
         """Forget everything, in a fork child: what its parent registered is not the child's.

@@ -28,6 +28,7 @@ class Stop:
         budget: what the grace period is spent on.
         theirs: the handler whose stop it is, if it is not ours (see `Owner`).
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
+        owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
     """
 
@@ -36,6 +37,7 @@ class Stop:
         "callbacks",
         "failures",
         "finished",
+        "owed",
         "reason",
         "sender",
         "signum",
@@ -64,6 +66,7 @@ class Stop:
         self.callbacks: int = 0
         self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
+        self.owed: bool = False
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""

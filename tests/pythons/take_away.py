@@ -1,7 +1,7 @@
 """Runs in a child (pretend.py): makes it believe that it is on another platform."""
 
 # These are imported first: their branches for a platform that does not exist could not be.
-import asyncio  # noqa: F401
+import asyncio
 import concurrent.futures  # noqa: F401
 import faulthandler  # noqa: F401
 import importlib
@@ -35,6 +35,7 @@ def pretend(platform: str, modules: list[str], names: dict[str, list[str]]) -> N
         modules: those that are not there.
         names: by module, what it does not have there.
     """
+    asyncio.new_event_loop().close()  # its policy, too, is imported by platform, and late
     loaded: dict[str, Any] = sys.modules
     for module in modules:
         loaded[module] = None

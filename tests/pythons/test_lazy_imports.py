@@ -77,6 +77,7 @@ def test_callbacks_run(
     shutil.copytree(Path(cleanup_guard.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     code = f"""{EXHAUST}
 import hashlib
+hashlib.pbkdf2_hmac("sha256", b"", b"", 1)  # loads it
 def libc_sleep():
     fork_free = hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
 @guard(grace=8, interrupt={"cooperative" not in body and "wait(1)" not in body})
