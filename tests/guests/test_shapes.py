@@ -81,6 +81,8 @@ def check(shape: Shape, at: str) -> None:
     assume(
         not (shape.first == "default next" and shape.then == shape.signum and shape.order == "handler last")
     )
+    # Who has replaced our handler and dies inside his own, at once, is gone before the watcher hears of the stop.
+    assume(not (shape.first == "dies" and shape.order == "handler last"))
     alone = run(shape, "nowhere")
     stopped = run(shape, at)
     told = f"{shape}, guard at {at}\nwithout: {alone}\nwith: {stopped}"
