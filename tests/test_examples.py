@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import child
+from support import PATIENCE, child
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -64,7 +64,9 @@ def test_the_demo_shows_the_main_job() -> None:
     """`make demo` shows a lost cleanup, one on SIGTERM, one on Ctrl-C, one that hangs; a bad entry script, and a good one."""
     demo = [sys.executable, str(EXAMPLES / "demo.py")]
     environ = {key: value for key, value in os.environ.items() if key != "CLEANUP_GUARD_GRACE"}
-    shown = subprocess.run(demo, capture_output=True, text=True, timeout=60, check=True, env=environ)
+    shown = subprocess.run(
+        demo, capture_output=True, text=True, timeout=3 * PATIENCE, check=True, env=environ
+    )
     parts = shown.stdout.split("\n$ ")
     assert "!!!Clean up!!!" not in parts[1]
     assert "killed by SIGTERM" in parts[1]

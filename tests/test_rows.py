@@ -598,6 +598,23 @@ with guard(grace=4) as g:
     assert (ended.status, ended.out) == (143, ["armed", "armed"])
 
 
+def test_the_last_resort_waits_for_the_end_of_the_interpreter() -> None:
+    """That is an end under way, too: once the exit nets are behind it, the timer is put off."""
+    code = """
+import faulthandler
+later, told = faulthandler.dump_traceback_later, []
+def tell(left, **options):
+    told.append(time.monotonic() + left)
+    os.write(1, b"put off\\n" if told[-1] > told[0] + 0.5 else b"armed\\n")
+    later(left, **options)
+faulthandler.dump_traceback_later = tell
+with guard(grace=60) as g:
+    g.callback(print, "A", flush=True); ready(); time.sleep(60)
+"""
+    ended = run(code, TERM)
+    assert (ended.status, sorted(ended.out), ended.out[-1]) == (143, ["A", "armed", "put off"], "put off")
+
+
 def test_generators() -> None:
     """A guarded generator cleans up when it is exhausted, closed, or stopped, not before."""
     code = """

@@ -70,7 +70,7 @@ class Cleanup:
         stop = self._process.stop
         if host.in_loop and stop is not None:
             # The callbacks need the rest of the time.
-            patience = min(1.0, (stop.budget.at(stop.budget.INTERRUPT) - self._process.clock()) / 2)
+            patience = min(1.0, (stop.budget.end - self._process.clock()) / 2)
             if host.run_here(lambda: host.take_steps(self._take_turn(error)), patience):
                 return
         take_steps(self._take_turn(error), host.wait_without_loop)

@@ -82,7 +82,7 @@ class Departure:
     async def leave_in_task(self, error: BaseException | None) -> bool:
         """The same in a task."""
         verdict, host = Verdict(), self._host
-        CONTEXT.set(tuple(each for each in CONTEXT.get() if each is not self._stay))
+        self._leave_context()
         host.leaving += 1
         try:
             for _ in range(TRIES):
@@ -271,6 +271,12 @@ class Departure:
                 self._process.roster.hosts.pop(host.key, None)
         if stay.thread_members is not None:
             stay.thread_members.pop(stay, None)
+        self._leave_context()
+
+    def _leave_context(self) -> None:
+        around = CONTEXT.get()
+        if self._stay in around:
+            CONTEXT.set(tuple(each for each in around if each is not self._stay))
 
     def _give_back(self) -> None:
         """Give back the signals, if nobody else wants them: main does, here or when it looks next."""

@@ -481,7 +481,6 @@ class Guard:
             RuntimeError, ValueError: as `__enter__`.
         """
         from cleanup_guard._hosts.loops import backend
-        from cleanup_guard._process.roster import CONTEXT
 
         find_host = backend().host_here
         stay = self._begin_stay()
@@ -491,7 +490,6 @@ class Guard:
             if stay.host is not None:
                 stay.host.left(None, error)
             raise
-        CONTEXT.set((*CONTEXT.get(), stay))
         return self
 
     def _begin_stay(self) -> Stay:

@@ -162,6 +162,9 @@ class Stay:
             self._enter_in_main()
         else:
             self._enter_elsewhere()
+        around = CONTEXT.get()
+        if around or find_host is not None:
+            CONTEXT.set((*around, self))
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""

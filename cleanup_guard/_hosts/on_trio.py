@@ -6,6 +6,7 @@ inside. Cancellation there is a state, not an event: nobody can swallow it for l
 
 from __future__ import annotations
 
+import weakref
 from math import inf
 
 import trio
@@ -13,7 +14,7 @@ import trio
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
 from cleanup_guard._process.native import in_main
-from cleanup_guard._stop.stack import AsyncCallback
+from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
 from cleanup_guard._stop.token import MARK, Pulse, is_ours
 
 TYPE_CHECKING = False
@@ -169,7 +170,9 @@ class TrioHost(Host):
 
     def go_on(self, exception: BaseException, error: BaseException | None) -> bool:  # noqa: ARG002
         """The stop goes on upwards from the task's outermost guard."""
-        self._pulse.follow(exception.__dict__[MARK])
+        token = exception.__dict__.get(MARK)
+        if token is not None:  # else it ends a loop in another thread
+            self._pulse.follow(token)
         raise exception
 
     def pass_on(self, error: BaseException | None) -> bool:  # noqa: ARG002
@@ -238,11 +241,18 @@ async def wait_for_stop(waiters: Waiters, timeout: float | None) -> bool:  # noq
     return waiters.woken
 
 
+_SHIELDS: weakref.WeakKeyDictionary[trio.lowlevel.Task, int] = weakref.WeakKeyDictionary()
+"""How many critical sections each task is in."""
+
+
 async def enter_shield(process: Process) -> trio.CancelScope:
     """Begin a critical section, unless a stop has come: then this is where the task is cancelled."""
-    while process.stop is not None and process.is_wanted and process.delivery.times == 0:
-        await trio.sleep(POLL)
-    await trio.lowlevel.checkpoint_if_cancelled()
+    task = trio.lowlevel.current_task()
+    depth = _SHIELDS.get(task, 0)
+    if depth == 0:
+        await _let_stop_pass(process)
+    _SHIELDS[task] = depth + 1
+    process.roster.shields += 1
     scope = trio.CancelScope(shield=True)
     scope.__enter__()
     for host in list(process.roster.hosts.values()):
@@ -258,8 +268,20 @@ async def leave_shield(process: Process, held: object, *, failed: bool) -> None:
     for host in list(process.roster.hosts.values()):
         if isinstance(host, TrioHost):
             host.shields.discard(scope)
-    if not failed:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    task = trio.lowlevel.current_task()
+    _SHIELDS[task] -= 1
+    process.roster.shields -= 1
+    process.deliver()
+    if not failed and not _SHIELDS[task]:
+        await _let_stop_pass(process)
+
+
+async def _let_stop_pass(process: Process) -> None:
+    """Where no critical section holds a stop back, the task is cancelled, or others are told of it first."""
+    if not IN_CALLBACK.get():
+        while process.is_wanted and process.delivery.times == 0:
+            await trio.sleep(POLL)
+    await trio.lowlevel.checkpoint_if_cancelled()
 
 
 def _current_task() -> trio.lowlevel.Task | None:

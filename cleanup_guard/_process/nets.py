@@ -14,6 +14,7 @@ import sys
 import threading
 
 from cleanup_guard._ground.stderr import write_line
+from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_word import LastWord
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.process import REGISTRY, Process
@@ -105,8 +106,12 @@ def late_net() -> None:
         return
     _leave_main(process)
     leave_elsewhere(process)
-    if process.stop is not None and in_main():
+    GUEST.stand_down()  # before Python clears the names that it looks up
+    stop = process.stop
+    if stop is not None and in_main():
         process.signals.ignore()
+        # From here on the watcher may not get to run again, and the end of the interpreter is work like any other.
+        process.last_resort.postpone(stop, process.clock())
         _forget_broken_streams()
 
 

@@ -60,6 +60,7 @@ class Receiver:
         self._pokes: dict[int, int] = {}  # calls that were pokes
         self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
+        self._calls = 0  # of somebody else's handler, that have not returned: who insists waits for them
         self.token: Token | None = None
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -75,6 +76,8 @@ class Receiver:
                 self._held_back.append(signum)
             else:
                 self._call(theirs, signum, frame)
+                if self.process.insists:
+                    self._look_at_once(frame)
         while self._held_back and not _in_hook(frame):
             held = self._held_back.pop(0)
             theirs = self.process.signals.before(held)
@@ -93,8 +96,9 @@ class Receiver:
             theirs = None
         else:
             self.calls[signum] = self.calls.get(signum, 0) + 1
-            theirs = None if process.insists else process.signals.before(signum)
-            process.claim_signal(signum, theirs)
+            theirs = process.signals.before(signum)
+            owner = None if process.insists else theirs
+            process.claim_signal(signum, owner)
             if process.stop is None and theirs is None:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
@@ -105,12 +109,15 @@ class Receiver:
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
-            if sys.platform == "win32":
-                self._wait_for_watcher()
-            if sys.platform == "win32" or not process.watch.running:
-                self._do_without_watcher(frame)
-            self.look(frame)
+            self._look_at_once(frame)
         return theirs
+
+    def _look_at_once(self, frame: FrameType | None) -> None:
+        if sys.platform == "win32":
+            self._wait_for_watcher()
+        if sys.platform == "win32" or not self.process.watch.running:
+            self._do_without_watcher(frame)
+        self.look(frame)
 
     def _wait_for_watcher(self) -> None:
         """Nothing there ends a wait of main a second time, so this is the moment, if the watcher begins the stop soon."""
@@ -139,13 +146,14 @@ class Receiver:
         ours, restarts = self.on_signal, signals.restarts(signum)
         before, default = signals.previous, _signal.SIG_DFL
         signals.uninstall(signum)
+        calls = self._calls
         try:
+            self._calls = calls + 1
             theirs(signum, frame)
         finally:
+            self._calls = calls
             found = current(signum)
-            if (
-                found is default
-            ):  # for the next one, which is ours: it would end the process before any callback
+            if found is default:  # for the next one, ours: it would end the process before any callback
                 before[signum] = found
             if found in (theirs, default):
                 install(signum, ours)
@@ -155,7 +163,7 @@ class Receiver:
     def look(self, frame: FrameType | None) -> None:
         """Decide what the state allows: raise the stop, interrupt a callback, or nothing."""
         process = self.process
-        if process.foreign:
+        if process.foreign or (self._calls and process.insists):
             return
         state, delivery = process.state, process.delivery
         if state in (State.LEAVING, State.CLEANING):

@@ -120,7 +120,7 @@ if TYPE_CHECKING:
 
 
 CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
-"""The guards that were entered with `async with` around what runs, outermost first; child tasks inherit it."""
+"""The guards around what runs, from the first `async with` on, outermost first; child tasks inherit it."""
 
 
 class Threads(threading.local):

@@ -19,7 +19,7 @@ import sys
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
-from cleanup_guard._stop.owner import Owner, owner_of
+from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Signals:
             elif signum in self.previous:
                 if signum in self._blocked:
                     block([signum])
+                if is_of_ended_loop(self.previous[signum]):  # which found ours, and left it there
+                    self.previous[signum] = _signal.default_int_handler
                 self.uninstall(signum)
             self.previous.pop(signum, None)
             self._blocked.discard(signum)
@@ -167,6 +169,16 @@ class Signals:
         """They have put the default back, and are about to die of it: it comes to us instead. Main thread only."""
         self.previous[signum] = int(signal.SIG_DFL)
         self.install(signum)
+
+
+def is_of_ended_loop(handler: object) -> bool:
+    """Whether a handler is the way with Ctrl-C of an event loop that runs no more. Asked in the thread of the loop."""
+    if not is_loops(handler):
+        return False
+    module = str(getattr(getattr(handler, "func", handler), "__module__", ""))
+    if module.startswith("trio."):
+        return not sys.modules["trio"].lowlevel.in_trio_run()
+    return sys.modules["asyncio"]._get_running_loop() is None
 
 
 def _restarts(signum: int) -> bool:

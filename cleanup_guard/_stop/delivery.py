@@ -275,7 +275,7 @@ class Delivery:
             # A whole process that was frozen for a while has had no chance to answer.
             if now - facts.asked_at >= patience and self._unanswered >= CHANCES:
                 self.blocked = True
-        elif self.times:  # it has let go of the stop, and could not be told again then
+        elif self.times and not self.told:  # it has let go of the stop, and could not be told again then
             world.insist(everybody=False)
         return self._poke_regularly(now, stop, world) if self.blocked else now + SLOW_POKE
 

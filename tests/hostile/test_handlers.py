@@ -73,6 +73,31 @@ main()
     assert (ended.out, ended.status) == (["asked True", "ours"], 143)
 
 
+def test_signals_that_are_sent_while_the_interpreter_ends_are_sent() -> None:
+    """Where a stop is somebody else's: what looks at the signals that are sent is gone before Python clears its names."""
+    ended = run(
+        """
+class Late:
+    def __init__(self): self.kill, self.pid, self.write = os.kill, os.getpid(), os.write
+    def __del__(self):
+        self.kill(self.pid, 0)
+        self.write(1, b"sent\\n")
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("theirs"))
+sys._late = Late()
+@guard
+def main():
+    on_exit(print, "ours", flush=True)
+    ready()
+    while not told: time.sleep(0.01)
+main()
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["ours", "sent"], 0)
+    assert "Traceback" not in ended.err
+
+
 def test_a_guard_that_insists_stops_main_after_the_earlier_handler() -> None:
     """`guard(insist=True)`: their handler is called, and then main is stopped."""
     ended = run(

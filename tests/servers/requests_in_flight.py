@@ -40,8 +40,11 @@ async def wait_for_answer():
     say("answering")
 
 def handlers():  # nobody's handler is lost
-    ours = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
-    return [getattr(each, "__qualname__", each) for each in ours]
+    return [whose(signal.getsignal(signum)) for signum in (signal.SIGTERM, signal.SIGINT)]
+
+def whose(handler):
+    module = str(getattr(handler, "__module__", ""))
+    return "ours" if module.startswith("cleanup_guard.") else getattr(handler, "__qualname__", handler)
 """
 )
 

@@ -24,7 +24,7 @@ async def farewell():
 def last_words():
     say("callback", *handlers())
 """
-FAREWELLS = ["async callback", "callback Process.on_signal Process.on_signal"]
+FAREWELLS = ["async callback", "callback ours ours"]
 
 UVICORN_IN_MAIN = """
 @guard

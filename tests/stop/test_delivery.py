@@ -396,6 +396,14 @@ def test_a_loop_is_asked_not_poked() -> None:
     assert "poke" not in done
 
 
+def test_a_task_that_was_told_a_moment_ago_is_not_told_again() -> None:
+    """The loop may cancel it between the watcher's look at the facts and its decision: only what was let go of is repeated."""
+    stage = Stage()
+    stage.look(in_tasks=True, noticed=True)
+    stage.delivery.raised()
+    assert stage.look(State.STOPPING, at=0.1, in_tasks=True, noticed=True) == []
+
+
 def test_a_loop_that_does_not_answer_is_interrupted() -> None:
     """After a tenth of the grace period, or a second without one, whatever blocks it is told as main is without a loop."""
     for grace in (GRACE, None):

@@ -13,6 +13,7 @@ import pytest
 import trio
 import uvloop
 
+from cleanup_guard._process.signals import is_of_ended_loop
 from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
 OURS, THEIRS = Owner.OURS, Owner.THEIRS
@@ -125,6 +126,20 @@ def test_a_loops_own_way_with_ctrl_c_is_ours(run: Callable[[Callable[[], object]
     assert callable(there)
     assert owner_of(there) is OURS
     assert there is signal.default_int_handler or is_loops(there)
+
+
+@pytest.mark.parametrize("run", LOOPS, ids=lambda run: run.__name__)
+def test_a_loops_own_way_ends_with_the_loop(run: Callable[[Callable[[], object]], object]) -> None:
+    """Whoever has taken its place does not put it back once the loop has ended; and what is no loop's ends with none."""
+
+    def look() -> object:
+        there = found(signal.SIGINT)
+        assert not is_of_ended_loop(there)
+        return there
+
+    there = run(look)
+    assert is_of_ended_loop(there) is (there is not signal.default_int_handler)
+    assert not is_of_ended_loop(handler)
 
 
 @pytest.mark.parametrize("run", LOOPS, ids=lambda run: run.__name__)

@@ -157,7 +157,7 @@ async def stuck():
     time.sleep(60)
 
 async def main():
-    async with guard(grace=3) as g:
+    async with guard(grace=6) as g:
         g.callback(bye)
         g.callback(stuck)
         g.options(timeout=0.1, name="flush").callback(stuck)

@@ -9,6 +9,8 @@ import pytest
 from tasks.stage import every_asyncio, every_loop, perform, stage, strange_lines
 
 TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+NINE_TENTHS_OF_8 = 0.9 * (8 - 0.8)
+"""Seconds of a grace period of 8, without the margin, for which a critical section or a main that cooperates may hold on."""
 
 
 @every_loop
@@ -41,7 +43,7 @@ run_main(main)
 
 @every_asyncio
 def test_handlers_of_the_loop_work_before_inside_and_after(loop: str) -> None:
-    """`add_signal_handler` from before the guard, and from inside it for other signals; a stop calls the one before once."""
+    """`add_signal_handler` from before the guard, which owns the stop and hears every signal, and from inside it for others."""
     code = """
 async def main():
     loop = asyncio.get_running_loop()
@@ -62,17 +64,33 @@ async def main():
     await hears(signal.SIGUSR2)
     await hears(signal.SIGTERM)
     async with guard() as g:
-        g.callback(lambda: say(heard.qsize()))
-        g.callback(sleep, 0.1)
+        g.callback(bye)
+        g.on_stop(say, "told")
         ready()
-        await sleep(60)
+        say(await heard.get(), 1)
+        say(await heard.get(), 2)
+        await sleep(0.1)
+        say("whole", heard.qsize())
+    say("after")
 run_main(main)
 """
     with stage(loop, code) as started:
-        started.signal(TERM, TERM, TERM)
+        started.signal(TERM)
+        started.wait_for_line("term 1")
+        started.signal(TERM)
         ended = started.end()
-        assert started.out == ["usr1", "usr1", "usr2", "usr1", "usr2", "term", "ready", "1"]
-    assert ended.status == 143
+        before = ["usr1", "usr1", "usr2", "usr1", "usr2", "term", "ready"]
+        assert [line for line in started.out if line != "told"] == [
+            *before,
+            "term 1",
+            "term 2",
+            "whole 0",
+            "bye",
+            "after",
+        ]
+        assert started.out.count("told") == 1
+    assert ended.status == 0
+    assert "stops the program" in ended.err
 
 
 @every_loop
@@ -171,10 +189,10 @@ run_main(main)
 
 @every_loop
 def test_a_cooperative_main_that_does_not_come_is_cancelled_late(loop: str) -> None:
-    """At seven tenths of the grace period."""
+    """At nine tenths of the grace period, which tells where it is."""
     code = """
 async def main():
-    async with guard(interrupt=False, grace=2) as g:
+    async with guard(interrupt=False, grace=8) as g:
         g.callback(bye)
         ready()
         try:
@@ -185,6 +203,9 @@ run_main(main)
 """
     ended = perform(loop, code, TERM)
     assert (ended.out, ended.status) == (["finally", "bye"], 143)
+    assert ended.seconds > NINE_TENTHS_OF_8
+    assert "has held the stop back for" in ended.err
+    assert "giving up" not in ended.err
 
 
 WORKERS = {
@@ -238,10 +259,10 @@ async def main():
 
 @every_loop
 def test_a_section_that_does_not_end_is_cancelled_late(loop: str) -> None:
-    """At seven tenths of the grace period, so that the callbacks have their time."""
+    """At nine tenths of the grace period, so that the callbacks have their time."""
     code = """
 async def main():
-    async with guard(grace=2) as g:
+    async with guard(grace=8) as g:
         g.callback(bye)
         async with g.shield():
             ready()
@@ -250,6 +271,8 @@ run_main(main)
 """
     ended = perform(loop, code, TERM)
     assert (ended.out, ended.status) == (["bye"], 143)
+    assert ended.seconds > NINE_TENTHS_OF_8
+    assert "a critical section has held the stop back for" in ended.err
     assert "giving up" not in ended.err
 
 

@@ -171,7 +171,12 @@ def test_guard_runs_the_loop_and_a_stop_ends_it(loop: str, signum: int, status: 
 
 RUNNERS = {
     "Runner": "with asyncio.Runner() as runner: runner.run(main())",
-    "debug": "asyncio.run(main(), debug=True)",
+    "debug": """
+async def slowly():  # on a loaded machine every step of a task is a slow one, which debug mode tells
+    asyncio.get_running_loop().slow_callback_duration = 60
+    await main()
+asyncio.run(slowly(), debug=True)
+""",
     "run_until_complete": """
 loop = asyncio.new_event_loop()
 try: loop.run_until_complete(main())
