@@ -189,6 +189,7 @@ class Process:
         if stop is not None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
+            self.last_resort.arm(stop, now)
             return
         if not self.roster.listens:
             return
@@ -198,9 +199,9 @@ class Process:
             grace = grace if known else None
         elif native.in_main():
             self.signals.take_ctrl_c()
-        ballot.propose(
-            Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
-        )
+        stop = Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
+        if ballot.propose(stop):
+            self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
