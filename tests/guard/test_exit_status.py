@@ -432,7 +432,8 @@ def generate():
 for _ in generate():
     ready()
     time.sleep(60)
-"""
+""",
+        wishes=("None", "7"),
     ),
 }
 

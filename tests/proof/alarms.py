@@ -11,7 +11,6 @@ begins: "ran N".
 
 from __future__ import annotations
 
-import asyncio
 import dis
 import inspect
 import json
@@ -48,12 +47,6 @@ class TimeLimit(Exception):
 def ran(number: int) -> None:
     """A callback."""
     os.write(1, f"ran {number}\n".encode())
-
-
-async def ran_async(number: int) -> None:
-    """An async one."""
-    ran(number)
-    await asyncio.sleep(0)
 
 
 class Alarm:
@@ -235,19 +228,6 @@ def thread_and_main(alarm: Alarm) -> None:
         thread.join()
 
 
-def task(alarm: Alarm) -> None:
-    """Main is a task: sync and async callbacks."""
-
-    async def main() -> None:
-        async with guard(hooks=()) as g:
-            for number in range(CALLBACKS):
-                g.callback(ran_async if number % 2 else ran, number)
-            alarm.set()
-        alarm.off()
-
-    asyncio.run(main())
-
-
 SCENARIOS: dict[str, tuple[Callable[[Alarm], None], tuple[int, ...], int]] = {
     # name: what runs, the statuses it may end with, how many callbacks it has
     "leave": (leave, (0, 1), CALLBACKS),
@@ -259,7 +239,6 @@ SCENARIOS: dict[str, tuple[Callable[[Alarm], None], tuple[int, ...], int]] = {
     "interrupt": (interrupt, (-signal.SIGINT,), CALLBACKS + 1),
     "net": (net, (0, 1, 120), CALLBACKS),
     "thread_and_main": (thread_and_main, (0, 1), CALLBACKS),
-    "task": (task, (0, 1), CALLBACKS),
 }
 
 
