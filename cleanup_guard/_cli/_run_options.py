@@ -150,7 +150,7 @@ class Parser:
     def _check_grace(self) -> None:
         """The environment's grace period wins, and draining must leave time to stop."""
         from cleanup_guard._ground.clock import Budget, grace_from_environment
-        from cleanup_guard._supervise._policy import KILL, KILL_BEFORE_CALLBACKS
+        from cleanup_guard._supervise._terms import KILL, KILL_BEFORE_CALLBACKS
 
         options = self.options
         try:

@@ -10,9 +10,9 @@ import time
 from math import inf
 
 from cleanup_guard._ground.foreign import quoted
-from cleanup_guard._supervise._policy import ABANDONED, INSISTED
 from cleanup_guard._supervise._procfile import SH, words
 from cleanup_guard._supervise._spawn import CannotStart, find, spawn
+from cleanup_guard._supervise._terms import ABANDONED, INSISTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cleanup_guard._ground.clock import Budget
-    from cleanup_guard._supervise._policy import Stop
+    from cleanup_guard._supervise._terms import Stop
 else:
     import _signal
 
@@ -108,18 +108,17 @@ class Callbacks:
         started = time.monotonic()
         presses = self._stopping.presses
         why = ""
-        killed = False
+        told = 0
         while self.awaited is not None:
             now = time.monotonic()
             limit, end, last = self._limits(started)
             pressed = self._stopping.presses if self._stopping.presses > presses else 0
-            if (now >= end or pressed >= ABANDONED) and not killed:
+            due = _due(now, limit, end, pressed)
+            if due not in (0, told) and told != _signal.SIGKILL:
                 why = why or _reason(pressed)
-                killed = True
-                self._kill(pid, _signal.SIGKILL)
-            elif (now >= limit or pressed >= INSISTED) and not why:
-                why = _reason(pressed)
-                self._kill(pid, _signal.SIGTERM)
+                told = due
+                self._kill(pid, due)
+            killed = told == _signal.SIGKILL
             if killed and (self._refused or now >= last):
                 break
             self._wait(last if killed else end if why else limit)
@@ -139,6 +138,13 @@ class Callbacks:
             pass  # it has just ended
         except PermissionError:  # it has become another user, and we have no CAP_KILL
             self._refused = True
+
+
+def _due(now: float, limit: float, end: float, pressed: int) -> int:
+    """What it is time to tell a command that still runs; 0 for nothing."""
+    if now >= end or pressed >= ABANDONED:
+        return _signal.SIGKILL
+    return _signal.SIGTERM if now >= limit or pressed >= INSISTED else 0
 
 
 def _reason(pressed: int) -> str:

@@ -108,6 +108,20 @@ class Command:
         )  # inherited as ignored, it would have the kernel reap for us
         if self.options.pdeathsig is not None and call("getpid") != self.family.me:
             raise CannotStart("--pdeathsig cannot be had here: prctl(2) is out of reach", WRONG_USAGE)
+        self._adopt()
+        keep_fds_to_ourselves()
+        self._reap()  # we may have been executed by somebody who had children
+        if os.isatty(0):
+            from cleanup_guard._supervise._terminal import Terminal
+
+            self.terminal = Terminal.find()
+        self._prepare_output()
+        if self.options.on_exit:
+            # Loaded now: at the end there may be no descriptor for it.
+            from cleanup_guard._supervise import _callbacks  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    def _adopt(self) -> None:
+        """Have orphans become our children, and say what cannot be had here."""
         missing = (
             [] if become_subreaper() else ["orphans cannot be adopted (prctl), so they are not waited for"]
         )
@@ -117,12 +131,9 @@ class Command:
             )
         if missing:
             _say(f"here {'; and '.join(missing)}")
-        keep_fds_to_ourselves()
-        self._reap()  # we may have been executed by somebody who had children
-        if os.isatty(0):
-            from cleanup_guard._supervise._terminal import Terminal
 
-            self.terminal = Terminal.find()
+    def _prepare_output(self) -> None:
+        """Have pipes for output that is labelled, or that shows that a program is ready."""
         labelled = "--prefix" in self.options.flags
         if labelled or any(child.ready and child.ready.kind == "text" for child in self.options.children):
             from cleanup_guard._supervise._output import Output
@@ -131,8 +142,6 @@ class Command:
                 self.output = Output([child.name for child in self.options.children] if labelled else [])
             except OSError as error:
                 raise CannotStart(f"output cannot be read: {error.strerror}", CANNOT) from None
-        if self.options.on_exit:
-            from cleanup_guard._supervise import _callbacks  # noqa: F401 - at the end there may be no descriptor for it
 
     # -- starting -------------------------------------------------------------------------------------------------------
 

@@ -90,15 +90,12 @@ def run(
     """
     if isinstance(args, (str, bytes)):
         raise TypeError(f"args must be a list of words such as {str(args).split()!r}: no shell is involved")
-    if capture_output and (stdout is not None or stderr is not None):
-        raise ValueError("capture_output and stdout or stderr exclude each other")
-    if input is not None and stdin is not None:
-        raise ValueError("input and stdin exclude each other")
-    if stdin == subprocess.PIPE:
-        raise ValueError("stdin cannot be a pipe that nobody writes to: pass what is to be read as input")
     if capture_output:
+        if stdout is not None or stderr is not None:
+            raise ValueError("capture_output and stdout or stderr exclude each other")
         stdout = stderr = subprocess.PIPE
-    codec = (encoding or "utf-8", errors or "strict") if text or encoding or errors else None
+    _check_input(stdin, input)
+    codec = _codec(encoding, errors, text=text)
     data = input.encode(*(codec or ("utf-8", "strict"))) if isinstance(input, str) else input
     words = [os.fspath(word) for word in args]
     talk = Conversation(words, seconds(timeout, "timeout"), seconds(grace, "grace"), stop_signal)
@@ -116,6 +113,19 @@ def run(
     if check and status:
         raise subprocess.CalledProcessError(status, words, out, err)
     return subprocess.CompletedProcess(words, status, out, err)
+
+
+def _check_input(stdin: File | None, data: str | bytes | None) -> None:
+    """Refuse what says twice, or not at all, what the child is to read."""
+    if data is not None and stdin is not None:
+        raise ValueError("input and stdin exclude each other")
+    if stdin == subprocess.PIPE:
+        raise ValueError("stdin cannot be a pipe that nobody writes to: pass what is to be read as input")
+
+
+def _codec(encoding: str | None, errors: str | None, *, text: bool | None) -> tuple[str, str] | None:
+    """What to decode output with, and how; None if it stays bytes."""
+    return (encoding or "utf-8", errors or "strict") if text or encoding or errors else None
 
 
 class Conversation:

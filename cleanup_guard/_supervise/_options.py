@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cleanup_guard._supervise._policy import SIGINT, SIGTERM, Terms
+from cleanup_guard._supervise._terms import SIGINT, SIGTERM, Terms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

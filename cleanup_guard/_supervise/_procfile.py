@@ -131,21 +131,25 @@ def parse(text: str) -> list[Line]:
     built_in = BUILT_IN | TOLD_APART if os.path.exists(SH) else BUILT_IN
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        name, colon, command = stripped.partition(":")
-        name, command = name.strip(), command.strip()
-        if not (colon and name and command) or "=" in name:
-            hint = " (is this a .env file?)" if "=" in stripped.partition(":")[0] else ""
-            raise ValueError(f"line {number} is not of the form `name: command`{hint}")
-        try:
-            argv = words(command, built_in)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
-        if any(ord(character) < ord(" ") for character in name):
-            raise ValueError(f"line {number}: the name has a control character in it")
-        found.append(Line(name, argv))
+        if stripped and not stripped.startswith("#"):
+            found.append(_program(number, stripped, built_in))
     return found
+
+
+def _program(number: int, line: str, built_in: frozenset[str]) -> Line:
+    """The program of a line that is neither empty nor a comment."""
+    name, colon, command = line.partition(":")
+    name, command = name.strip(), command.strip()
+    if not (colon and name and command) or "=" in name:
+        hint = " (is this a .env file?)" if "=" in name else ""
+        raise ValueError(f"line {number} is not of the form `name: command`{hint}")
+    try:
+        argv = words(command, built_in)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+    if any(ord(character) < ord(" ") for character in name):
+        raise ValueError(f"line {number}: the name has a control character in it")
+    return Line(name, argv)
 
 
 def environment(path: str) -> dict[str, str]:

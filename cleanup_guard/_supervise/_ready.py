@@ -59,11 +59,7 @@ def parse(text: str) -> Sign:
     """
     kind, colon, what = text.partition(":")
     if kind == "tcp" and colon:
-        if not (what.isascii() and what.isdecimal() and len(what) <= len(str(HIGHEST_PORT))):
-            raise ValueError("tcp: takes a port such as tcp:5432")
-        if not 0 < int(what) <= HIGHEST_PORT:
-            raise ValueError(f"tcp: takes a port from 1 to {HIGHEST_PORT}")
-        return Sign("tcp", what)
+        return Sign("tcp", _port(what))
     if kind == "file" and colon:
         if not what or "\0" in what:
             raise ValueError("file: takes a path such as file:/run/db.ready")
@@ -73,6 +69,15 @@ def parse(text: str) -> Sign:
     if not text:
         raise ValueError("a text to wait for is missing")
     return Sign("text", text)
+
+
+def _port(what: str) -> str:
+    """A port, as it was written."""
+    if not (what.isascii() and what.isdecimal() and len(what) <= len(str(HIGHEST_PORT))):
+        raise ValueError("tcp: takes a port such as tcp:5432")
+    if not 0 < int(what) <= HIGHEST_PORT:
+        raise ValueError(f"tcp: takes a port from 1 to {HIGHEST_PORT}")
+    return what
 
 
 def _answers(port: int) -> bool:

@@ -48,20 +48,26 @@ def find(program: str, path: str | None = None, cwd: str | None = None) -> str:
     """
     if not program:
         raise CannotStart("'' is no program: its name is empty", NOT_FOUND)
-    folders = [""] if "/" in program else (os.defpath if path is None else path).split(os.pathsep)
+    here = cwd or ""
     forbidden = ""
-    for folder in folders:
-        candidate = os.path.join(folder, program) if "/" not in program else program
-        seen_from = os.path.join(cwd, candidate) if cwd else candidate
+    for candidate in _candidates(program, os.defpath if path is None else path):
+        seen_from = os.path.join(here, candidate)
         if os.path.isfile(seen_from) and os.access(seen_from, os.X_OK):
             return candidate
         if os.path.exists(seen_from):
             forbidden = forbidden or candidate
     if forbidden:
-        why = "is a directory" if os.path.isdir(os.path.join(cwd or "", forbidden)) else "is not executable"
+        why = "is a directory" if os.path.isdir(os.path.join(here, forbidden)) else "is not executable"
         raise CannotStart(f"{forbidden!r} {why}", NOT_EXECUTABLE)
     where = "" if "/" in program else " on PATH"
     raise CannotStart(f"{program!r} was not found{where}", NOT_FOUND)
+
+
+def _candidates(program: str, path: str) -> list[str]:
+    """Where a program may be: a path is no name that is looked up."""
+    if "/" in program:
+        return [program]
+    return [os.path.join(folder, program) for folder in path.split(os.pathsep)]
 
 
 def spawn(

@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
-from cleanup_guard._guard.guard import Guard
-from cleanup_guard._guard.guard import guard as new_guard
-from cleanup_guard._guard.on_exit import current_guard
 from cleanup_guard._guard.options import Default
-from cleanup_guard._supervise import _child, _policy
+from cleanup_guard._supervise import _child
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
+from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._ready import parse as parse_sign
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
+from cleanup_guard._supervise._terms import KILL_BEFORE_CALLBACKS, Terms
+from cleanup_guard._supervise._tie import Tie
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
@@ -133,8 +133,8 @@ class Supervisor:
                 "cleanup_guard.Supervisor needs pidfds, which this Python was built without"
             )
         self._household = Household()
-        terms = _policy.Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
-        self._policy = _policy.Policy((), self._household, terms)
+        terms = Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
+        self._policy = Policy((), self._household, terms)
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -143,8 +143,7 @@ class Supervisor:
         self._paused = False
         self._closed = False
         self._foreign = False
-        self._guard: Guard | None = None
-        self._own_guard: Guard | None = None
+        self._tie = Tie()
         self.children: tuple[Child, ...] = ()
         FORKS.add(self)
 
@@ -207,7 +206,7 @@ class Supervisor:
             self._wait_until_ready(child)
         with self._lock:
             self._refuse_late(program)
-            self._join_guard()
+            self._tie.join(self.close, self.stop)
             child = Child(self, inner, self._spawn(inner, os.environ if env is None else env, files))
             self._policy.add(inner)
             self._household.children.append(inner)
@@ -290,11 +289,11 @@ class Supervisor:
         with self._lock:
             if self._policy.budget is not None or self._foreign:
                 return
-            guard = self._guard
+            guard = self._tie.guard
             left = None if guard is None else guard.remaining()
             terms = self._policy.terms
-            if guard is not None and guard is not self._own_guard:
-                terms.kill_share = _policy.KILL_BEFORE_CALLBACKS
+            if self._tie.others is not None:
+                terms.kill_share = KILL_BEFORE_CALLBACKS
             if left is not None:
                 terms.grace = left if terms.grace is None else min(left, terms.grace)
             self._policy.stop(reason, time.monotonic())
@@ -319,18 +318,16 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         """Take part in the current guard; in main without one, hold one for the time of the block."""
-        if current_guard() is None and threading.current_thread() is threading.main_thread():
-            self._own_guard = new_guard(grace=self._grace)
-            self._own_guard.__enter__()
+        self._tie.hold(self._grace)
         with self._lock:
-            self._join_guard()
+            self._tie.join(self.close, self.stop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop what still runs, and wait for it."""
-        own, self._own_guard = self._own_guard, None
+        own, self._tie.own = self._tie.own, None
         if own is None:
             self.close()
         else:
@@ -342,32 +339,13 @@ class Supervisor:
             if child.running:
                 self._policy.forward(signum, time.monotonic(), child.inner)
 
-    # -- the guard ------------------------------------------------------------------------------------------------------
-
-    def _join_guard(self) -> None:
-        guard = current_guard()
-        if self._guard is not None or guard is None or guard.stopping:
-            return
-        self._guard = guard
-        guard.callback(self.close)  # for who does not use `with`
-        guard.on_stop(self.stop, "the guard is stopping")
-
-    def _tell_guard(self, failed: Child) -> None:
-        """A child has failed: main is to end."""
-        guard = self._guard
-        if guard is not None and guard is not self._own_guard and not guard.stopping:
-            try:
-                guard.request_stop(f"{failed.name} ended with {failed.inner.code}", status=failed.inner.code)
-            except RuntimeError:
-                pass  # the guard was left in this very moment
-
     def _release(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             thread, self._thread = self._thread, None
-            guard, self._guard = self._guard, None
+            guard, self._tie.guard = self._tie.guard, None
         if guard is not None:
             guard.unregister(self.close)
         self._poke()
@@ -408,7 +386,7 @@ class Supervisor:
                     due = inf
                 waiting = [self._wake, *(child.pidfd for child in self.children if child.running)]
             if failed is not None and self._policy.terms.when_one_exits == "stop":
-                self._tell_guard(failed)
+                self._tie.fail(f"{failed.name} ended with {failed.inner.code}", failed.inner.code)
             self._sleep(waiting, inf if self._done.is_set() else due)
 
     def _notice_ends(self) -> Child | None:
@@ -479,7 +457,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._foreign = True
         self._thread = None
-        self._guard = None
+        self._tie.guard = None
         self._output = None
 
 

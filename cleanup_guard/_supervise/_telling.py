@@ -209,31 +209,20 @@ class Telling:
         everybody = kin.of(child) if child is not None else kin.processes
         catchers = [each for each in everybody if catches(each)]
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
-        leader = _leader(child)
-        group = child.pid if late and child is not None and child.scope == "main-then-group" else None
-        anothers = {
-            each.key
-            for each in mine
-            if not (group is not None and each.group == group)
-            and kin.is_anothers(each, catches, leader=leader, began=self.began)
-        }
+        anothers = self._anothers(kin, child, mine, catches, late=late)
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
-        untold = [
-            each
-            for each in mine
-            if late and each.key in anothers and each.hears(signum) and self._has_not_run(each)
-        ]
         ready = [each for each in free if self._may_be_told(each, signum, now=now, ticks=ticks, late=late)]
-        self._find_readers(catchers, [each for each in free if not each.hears(signum)], pipes)
-        since = self._quiet_since.setdefault(child, now) if not catchers else inf
-        if catchers:
-            self._quiet_since.pop(child, None)
-        return [
+        self._find_readers(catchers, free, signum, pipes)
+        since = self._quiet_from(child, now, quiet=not catchers)
+        due = [
             each
             for each in ready
             if each.hears(signum) or self._is_its_turn(kin, each, catchers, since=since, now=now, end=end)
-        ] + untold
+        ]
+        if late:
+            due += (each for each in mine if each.key in anothers and self._is_untold(each, signum))
+        return due
 
     def forwarded(self, kin: Kin, child: Child | None, signum: int) -> list[Process]:
         """To whom a signal that is no stop is passed on: to all whom no catcher above sees to.
@@ -259,9 +248,36 @@ class Telling:
             return False
         return not (process.hears(signum) and self._seems_told(process, now))
 
-    def _has_not_run(self, process: Process) -> bool:
+    def _anothers(
+        self,
+        kin: Kin,
+        child: Child | None,
+        processes: Iterable[Process],
+        catches: Callable[[Process], bool],
+        *,
+        late: bool,
+    ) -> set[Key]:
+        """Those of these whom an ancestor is to tell."""
+        leader = _leader(child)
+        group = child.pid if late and child is not None and child.scope == "main-then-group" else None
+        return {
+            each.key
+            for each in processes
+            if not (group is not None and each.group == group)
+            and kin.is_anothers(each, catches, leader=leader, began=self.began)
+        }
+
+    def _quiet_from(self, child: Child | None, now: float, *, quiet: bool) -> float:
+        """Since when nobody has been there who catches the signal."""
+        if quiet:
+            return self._quiet_since.setdefault(child, now)
+        self._quiet_since.pop(child, None)
+        return inf
+
+    def _is_untold(self, process: Process, signum: int) -> bool:
+        """Whether it catches the signal, and has for certain not been told by the catcher above it."""
         before = self._before.get(process.key)
-        return before is not None and before[0] == process.switches
+        return process.hears(signum) and before is not None and before[0] == process.switches
 
     def _seems_told(self, process: Process, now: float) -> bool:
         """Whether the catcher above it told it before it went: it has run, and would hardly have by itself."""
@@ -270,9 +286,11 @@ class Telling:
             return False
         return before[0] / before[1] * (now - self._began_at) < EXPECTED
 
-    def _find_readers(self, catchers: list[Process], others: list[Process], pipes: Pipes) -> None:
-        """Find who reads what catchers write, and what other readers write in turn."""
-        left = [each for each in others if each.key not in self._readers]
+    def _find_readers(
+        self, catchers: list[Process], others: list[Process], signum: int, pipes: Pipes
+    ) -> None:
+        """Find who reads what catchers write, and what other readers write in turn; who catches the signal is none."""
+        left = [each for each in others if each.key not in self._readers and not each.hears(signum)]
         if not catchers or not left:
             return
         written = set[str]().union(*(pipes(each)[1] for each in catchers))

@@ -11,8 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from run.trees import US, Fake, Trees, play
 
+from cleanup_guard._supervise._asking import AGAIN
 from cleanup_guard._supervise._child import Child
-from cleanup_guard._supervise._policy import AGAIN, Policy, Terms
+from cleanup_guard._supervise._policy import Policy
+from cleanup_guard._supervise._terms import Terms
 
 GRACE = 10.0
 KILL_AFTER = 0.9 * 9.0
