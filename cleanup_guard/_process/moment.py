@@ -13,8 +13,8 @@ import os
 import sys
 from math import inf
 
-from cleanup_guard._process.blocks import Way
 from cleanup_guard._process import native
+from cleanup_guard._process.blocks import Way
 from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
 
