@@ -235,8 +235,16 @@ while time.monotonic() < limit:
 """
 
 
-@pytest.mark.parametrize("daemon", [True, False], ids=["daemon", "not daemon"])
-@pytest.mark.parametrize("end", ["return", "next stop", "thread leaves"])
+@pytest.mark.parametrize(
+    ("end", "daemon"),
+    [
+        ("return", True),
+        ("next stop", True),
+        ("next stop", False),
+        ("thread leaves", True),
+        ("thread leaves", False),
+    ],
+)
 def test_threads_keep_their_callbacks_when_main_survives_a_stop(end: str, daemon: bool) -> None:
     """The program goes on after its stop: a thread that was guarded before it still has its callback run, once, in the end."""
     ends = {
