@@ -92,7 +92,8 @@ class Cleanup:
                 self.stack.turn.free[:] = hand
             if turn is not None:
                 self._process.roster.turns.pop(turn, None)
-        self._tell(turn, began)
+        if turn is not None:
+            self._tell(turn, began)
 
     def _begin_turn(self) -> Turn:
         process = self._process

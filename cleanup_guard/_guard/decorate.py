@@ -121,7 +121,7 @@ def _refuse_to_decorate(function: object) -> None:
         TypeError: it is not a function or method that can be called.
     """
     if isinstance(function, (staticmethod, classmethod)):
-        kind = type(function).__name__
+        kind: str = type(function).__name__  # pyright: ignore[reportUnknownArgumentType]
         raise TypeError(
             f"guard decorates functions, not a {kind} object: put @{kind} above @guard, so that guard is next to the function"
         )

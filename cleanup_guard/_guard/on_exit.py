@@ -58,10 +58,12 @@ def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> C
                 "register it inside `async with guard()`"
             )
         current = Guard(name="process")
-        current._options.is_programs = True
-        current._begin_stay().enter_for_program()
-    elif current._options.is_programs and current._stay is not None:
-        current._stay.settle()
+        current._options.is_programs = True  # pyright: ignore[reportPrivateUsage]
+        current._begin_stay().enter_for_program()  # pyright: ignore[reportPrivateUsage]
+    else:
+        stay = current._stay  # pyright: ignore[reportPrivateUsage]
+        if stay is not None and stay.options.is_programs:
+            stay.settle()
     return current.callback(function, *args, **kwargs)
 
 

@@ -109,7 +109,10 @@ class TrioHost(Host):
         """Cancel everything inside the guard, in the loop."""
         self.scope.cancel()
 
-    handling = True  # nobody can swallow a cancellation for longer than to the next checkpoint
+    @property
+    def handling(self) -> bool:
+        """Nobody can swallow a cancellation for longer than to the next checkpoint."""
+        return True
 
     @property
     def holds(self) -> bool:

@@ -198,17 +198,21 @@ def _catches(pid: int, signum: int) -> bool:
     return bool(caught >> (signum - 1) & 1)
 
 
+def _current_frames() -> dict[int, FrameType]:
+    return sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+
+
 def has_left_python() -> bool:
     """Whether main has no Python frame any more: the interpreter flushes its streams, and has yet to begin to shut down.
 
     At the prompt of an interactive session that is so, too, and means the opposite.
     """
-    return native.main_ident() not in sys._current_frames() and not hasattr(sys, "ps1")
+    return native.main_ident() not in _current_frames() and not hasattr(sys, "ps1")
 
 
 def where_is(thread: int | None) -> str:
     """Where a thread is, for a person to read: the line of the program, rather than the library's that it is waiting in."""
-    innermost = frame = None if thread is None else sys._current_frames().get(thread)
+    innermost = frame = None if thread is None else _current_frames().get(thread)
     while frame is not None and not _is_programs(frame):
         frame = frame.f_back
     frame = frame or innermost

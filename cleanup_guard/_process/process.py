@@ -306,9 +306,9 @@ class Told:
     """What has been told of a stop, once each."""
 
     def __init__(self) -> None:
-        self.began = Once()
-        self.ended = Once()
-        self.announced = False
+        self.began: Once = Once()
+        self.ended: Once = Once()
+        self.announced: bool = False
 
 
 class Registry:

@@ -53,7 +53,9 @@ class Receiver:
 
     def __init__(self, process: ProcessView) -> None:
         self.process = process
-        self.on_signal = self._on_signal  # one object: `getsignal()` is it
+        self.on_signal: Callable[[int, FrameType | None], None] = (
+            self._on_signal
+        )  # one object: `getsignal()` is it
         self.noticed: bool = False
         self.calls: dict[int, int] = {}
         self.moment: Moment = Moment(process.clock, self.look)

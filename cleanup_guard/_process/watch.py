@@ -51,7 +51,7 @@ class Watch:
         self._leaves = False
         self.pokes: dict[int, int] = {}
         self.poked_at: float = -inf
-        self.hooks = Once()
+        self.hooks: Once = Once()
         self.hooks_ended: bool = False
         self.hook: str | None = None  # the one that is running
         self.resume_due: bool = False  # main's handler is to do it

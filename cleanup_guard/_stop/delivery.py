@@ -111,16 +111,16 @@ class Facts:
         exiting: bool = False,
         hook: str | None = None,
     ) -> None:
-        self.state = state
-        self.announced = announced
-        self.may_tell = may_tell
-        self.noticed = noticed
-        self.held = held
-        self.handling = handling
-        self.in_tasks = in_tasks
-        self.asked_at = asked_at
-        self.exiting = exiting
-        self.hook = hook
+        self.state: State = state
+        self.announced: bool = announced
+        self.may_tell: bool = may_tell
+        self.noticed: bool = noticed
+        self.held: str | None = held
+        self.handling: bool = handling
+        self.in_tasks: bool = in_tasks
+        self.asked_at: float = asked_at
+        self.exiting: bool = exiting
+        self.hook: str | None = hook
 
 
 class Delivery:

@@ -151,7 +151,7 @@ def describe(function: object) -> str:
 
 def _describe(function: object) -> str:
     while type(function) is partial:  # whoever answers every attribute, as mocks do, has a `func`, too
-        function = function.func
+        function = function.func  # pyright: ignore[reportFunctionMemberAccess]
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type(function).__qualname__ + " object"
@@ -167,7 +167,7 @@ class CallbackStack:
     def __init__(self, callbacks: list[Callback] | None = None) -> None:
         self._callbacks: list[Callback] = [] if callbacks is None else callbacks
         self._hand: list[Callback] = []  # the one that is being called
-        self.turn = Once()
+        self.turn: Once = Once()
         self.closed: bool = False
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import weakref
+    from typing import Any
 
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 """Where our own frames come from."""
@@ -57,10 +58,10 @@ def leads_to(error: object, token: Token | None) -> bool:
 
 def handles(thread: int, token: Token | None) -> bool:
     """Whether a thread is in an `except`, `finally` or `__exit__` because of this exception. Any thread."""
-    handled: object = sys._current_exceptions().get(thread)
+    handled: Any = sys._current_exceptions().get(thread)  # pyright: ignore[reportPrivateUsage]
     if isinstance(handled, tuple):  # on 3.11 it is (type, exception, traceback)
-        handled = handled[1]
-    return leads_to(handled, token)
+        handled = handled[1]  # pyright: ignore[reportUnknownVariableType]
+    return leads_to(handled, token)  # pyright: ignore[reportUnknownArgumentType]
 
 
 class Pulse:

@@ -66,7 +66,7 @@ class Stage:
         if state is State.UNWINDING and not self.delivery.told:
             state = State.STOPPING  # as the facts would say
         before = len(self.world.done)
-        self.due = self.delivery.look(self.now, self.stop, Facts(state, **facts), self.world)
+        self.due = self.delivery.look(self.now, self.stop, Facts(state, **facts), self.world)  # pyright: ignore[reportArgumentType]
         assert self.due > self.now
         return [each for each in self.world.done[before:] if each not in ("begin", "ask_hosts", "where")]
 
