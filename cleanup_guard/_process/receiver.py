@@ -141,7 +141,7 @@ class Receiver:
     def look(self, frame: FrameType | None) -> None:
         """Decide what the state allows: raise the stop, interrupt a callback, or nothing."""
         process = self.process
-        if process.foreign or (self._calls and process.insists):
+        if process.foreign or self._waits_for_theirs:
             return
         state, delivery = process.state, process.delivery
         if state in (State.LEAVING, State.CLEANING):
@@ -155,6 +155,10 @@ class Receiver:
             return
         if process.may_tell and self._is_right(frame):
             raise process.make_exception()
+
+    @property
+    def _waits_for_theirs(self) -> bool:
+        return self._calls > 0 and self.process.insists
 
     def _is_right(self, frame: FrameType | None) -> bool:
         stop = self.process.stop
