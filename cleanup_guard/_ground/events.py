@@ -155,7 +155,8 @@ class SignalsUnheard(Event):
     def __str__(self) -> str:
         return (
             f"a guard was entered in thread {self.thread!r}, where no signal reaches it: its callbacks run when it is left, "
-            "when a guard in the main thread hears a stop, or when the program ends. To say that this is meant: guard(signals=())"
+            "when a guard in the main thread hears a stop, or when the program ends. To say that this is meant: "
+            "guard(signals=())"
         )
 
 

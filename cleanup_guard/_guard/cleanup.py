@@ -76,19 +76,20 @@ class Cleanup:
         take_steps(self._take_turn(error), host.wait_without_loop)
 
     def _take_turn(self, error: BaseException | None) -> Steps[None]:
-        if self._done.claimed or not self.stack.turn.claim():
-            return
-        turn: Turn | None = None
         began = self._process.clock()
+        turn: Turn | None = None
+        hand: list[None] = []
         try:
+            if self._done.claimed or not self.stack.turn.claim_into(hand) or self._done.claimed:
+                return
             turn = self._begin_turn()
             if self._outcome is None:
                 self._outcome = Outcome(error)
             yield from run_all(self.stack, self._outcome, turn)
             self._done.claim()
         finally:
-            if not self._done.claimed:
-                self.stack.turn.give_back()
+            if hand:  # nothing is called before it is given back; when all is done nobody wants it any more
+                self.stack.turn.free[:] = hand
             if turn is not None:
                 self._process.roster.turns.pop(turn, None)
         self._tell(turn, began)

@@ -285,7 +285,7 @@ class Departure:
         if around is not None and set(signums) <= set(around.signums):
             return
         if not in_main():
-            if process.signals.previous and not roster.main:
+            if signums and process.signals.previous and not roster.main:
                 process.watch.poke()
             process.watch.release()
             return

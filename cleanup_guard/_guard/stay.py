@@ -214,6 +214,8 @@ class Stay:
         NETS.stretch()
         NETS.stretch_in_child()
         FORK_HOOKS.register()
+        if in_main():
+            self.inside_cleanup = self._follows_a_stop()
         self.host = ThreadHost()
         roster.program = self
         if in_main():

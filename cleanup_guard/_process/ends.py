@@ -127,8 +127,21 @@ def end_process(process: ProcessView, stop: Stop, event: DeadlineReached | None)
     OUTBOX.drain(patience)
     _flush(patience)
     ending = ending_of(stop, process.exit_status())
+    _tell_children()  # at last: a main that waits for them would go on
     _die(ending)
     os._exit(ending.status)
+
+
+def _tell_children() -> None:
+    """SIGTERM to what `multiprocessing` has started here, executors' workers too: nobody will join them any more."""
+    module = sys.modules.get("multiprocessing.process")
+    for child in list(getattr(module, "_children", ())):
+        popen = getattr(child, "_popen", None)
+        if popen is not None and popen.returncode is None:  # not reaped: its number is still its own
+            try:
+                os.kill(popen.pid, signal.SIGTERM)
+            except OSError:
+                pass
 
 
 def _dump_stacks(process: ProcessView) -> None:

@@ -5,10 +5,12 @@ right
 after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
 makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
 
-When they come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that run after the
-fork,
-in 3.13 after them. So on 3.13 a fork in main only trips one of our signals, and the handler, which runs when `os.fork` has
-returned, has them back. That is done by C code alone: any Python code in a hook would have main look for signals too early.
+An exception that a hook raises is printed and lost, and somebody else's handler may raise one: while main is in a hook his
+signals are only noted. A fork in main trips one of our signals, and our handler, which runs when `os.fork` has returned, calls
+his. That is done by C code alone: any Python code in a hook would have main look for signals too early.
+
+When watcher and last resort come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that
+run after the fork, in 3.13 after them. So on 3.13 that handler has them back, too.
 
 `register_at_fork` has no undo, so this is registered once, on the first guard, and does nothing while none is active.
 `subprocess` without `preexec_fn`, `os.posix_spawn` and `os.system` do not come here: they exec at once.
@@ -60,10 +62,9 @@ class ForkHooks:
             return
         self._registered = True
         os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)
-        if COUNTS_LATE:
-            interrupt: Callable[[int], object] = _thread.interrupt_main  # type: ignore[assignment]
-            trip = functools.partial(next, map(interrupt, iter(self._trips.pop, None)))
-            os.register_at_fork(after_in_parent=trip)
+        interrupt: Callable[[int], object] = _thread.interrupt_main  # type: ignore[assignment]
+        trip = functools.partial(next, map(interrupt, iter(self._trips.pop, None)))
+        os.register_at_fork(after_in_parent=trip)
 
     def before(self) -> None:
         """In the parent, in the thread that forks."""
@@ -85,15 +86,14 @@ class ForkHooks:
         trip = NOTHING
         try:
             if process is not None and not self._masks:
-                ours = process.signals.ours()
-                if COUNTS_LATE and in_main() and ours and process.watch.paused:
-                    trip = process.watch.resume_later(ours)
-                else:
+                ours = process.signals.ours() if in_main() else []
+                if not (COUNTS_LATE and ours and process.watch.paused):
                     process.watch.resume()
                     process.last_resort.resume(process.stop, process.clock())
+                if ours:
+                    trip = process.watch.resume_later(ours)
         finally:
-            if COUNTS_LATE:
-                self._trips.append(trip)
+            self._trips.append(trip)
             _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             watch.LOCK.release()
 

@@ -13,6 +13,7 @@ import os
 import sys
 from math import inf
 
+from cleanup_guard._process import native
 from cleanup_guard._process.blocks import Way
 from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
@@ -195,6 +196,14 @@ def _catches(pid: int, signum: int) -> bool:
     except (OSError, IndexError, ValueError):
         return False
     return bool(caught >> (signum - 1) & 1)
+
+
+def has_left_python() -> bool:
+    """Whether main has no Python frame any more: the interpreter flushes its streams, and has yet to begin to shut down.
+
+    At the prompt of an interactive session that is so, too, and means the opposite.
+    """
+    return native.main_ident() not in sys._current_frames() and not hasattr(sys, "ps1")
 
 
 def where_is(thread: int | None) -> str:

@@ -39,6 +39,8 @@ def _original(name: str, attribute: str) -> object:
 
 if TYPE_CHECKING:
 
+    def read(fd: int, length: int, /) -> bytes: ...
+    def write(fd: int, data: bytes, /) -> int: ...
     def sleep(seconds: float, /) -> None: ...
     def make_lock() -> threading.Lock: ...
     def make_rlock() -> threading.RLock: ...
@@ -54,6 +56,8 @@ else:
     get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
     make_poll = None if sys.platform == "win32" else _original("select", "poll")
+    read = _original(os.name, "read")  # posix, of which os is made; eventlet patches os
+    write = _original(os.name, "write")
 
 
 def is_patched() -> bool:

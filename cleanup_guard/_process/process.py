@@ -20,6 +20,7 @@ from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
+from cleanup_guard._process.moment import has_left_python
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.receiver import Receiver
 from cleanup_guard._process.roster import Roster
@@ -131,7 +132,8 @@ class Process:
         """Whether main is on its way out because of the stop, or is still to be told of it."""
         hosts = list(self.roster.hosts.values())
         if self.state is State.DONE:
-            return self.main_is_owed or self.receiver.handling or any(host.holds for host in hosts)
+            on_its_way = self.receiver.handling or has_left_python() or any(host.holds for host in hosts)
+            return self.main_is_owed or on_its_way
         if hosts and not self.delivery.blocked:
             return all(host.handling for host in hosts)
         return self.receiver.handling

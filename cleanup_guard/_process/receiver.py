@@ -31,6 +31,15 @@ PATIENCE = 1.0
 """Seconds that main waits in its handler for the watcher, on Windows."""
 
 
+def _in_hook(frame: FrameType | None) -> bool:
+    """Whether main is in a hook of a fork (see `forks.py`), where an exception would be printed and lost."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "cleanup_guard._process.forks":
+            return True
+        frame = frame.f_back
+    return False
+
+
 class Receiver:
     """Runs in main between any two instructions; may nest.
 
@@ -50,6 +59,7 @@ class Receiver:
         self.moment: Moment = Moment(process.clock, self.look)
         self._pokes: dict[int, int] = {}  # calls that were pokes
         self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
+        self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
         self._calls = 0  # of somebody else's handler, that have not returned: who insists waits for them
         self.token: Token | None = None
 
@@ -62,9 +72,17 @@ class Receiver:
             self.process.watch.wake()
             return
         if theirs is not None:
-            self._call(theirs, signum, frame)
-            if self.process.insists:
-                self._look_at_once(frame)
+            if _in_hook(frame):
+                self._held_back.append(signum)
+            else:
+                self._call(theirs, signum, frame)
+                if self.process.insists:
+                    self._look_at_once(frame)
+        while self._held_back and not _in_hook(frame):
+            held = self._held_back.pop(0)
+            theirs = self.process.signals.before(held)
+            if theirs is not None:
+                self._call(theirs, held, frame)
 
     def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
@@ -85,7 +103,7 @@ class Receiver:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None
-        if process.watch.resume_due:  # a fork has ended (see `forks.py`)
+        if process.watch.resume_due and not _in_hook(frame):  # a fork has ended (see `forks.py`)
             process.watch.resume()
             process.last_resort.resume(process.stop, process.clock())
         if not process.roster.listens and process.stop is None:
@@ -126,6 +144,7 @@ class Receiver:
             getattr(_signal, "siginterrupt", None),
         )
         ours, restarts = self.on_signal, signals.restarts(signum)
+        before, default = signals.previous, _signal.SIG_DFL
         signals.uninstall(signum)
         calls = self._calls
         try:
@@ -133,7 +152,10 @@ class Receiver:
             theirs(signum, frame)
         finally:
             self._calls = calls
-            if current(signum) == theirs:
+            found = current(signum)
+            if found is default:  # for the next one, ours: it would end the process before any callback
+                before[signum] = found
+            if found in (theirs, default):
                 install(signum, ours)
                 if restarts and interrupt is not None:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it

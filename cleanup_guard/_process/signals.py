@@ -262,7 +262,7 @@ class WakeupPipe:
     def wake(self) -> None:
         """End the reader's wait."""
         try:
-            os.write(self._writer, self.POKE)
+            native.write(self._writer, self.POKE)
         except OSError:
             pass  # full: the reader wakes anyway; closed: nobody is left to wake
 
@@ -270,7 +270,7 @@ class WakeupPipe:
         """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived."""
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
         try:
-            data = os.read(self._reader, 65536)
+            data = native.read(self._reader, 65536)
         except BlockingIOError:
             return b""
         return data.replace(self.POKE, b"")
@@ -279,7 +279,7 @@ class WakeupPipe:
         """Give a signal to the wakeup fd of somebody else."""
         if self._theirs != -1:
             try:
-                os.write(self._theirs, bytes((signum,)))
+                native.write(self._theirs, bytes((signum,)))
             except OSError:
                 pass  # theirs is full or closed, as it would be without us
 

@@ -309,14 +309,19 @@ def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
     dollar, plain, name, operator, other = found.groups()
     if dollar:
         return "$"
-    value = variables.get(plain or name)
+    name = plain or name
+    value = variables.get(name)
     operator = operator or ""
-    missing = value is None or (operator.startswith(":") and not value)
-    if operator.endswith("+"):
-        return "" if missing else other
-    if missing and operator.endswith("?"):
-        raise Unreadable(f"the variable {plain or name} is not set, and the file wants it to be")
-    return (other if operator else "") if missing else value or ""
+    if value is None or (operator.startswith(":") and not value):
+        return _in_place_of(name, operator, other)
+    return other if operator.endswith("+") else value
+
+
+def _in_place_of(name: str, operator: str, other: str) -> str:
+    """What stands for a variable that is missing."""
+    if operator.endswith("?"):
+        raise Unreadable(f"the variable {name} is not set, and the file wants it to be")
+    return other if operator and not operator.endswith("+") else ""
 
 
 # -- kubernetes -------------------------------------------------------------------------------------------------------
@@ -335,13 +340,7 @@ def from_kubernetes(path: str, container: str | None) -> Deployment:
     pod = next(filter(None, (_pod(node) for node in _resources(path))), None)
     if pod is None:
         raise Unreadable(f"{quoted(path)} describes no pod: there should be one of {', '.join(PODS)}")
-    some = pod["containers"].items
-    found = next((each for each in some if container is None or each["name"].value == container), None)
-    if found is None:
-        names = ", ".join(quoted(each["name"].text) for each in some)
-        raise Unreadable(
-            f"{quoted(path)} has no container {quoted(container or '')}; there is: {names or 'none'}"
-        )
+    found = _container(path, pod, container)
     variables = {each["name"].text: each["value"].text for each in found["env"].items if each["value"]}
     period = pod["terminationGracePeriodSeconds"]
     lifecycle = found["lifecycle"]
@@ -359,6 +358,15 @@ def from_kubernetes(path: str, container: str | None) -> Deployment:
             for word in ("--publish", f"{port['containerPort'].text}:{port['containerPort'].text}")
         ],
     )
+
+
+def _container(path: str, pod: Node, name: str | None) -> Node:
+    some = pod["containers"].items
+    found = next((each for each in some if name is None or each["name"].value == name), None)
+    if found is None:
+        names = ", ".join(quoted(each["name"].text) for each in some)
+        raise Unreadable(f"{quoted(path)} has no container {quoted(name or '')}; there is: {names or 'none'}")
+    return found
 
 
 def _resources(path: str) -> Iterator[Node]:

@@ -22,10 +22,10 @@ from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _proc, _ready
 from cleanup_guard._rehearse._hook import Beside
+from cleanup_guard._rehearse._onlooker import Onlooker
 from cleanup_guard._rehearse._requests import Requester
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
-from cleanup_guard._rehearse._watch import Watch
 from cleanup_guard._supervise._spawn import CannotStart, become_subreaper, find, keep_fds_to_ourselves
 
 if TYPE_CHECKING:
@@ -137,15 +137,15 @@ class Engine:
     Args:
         waker: of this process.
         plan: what is asked for.
-        watch: nobody is watched yet.
+        onlooker: nobody is watched yet.
         result: what is known before the start.
     """
 
-    def __init__(self, waker: Waker, plan: Plan, watch: Watch, result: Rehearsal) -> None:
+    def __init__(self, waker: Waker, plan: Plan, onlooker: Onlooker, result: Rehearsal) -> None:
         self.result = result
         self._plan = plan
         self._waker = waker
-        self._watch = watch
+        self._onlooker = onlooker
         self._doing = "starting it"
         self._limit: float | None = plan.wish.timeout
         self._heard = bytearray()
@@ -180,13 +180,13 @@ class Engine:
         wish = self._plan.wish
         self._start(wish)
         self._await_ready(wish)
-        self.result.readied = self._watch.clock
-        self._watch.look()
+        self.result.readied = self._onlooker.clock
+        self._onlooker.look()
         self._check_that_it_lives()
         requester = self._begin_requests()
         self._read()
         self._heard.clear()
-        self._watch.stop()
+        self._onlooker.stop()
         self._doing, self._limit = "stopped, waiting for its end", self.result.grace
         if requester is not None:
             requester.tell_stopped()
@@ -217,13 +217,13 @@ class Engine:
             return
         beside = self._start_beside(hook.command) if hook.command else None
         until = self.result.grace if beside is not None else min(hook.seconds, self.result.grace)
-        while self._watch.clock < until and not self._watch.over:
-            if beside is not None and beside.pid in self._watch.others:
+        while self._onlooker.clock < until and not self._onlooker.over:
+            if beside is not None and beside.pid in self._onlooker.others:
                 break
-            self._turn(min(TURN, until - self._watch.clock))
-        self.result.hook = self._watch.clock
+            self._turn(min(TURN, until - self._onlooker.clock))
+        self.result.hook = self._onlooker.clock
         if beside is not None:
-            self.result.hook_status = self._watch.others.get(beside.pid)
+            self.result.hook_status = self._onlooker.others.get(beside.pid)
 
     def _start_beside(self, command: list[str]) -> Beside:
         """Start a command in the program's namespaces, or in its container."""
@@ -239,35 +239,35 @@ class Engine:
             return None
         requester = Requester(self._plan.url)
         self._beside.append(requester)
-        self._watch.helpers.add(requester.pid)
+        self._onlooker.helpers.add(requester.pid)
         deadline = time.monotonic() + self._plan.wish.timeout
         while not requester.begun:
             self._turn(TURN)
             self._check_that_it_lives()
-            if requester.pid in self._watch.others or time.monotonic() > deadline:
+            if requester.pid in self._onlooker.others or time.monotonic() > deadline:
                 raise NotReady(self._with_output(requester.complaint))
         return requester
 
     def _finish_requests(self, requester: Requester) -> Requests:
         requester.tell_over()
         limit = time.monotonic() + _ready.SETTLED
-        while requester.pid not in self._watch.others and time.monotonic() < limit:
+        while requester.pid not in self._onlooker.others and time.monotonic() < limit:
             self._turn(TURN)
         return requester.found
 
     def _clear_away(self) -> None:
         """Have nobody left, whatever happened."""
         for beside in self._beside:
-            beside.close(ended=beside.pid in self._watch.others)
-        while not self._watch.over:
-            self._watch.kill_everybody()
+            beside.close(ended=beside.pid in self._onlooker.others)
+        while not self._onlooker.over:
+            self._onlooker.kill_everybody()
             self._turn_regardless()
 
     def _turn_regardless(self) -> None:
         try:
             self._turn(TURN)
         except Interrupted:
-            self._watch.look()  # we are at it
+            self._onlooker.look()  # we are at it
 
     def _await_ready(self, wish: Wish) -> None:
         quiet = _ready.Quiet()
@@ -275,10 +275,12 @@ class Engine:
         while True:
             self._turn(TURN)
             self._check_that_it_lives()
-            seconds = self._watch.clock
+            seconds = self._onlooker.clock
             if wish.anything:
                 # 0: it is not to be seen from here, and nothing was wished for that would need it.
-                missing = wish.missing(seconds, bytes(self._heard), self._watch.first or 0, self._known)
+                missing = wish.missing(
+                    seconds, bytes(self._heard), self._onlooker.target.first or 0, self._known
+                )
             else:
                 settled = quiet.look(self._living()) or seconds > _ready.SETTLED
                 missing = "" if settled else "did not settle"
@@ -288,21 +290,21 @@ class Engine:
                 raise NotReady(self._with_output(f"the program {missing} within {wish.timeout:g} s"))
 
     def _living(self) -> list[int]:
-        return self._watch.living
+        return self._onlooker.living
 
     def _check_that_it_lives(self) -> None:
-        status = self._watch.status
+        status = self._onlooker.status
         if status is not None:
             raise self._ended_before(status)
 
     def _ended_before(self, status: int) -> CannotRehearse:
         sentence = self._with_output(f"the program ended, with status {status}, before it could be stopped")
-        orphans = [seen for seen in self._watch.processes if seen.how == "torn-down"]
+        orphans = [seen for seen in self._onlooker.processes if seen.how == "torn-down"]
         return Ended(sentence, status, orphans)
 
     def _await_end(self, limit: float | None) -> None:
-        while not self._watch.over:
-            left = None if limit is None else limit - self._watch.clock
+        while not self._onlooker.over:
+            left = None if limit is None else limit - self._onlooker.clock
             if left is not None and left <= 0:
                 return
             self._turn(left)
@@ -311,10 +313,10 @@ class Engine:
         """Wait for something to happen, and take note of it."""
         longest = 3600.0 if not self._waker.progress.shown else 0.5
         seconds = longest if seconds is None else max(0.0, min(seconds, longest))
-        for key, _ in self._selector.select(0 if self._watch.busy else seconds):
+        for key, _ in self._selector.select(0 if self._onlooker.busy else seconds):
             key.data()
-        self._watch.look()
-        self._waker.progress.say(self._doing, self._watch.clock, self._limit)
+        self._onlooker.look()
+        self._waker.progress.say(self._doing, self._onlooker.clock, self._limit)
 
     def _read(self) -> None:
         """Take what has been printed. There is no end of it: we, and who knows who else, hold the pipe."""
@@ -329,12 +331,12 @@ class Engine:
         result = self.result
         self._read()
         result.output = self._text()
-        result.processes = _in_order(self._watch.processes)
-        result.uncounted = self._watch.register.uncounted
-        result.events = self._watch.events
+        result.processes = _in_order(self._onlooker.processes)
+        result.uncounted = self._onlooker.register.uncounted
+        result.events = self._onlooker.events
         result.seconds = max(seen.ended for seen in result.processes)
-        assert self._watch.status is not None
-        result.status = self._watch.status
+        assert self._onlooker.status is not None
+        result.status = self._onlooker.status
         return result
 
     def _text(self) -> str:
@@ -358,7 +360,7 @@ class Program(Engine):
     def __init__(self, waker: Waker, plan: Plan, *, simulate: bool = False) -> None:
         signum = signal.SIGTERM if plan.signum is None else plan.signum
         result = Rehearsal(plan.program, None, name_of(signum), plan.grace, "pid-namespace")
-        super().__init__(waker, plan, Watch(signum, simulate=simulate), result)
+        super().__init__(waker, plan, Onlooker(signum, simulate=simulate), result)
         self._simulate = simulate
         self._starter: Starter | None = None
         self._folder: str | None = None
@@ -373,10 +375,10 @@ class Program(Engine):
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _turn_regardless(self) -> None:
-        # Who was made with CLONE_UNTRACED is not known to the watch; where no namespace ends with its PID 1, it is left to us.
-        for pid in set(_proc.descendants(os.getpid())) - set(self._watch.living):
+        # Who was made with CLONE_UNTRACED is not known to the onlooker, and left to us where no namespace ends with its PID 1.
+        for pid in set(_proc.descendants(os.getpid())) - set(self._onlooker.living):
             if not _proc.is_traced_by_us(pid):
-                kill(pid)
+                _proc.send(pid, signal.SIGKILL)
         super()._turn_regardless()
 
     def _start(self, wish: Wish) -> None:
@@ -387,16 +389,16 @@ class Program(Engine):
         self._await_start(starter, time.monotonic() + wish.timeout)
 
     def _stop(self) -> None:
-        self._watch.send()
-        spent = self._plan.hook is not None and self._watch.clock + SPARE > self.result.grace
-        self._await_end(self._watch.clock + SPARE if spent else self.result.grace)
-        if not self._watch.over:
-            self._watch.kill()
+        self._onlooker.send()
+        spent = self._plan.hook is not None and self._onlooker.clock + SPARE > self.result.grace
+        self._await_end(self._onlooker.clock + SPARE if spent else self.result.grace)
+        if not self._onlooker.over:
+            self._onlooker.kill()
             self._await_end(None)
 
     def _finish(self) -> Rehearsal:
         result = super()._finish()
-        if _went_by_itself(result.processes[0], self._watch.signum):
+        if _went_by_itself(result.processes[0], self._onlooker.target.signum):
             raise self._ended_before(result.processes[0].status)
         return result
 
@@ -420,7 +422,7 @@ class Program(Engine):
             CannotRehearse: it may not be.
         """
         try:
-            self._watch.begin(starter.pid, ours=True)
+            self._onlooker.begin(starter.pid, ours=True)
         except OSError as error:
             starter.close()  # which it does not survive
             os.waitpid(starter.pid, 0)
@@ -428,7 +430,7 @@ class Program(Engine):
                 f"its processes cannot be watched, for ptrace(2) is not allowed here ({error.strerror}): "
                 "allow it (docker run --cap-add SYS_PTRACE), or rehearse an image with --image from outside"
             ) from None
-        self._watch.holds_programs = True
+        self._onlooker.holds_programs = True
 
     def _copies(self) -> dict[str, str]:
         """The files that are tried in place of others, by the path of those.
@@ -453,9 +455,11 @@ class Program(Engine):
         return copies
 
     def _start_beside(self, command: list[str]) -> Beside:
-        beside = Beside.inside(self._watch.first or 0, command, alone=not self._watch.simulate)
+        beside = Beside.inside(
+            self._onlooker.target.first or 0, command, alone=not self._onlooker.target.simulate
+        )
         self._beside.append(beside)
-        self._watch.helpers.add(beside.pid)
+        self._onlooker.helpers.add(beside.pid)
         return beside
 
     def _read_news(self, starter: Starter) -> None:
@@ -479,22 +483,14 @@ class Program(Engine):
             self.result.remark = "it ran in a user namespace, where no other user than you exists"
 
     def _is_first(self, starter: Starter, pid: int) -> None:
-        self._watch.is_first(pid)
+        self._onlooker.is_first(pid)
         if starter.pid == pid:
-            self._watch.simulate = True
+            self._onlooker.target.simulate = True
             self.result.isolation = "simulated"
             self.result.remark = (
                 "no PID namespace is to be had here, so the program was not PID 1: that the kernel keeps from PID 1 the "
                 "signals that it does not catch, and kills everybody when it leaves, was simulated"
             )
-
-
-def kill(pid: int, signum: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        pass
 
 
 def _went_by_itself(first: Seen, signum: int) -> bool:

@@ -26,9 +26,9 @@ from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._engine import SPARE, TURN, CannotRehearse, Engine, Interrupted
 from cleanup_guard._rehearse._hook import Beside
+from cleanup_guard._rehearse._onlooker import Onlooker
 from cleanup_guard._rehearse._proc import descendants, glimpse
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
-from cleanup_guard._rehearse._watch import Watch
 from cleanup_guard._supervise._spawn import CannotStart, find, keep_fds_to_ourselves, spawn
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Container(Engine):
 
     def __init__(self, waker: Waker, image: Image, plan: Plan) -> None:
         result = Rehearsal([], image.name, "", math.ceil(plan.grace), "container")
-        super().__init__(waker, plan, Watch(signal.SIGTERM, simulate=False), result)
+        super().__init__(waker, plan, Onlooker(signal.SIGTERM, simulate=False), result)
         self._image = image
         self._name = f"{LABEL}-{uuid.uuid4().hex[:12]}"
         self._commands: list[Command] = []
@@ -182,12 +182,12 @@ class Container(Engine):
     def _finish_command(self, command: Command, limit: float) -> int:
         """Wait for its end, and end it if it takes too long. Returns its status."""
         began, signum = time.monotonic(), signal.SIGTERM
-        while command.pid not in self._watch.others:
+        while command.pid not in self._onlooker.others:
             self._turn(TURN)
             if time.monotonic() - began > limit:
                 os.kill(command.pid, signum)
                 began, signum = time.monotonic(), signal.SIGKILL
-        return self._watch.others[command.pid]
+        return self._onlooker.others[command.pid]
 
     def _call(self, *words: str, limit: float = LONG) -> str:
         """Have the engine do something, and return what it says.
@@ -216,9 +216,9 @@ class Container(Engine):
         self._logs = self._begin("logs", "--follow", self._name, output=self._writer)
         self.result.program = command_of(found)
         # podman says a number, docker a name, or nothing if it is TERM.
-        self._watch.signum = number_of(str(found["Config"].get("StopSignal") or "TERM"))
-        self.result.signal = name_of(self._watch.signum)
-        self._watch.phase.kills_after = self.result.grace - EARLY
+        self._onlooker.target.signum = number_of(str(found["Config"].get("StopSignal") or "TERM"))
+        self.result.signal = name_of(self._onlooker.target.signum)
+        self._onlooker.phase.kills_after = self.result.grace - EARLY
         self._attach(int(found["State"]["Pid"]), found["Id"], wish)
 
     def _create_and_start(self, wish: Wish) -> None:
@@ -273,20 +273,20 @@ class Container(Engine):
     def _attach(self, pid: int, container: str, wish: Wish) -> None:
         """Trace the container's processes, or be content with what is to be had."""
         if pid == 0:  # it has ended already
-            self._watch.status = int(self._inspect()["State"]["ExitCode"])
+            self._onlooker.status = int(self._inspect()["State"]["ExitCode"])
             return
         visible = _belongs(pid, container)
         try:
             if not visible:
                 raise PermissionError("they are not among those of this machine")
-            self._watch.begin(pid, ours=False)
+            self._onlooker.begin(pid, ours=False)
         except ProcessLookupError:
             self._attach(0, container, wish)
         except OSError as error:
             self._be_content(pid if visible else None, error.strerror or str(error), wish)
         else:
-            self._watch.is_first(pid)
-            foreign = self._watch.adopt()
+            self._onlooker.is_first(pid)
+            foreign = self._onlooker.adopt()
             if foreign:
                 self.result.remark = f"{len(foreign)} of its processes may not be watched, and are not shown"
 
@@ -302,22 +302,22 @@ class Container(Engine):
             "be root on the machine of the engine to see that"
         )
         if pid is not None:
-            self._watch.is_first(pid)
+            self._onlooker.is_first(pid)
 
     # -- what happens meanwhile -------------------------------------------------------------------------------
 
     def _turn(self, seconds: float | None) -> None:
         super()._turn(seconds)
-        if self._end is not None and self._watch.status is None and self._end.pid in self._watch.others:
-            self._ended = self._watch.clock
-            self._watch.status = int(self._end.text or -1)
+        if self._end is not None and self._onlooker.status is None and self._end.pid in self._onlooker.others:
+            self._ended = self._onlooker.clock
+            self._onlooker.status = int(self._end.text or -1)
 
     def _living(self) -> list[int]:
-        first = self._watch.first
-        return self._watch.living if self._end is None or first is None else [first, *descendants(first)]
+        first = self._onlooker.target.first
+        return self._onlooker.living if self._end is None or first is None else [first, *descendants(first)]
 
     def _check_that_it_lives(self) -> None:
-        if self._watch.status is not None and self._logs is not None:
+        if self._onlooker.status is not None and self._logs is not None:
             self._finish_command(self._logs, LINGER)
         super()._check_that_it_lives()
 
@@ -325,19 +325,19 @@ class Container(Engine):
 
     def _stop(self) -> None:
         if self._end is not None:
-            self._watch.add(self._glimpsed())
-        left = max(SPARE, self.result.grace - self._watch.clock) if self._plan.hook else self.result.grace
-        self._watch.phase.awaits_stop = self._plan.hook is None
+            self._onlooker.add(self._glimpsed())
+        left = max(SPARE, self.result.grace - self._onlooker.clock) if self._plan.hook else self.result.grace
+        self._onlooker.phase.awaits_stop = self._plan.hook is None
         if self._plan.hook is not None:
-            self._watch.phase.kills_after = self._watch.clock + left - EARLY
+            self._onlooker.phase.kills_after = self._onlooker.clock + left - EARLY
         stopping = self._begin("stop", "-t", str(math.ceil(left)), self._name)
         if self._finish_command(stopping, left + LONG):
             raise CannotRehearse(f"{shlex.join(self._image.engine)} could not stop it: {stopping.complaint}")
         for command in filter(None, (self._end, self._logs)):
             self._finish_command(command, LINGER)
-        self._await_end(self._watch.clock + LINGER)
-        if not self._watch.over:  # they are in no PID namespace of their own, and nobody else ends them
-            self._watch.kill()
+        self._await_end(self._onlooker.clock + LINGER)
+        if not self._onlooker.over:  # they are in no PID namespace of their own, and nobody else ends them
+            self._onlooker.kill()
             self._await_end(None)
 
     def _start_beside(self, command: list[str]) -> Beside:
@@ -349,17 +349,17 @@ class Container(Engine):
         found = self._inspect()
         state = found["State"]
         self.result.entrypoint = self._entrypoint(found)
-        self._watch.status = int(state["ExitCode"])
+        self._onlooker.status = int(state["ExitCode"])
         self.result.out_of_memory = bool(state.get("OOMKilled"))
         if self._end is not None:
-            self._surmise(self._watch.status)
+            self._surmise(self._onlooker.status)
         return super()._finish()
 
     def _glimpsed(self) -> list[Seen]:
         """Who is there, where nobody may be traced."""
-        first = self._watch.first
+        first = self._onlooker.target.first
         if first is not None:
-            found = {pid: glimpse(pid, self._watch.signum) for pid in [first, *descendants(first)]}
+            found = {pid: glimpse(pid, self._onlooker.target.signum) for pid in [first, *descendants(first)]}
             for seen in found.values():
                 seen.parent = found[seen.parent].pid if seen.parent in found else 0
             return list(found.values())
@@ -370,12 +370,15 @@ class Container(Engine):
 
     def _surmise(self, status: int) -> None:
         """What the status of the first process tells about the end of all."""
-        for seen in self._watch.processes:
+        for seen in self._onlooker.processes:
             seen.born, seen.ended, seen.how = -self.result.readied, self._ended, "unknown"
-        first = self._watch.processes[0]
+        first = self._onlooker.processes[0]
         first.how, first.status = "exited", status
         if status == 128 + signal.SIGKILL:
-            late = self._watch.phase.kills_after is not None and self._ended >= self._watch.phase.kills_after
+            late = (
+                self._onlooker.phase.kills_after is not None
+                and self._ended >= self._onlooker.phase.kills_after
+            )
             first.how, first.status = "killed" if late else "signal", int(signal.SIGKILL)
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -389,10 +392,10 @@ class Container(Engine):
         )  # `rm` of podman would be a stop
         removing = self._begin("rm", "--force", "--volumes", self._name)
         self._patiently(removing, LONG)
-        if self._watch.others[removing.pid]:
+        if self._onlooker.others[removing.pid]:
             looking = self._begin("container", "inspect", self._name)
             self._patiently(looking, LONG)
-            if self._watch.others[looking.pid] == 0:
+            if self._onlooker.others[looking.pid] == 0:
                 raise CannotRehearse(f"the container {self._name} could not be removed: {removing.complaint}")
         for command in self._commands:
             self._patiently(command, LINGER)
@@ -400,7 +403,7 @@ class Container(Engine):
         super()._clear_away()
 
     def _patiently(self, command: Command, limit: float) -> None:
-        while command.pid not in self._watch.others:
+        while command.pid not in self._onlooker.others:
             try:
                 self._finish_command(command, limit)
             except Interrupted:

@@ -100,6 +100,14 @@ def is_traced_by_us(tid: int) -> bool:
     return status(tid).get("TracerPid") == str(os.getpid())
 
 
+def send(pid: int, signum: int) -> None:
+    """Send a signal to a process that may be gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass  # ended, and is reported, if it is anybody's to reap
+
+
 def glimpse(pid: int, signum: int) -> Seen:
     """What can be seen of a process without tracing it."""
     found = status(pid)

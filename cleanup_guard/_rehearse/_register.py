@@ -1,4 +1,4 @@
-"""Who is there, and how far the rehearsal is: what a Watch keeps in mind."""
+"""Who is there, and how far the rehearsal is: what an Onlooker keeps in mind."""
 
 from __future__ import annotations
 
@@ -87,6 +87,21 @@ class Register:
         self.uncounted = 0
         for follow in self.living.values():
             self.keep(follow.seen)
+
+
+@dataclass
+class Target:
+    """What the stop goes to.
+
+    Attributes:
+        signum: the stop signal.
+        simulate: the first process is to be treated as the kernel treats PID 1, for it is none.
+        first: the pid, as we see it, of the process that the stop goes to, once it is known.
+    """
+
+    signum: int
+    simulate: bool
+    first: int | None = None
 
 
 class Phase:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cleanup_guard._rehearse._plan import Plan
-    from cleanup_guard._rehearse._seen import Rehearsal, Seen
+    from cleanup_guard._rehearse._seen import Possession, Rehearsal, Seen
     from cleanup_guard._rehearse._verdict import Finding
 
 OUR_STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -265,7 +265,7 @@ def _kept_on(case: Case) -> Iterator[Remedy]:
     if not started or case.plan.image is not None or case.subject is not case.first:
         return
     at, line = _kinds.inline(argv), f"trap : {case.signal}"
-    text = argv[at] if at is not None else has.text if has is not None else None
+    text = _text_of_script(argv, at, has)
     if text is None or _script.has_trap(text) or not _script.comes_after(text, started):
         return
     hint = "let a supervisor tell everybody, and the shell live on to do what comes after"
@@ -278,6 +278,13 @@ def _kept_on(case: Case) -> Iterator[Remedy]:
         for remedy in _under_run(replace(case, plan=plan), hint=hint):
             shown = f"{line}   # on top of {os.path.basename(has.path)}\n{remedy.line}"
             yield replace(remedy, line=shown, where=f"{_relative(has.path)}:{edit.number}")
+
+
+def _text_of_script(argv: list[str], at: int | None, has: Possession | None) -> str | None:
+    """What a shell runs: the word of its command line that is its script, or a file."""
+    if at is not None:
+        return argv[at]
+    return None if has is None else has.text
 
 
 def _all_at_once(case: Case) -> Iterator[Remedy]:

@@ -20,6 +20,7 @@ CLOSES = {"fi": {"if"}, "done": {"for", "while", "until", "select"}, "esac": {"c
 CONTINUES = {"then", "elif", "else", "do", "!", "time", "in"}
 OPERATOR = re.compile(r"&&|\|\||;;&|;;|;&|\|&|[;&|()\n]")
 REDIRECTION = re.compile(r"<<<|<<-|<<|<&|<>|>>|>&|>\||<|>|&>>|&>")
+BLANK = re.compile(r"[ \t\r]|\\\n")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 SAME_AS_END = re.compile(r"exit(\s+\"?\$\?\"?)?$")
 WAITS = re.compile(r"wait(\s|$)")
@@ -144,14 +145,14 @@ def _tokens(text: str) -> Iterator[Token]:
     at, documents = 0, list[tuple[str, bool]]()
     while at < len(text):
         each = text[at]
-        if each in " \t\r" or text.startswith("\\\n", at):
-            at += 1 if each != "\\" else 2
+        if blank := BLANK.match(text, at):
+            at = blank.end()
         elif each == "#":
             at = (text.find("\n", at) + len(text) + 1) % (len(text) + 1)
         elif (found := REDIRECTION.match(text, at)) and found[0] != "":
             start, at = at, found.end()
             target = at + len(text[at:]) - len(text[at:].lstrip(" \t"))
-            at = _skip_brackets(text, target) if text.startswith("(", target) else _skip_word(text, target)
+            at = _skip_target(text, target)
             if found[0] in {"<<", "<<-"}:
                 documents.append((_unquoted(text[target:at]), found[0] == "<<-"))
             yield Token("redirection", start, at)
@@ -159,14 +160,23 @@ def _tokens(text: str) -> Iterator[Token]:
             yield Token("operator", at, operator.end())
             at = operator.end()
             if operator[0] == "\n":
-                for word, indented in documents:
-                    at = _skip_document(text, at, word, indented=indented)
+                at = _skip_documents(text, at, documents)
                 documents.clear()
         else:
             start, at = at, _skip_word(text, at)
             numbered = text[start:at].isdigit() and text[at : at + 1] in {"<", ">"}
             if not numbered:
                 yield Token("word", start, at)
+
+
+def _skip_target(text: str, at: int) -> int:
+    return _skip_brackets(text, at) if text.startswith("(", at) else _skip_word(text, at)
+
+
+def _skip_documents(text: str, at: int, documents: list[tuple[str, bool]]) -> int:
+    for word, indented in documents:
+        at = _skip_document(text, at, word, indented=indented)
+    return at
 
 
 def _skip_document(text: str, at: int, word: str, *, indented: bool) -> int:

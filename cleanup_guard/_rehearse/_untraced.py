@@ -9,7 +9,7 @@ if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
 from cleanup_guard._rehearse import _proc
-from cleanup_guard._rehearse._engine import TURN, CannotRehearse, Program, kill
+from cleanup_guard._rehearse._engine import TURN, CannotRehearse, Program
 
 if TYPE_CHECKING:
     from cleanup_guard._rehearse._engine import Waker
@@ -30,27 +30,27 @@ class Untraced(Program):
         wish = self._plan.wish
         self._start(wish)
         self._await_ready(wish)
-        first = self._watch.first or 0
-        self._watch.phase.begin()
-        kill(first, self._watch.signum)
-        while first not in self._watch.others and self._watch.clock < self._plan.grace:
+        first = self._onlooker.target.first or 0
+        self._onlooker.phase.begin()
+        _proc.send(first, self._onlooker.target.signum)
+        while first not in self._onlooker.others and self._onlooker.clock < self._plan.grace:
             self._turn(TURN)
-        return self._watch.clock if first in self._watch.others else None
+        return self._onlooker.clock if first in self._onlooker.others else None
 
     def _trace(self, starter: Starter) -> None:
         pass
 
     def _is_first(self, starter: Starter, pid: int) -> None:
         del starter
-        self._watch.first = pid
-        self._watch.phase.begin()
+        self._onlooker.target.first = pid
+        self._onlooker.phase.begin()
 
     def _living(self) -> list[int]:
-        first = self._watch.first
+        first = self._onlooker.target.first
         return [] if first is None else [first, *_proc.descendants(first)]
 
     def _check_that_it_lives(self) -> None:
-        if self._watch.first in self._watch.others:
+        if self._onlooker.target.first in self._onlooker.others:
             raise CannotRehearse("the program ended before it could be stopped")
 
 

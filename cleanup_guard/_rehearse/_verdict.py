@@ -149,20 +149,23 @@ def _find(rehearsal: Rehearsal, allowed: Collection[str]) -> list[Finding]:
 
 def _about_the_end(rehearsal: Rehearsal) -> list[Finding]:
     killed = [seen for seen in rehearsal.processes if seen.how == "killed"]
-    found: list[Finding] = []
-    for seen in killed:
-        is_first = seen is rehearsal.processes[0]
-        left = [each for each in killed if each.parent == seen.pid and each is not seen]
-        if not is_first and not _was_told(seen, rehearsal) and not seen.stopped:
-            continue  # its parent's matter
-        if seen.handling == "catches" and any(_was_told(each, rehearsal) or each.stopped for each in left):
-            continue  # it waits for those, and they are the matter
-        unknown = seen.handling == "unknown"
-        found.append(_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left))
+    found = [each for seen in killed for each in _about_one_killed(rehearsal, seen, killed)]
     if killed and not found:
         told = f"{rehearsal.signal} never reached {_names(killed)}"
         found.append(Finding("never-told", told, "tell everybody", others=killed))
     return found
+
+
+def _about_one_killed(rehearsal: Rehearsal, seen: Seen, killed: list[Seen]) -> list[Finding]:
+    """Why it was still there, unless that is the matter of its parent, or of its children."""
+    is_first = seen is rehearsal.processes[0]
+    left = [each for each in killed if each.parent == seen.pid and each is not seen]
+    if not is_first and not _was_told(seen, rehearsal) and not seen.stopped:
+        return []  # its parent's matter
+    if seen.handling == "catches" and any(_was_told(each, rehearsal) or each.stopped for each in left):
+        return []  # it waits for those, and they are the matter
+    unknown = seen.handling == "unknown"
+    return [_guess_why(rehearsal, seen) if unknown else _why_not(rehearsal, seen, left)]
 
 
 def _was_told(seen: Seen, rehearsal: Rehearsal) -> bool:
@@ -405,11 +408,7 @@ def _about_workers(rehearsal: Rehearsal) -> list[Finding]:
     told: dict[int, list[Seen]] = {}
     for seen in rehearsal.processes[1:]:
         parent = by_pid.get(seen.parent)
-        over_its_head = any(
-            heard.sender == first.pid and number_of(heard.name) in STOPS for heard in seen.heard
-        )
-        died = seen.how == "signal" and seen.handling == "default" and seen.status in STOPS
-        if parent is None or parent is first or not (over_its_head and died):
+        if parent is None or parent is first or not _died_when_told_by(first, seen):
             continue
         if parent.handling == "catches" and parent.ended >= seen.ended and _is_worker(seen, parent):
             told.setdefault(parent.pid, []).append(seen)
@@ -424,6 +423,11 @@ def _about_workers(rehearsal: Rehearsal) -> list[Finding]:
         )
         for pid, workers in told.items()
     ]
+
+
+def _died_when_told_by(first: Seen, seen: Seen) -> bool:
+    told = any(heard.sender == first.pid and number_of(heard.name) in STOPS for heard in seen.heard)
+    return told and seen.how == "signal" and seen.handling == "default" and seen.status in STOPS
 
 
 def _is_worker(seen: Seen, parent: Seen) -> bool:

@@ -7,6 +7,8 @@ import random
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -520,6 +522,33 @@ def test_nothing_is_inherited_from_the_rehearsal() -> None:
         1 << (signum - 1) for signum in signal.valid_signals()
     )  # 32 and 33 are the C library's own
     assert [int(line.split()[1], 16) & settable for line in lines[1:3]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {b"LC_CTYPE": b"C", b"A": b"1"},
+        {b"LC_CTYPE": b"C.UTF-8"},
+        {b"A": b"\xff\n=", b"LC_ALL": b"C", b"B": b""},
+    ],
+)
+def test_the_environment_is_the_callers(env: dict[bytes, bytes]) -> None:
+    """Byte for byte: Python's locale coercion, for one, adds nothing."""
+    code = """
+import os, signal
+given = open("/proc/self/environ", "rb").read().hex().encode()
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, given), os._exit(0)))
+os.write(1, b"up")
+while True:
+    signal.pause()
+"""
+    words = ["--json", "--ready", "up", "--", sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(
+        [*COMMAND, *words], env=env, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    found = Told(done.returncode, done.stdout, done.stderr).rehearsal
+    assert bytes.fromhex(found.output) == b"".join(b"%b=%b\0" % each for each in env.items())
 
 
 def test_a_program_that_closes_its_output_is_watched_on() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 from support import Ended, child
 
-PROGRAMS = ("storm.py", "async_storm.py", "order_storm.py")
+PROGRAMS = ("storm.py", "async_storm.py", "order_storm.py", "host_storm.py")
 REPLAY = os.environ.get("CLEANUP_GUARD_STORM")
 IN_TIME = 9.5
 """Seconds after which a program with the default grace period of ten would be overdue."""
@@ -26,6 +27,7 @@ IN_TIME = 9.5
 CODE = """\
 import runpy, sys
 sys.argv[1:] = [{seed!r}]
+sys.path.insert(0, {tests!r})
 runpy.run_path({program!r}, run_name="__main__")
 """
 
@@ -41,11 +43,16 @@ def storm(program: str, seed: int) -> str | None:
         signums.remove(signal.SIGINT)
     pauses = [chance.choice((0.0, 0.0, chance.random() * 0.02)) for _ in signums]
     pauses[0] = chance.random() * 0.15
-    with child(CODE.format(seed=str(seed), program=str(path)), preamble="") as started:
+    code = CODE.format(seed=str(seed), program=str(path), tests=str(path.parents[1]))
+    with child(code, preamble="", flags=["-X", "faulthandler"]) as started:
         for signum, pause in zip(signums, pauses, strict=True):
             time.sleep(pause)  # the random moment itself
             started.signal(signum)
-        ended = started.end()
+        try:
+            ended = started.end()
+        except subprocess.TimeoutExpired:
+            started.signal(signal.SIGABRT)  # it shows its stacks
+            ended = started.end()
     faults = list(faults_of(ended, set(signums), started.pid))
     if not faults:
         return None
@@ -76,7 +83,8 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]
         for end, task in sections
         if sections["in", task] != sections["out", task]
     ]
-    wanted = {128 + signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT for signum in signums}
+    wanted = {int(status) for line in lines if line[0] == "wants" for status in line[1:]}
+    wanted = wanted or {143 if signum == signal.SIGTERM else -signal.SIGINT for signum in signums}
     if ended.status not in wanted:
         faults.append(f"ended with {ended.status}, not {wanted}")
     if ended.seconds > IN_TIME:

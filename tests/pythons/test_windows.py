@@ -55,7 +55,7 @@ from cleanup_guard import exec_into, Supervisor, Child, run
 import cleanup_guard.testing, cleanup_guard._cli, cleanup_guard._pytest_plugin
 ready()
 """,
-        preamble=WINDOWS,
+        preamble=f"import pytest  # whose own import there is not ours to test\n{WINDOWS}",
     )
     assert (ended.status, ended.err) == (0, "")
 

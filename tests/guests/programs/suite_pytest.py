@@ -11,6 +11,7 @@ guest.module()
 @pytest.fixture(scope="session")
 def whole_run():
     yield
+    time.sleep(0.5)
     guest.note("session fixture down")
 
 

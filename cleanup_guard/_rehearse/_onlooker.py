@@ -5,25 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from itertools import islice
 
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
-from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _kinds, _proc, _ptrace
-from cleanup_guard._rehearse._kinds import STOPS
-from cleanup_guard._rehearse._register import MOST_KEPT, Follow, Phase, Register
-from cleanup_guard._rehearse._seen import Heard, How, Seen
+from cleanup_guard._rehearse._hearing import Hearing
+from cleanup_guard._rehearse._register import MOST_KEPT, Follow, Phase, Register, Target
+from cleanup_guard._rehearse._seen import How, Seen
+from cleanup_guard._rehearse._strangers import Strangers
 
-DULL = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
-"""Signals that tell nothing about a stop."""
-
-SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
 STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
-LONGEST_STORY = 100
-"""Signals that are kept of one process."""
 
 MOST_EXECUTED = 8
 """Command lines that are kept of one process."""
@@ -40,11 +33,8 @@ MOST_LOOKS = 200
 LOOKS_IN_VAIN = 2
 """Looks at all processes without a new one after which nobody is missing: one may have missed who just lost his parent."""
 
-HURRY = 0.05
-"""Seconds from a stop signal to SIGKILL in which a process that is traced may not have come to run."""
 
-
-class Watch:
+class Onlooker:
     """The tracer. All its methods belong to the thread that made it, and all children of its process are its to reap.
 
     Args:
@@ -52,8 +42,8 @@ class Watch:
         simulate: the first process is to be treated as the kernel treats PID 1, for it is none.
 
     Attributes:
-        first: the pid, as we see it, of the process that the stop goes to, once it is known.
-        status: with which it ended, as a platform shows it.
+        target: what the stop goes to.
+        status: with which its first process ended, as a platform shows it.
         others: how our other children ended, by pid, as os.waitstatus_to_exitcode has it.
         helpers: those of our other children that may outlive the program.
         holds_programs: a program does not begin before it is known who the first is, or a simulation would begin late.
@@ -62,9 +52,7 @@ class Watch:
     """
 
     def __init__(self, signum: int, *, simulate: bool) -> None:
-        self.signum = signum
-        self.simulate = simulate
-        self.first: int | None = None
+        self.target = Target(signum, simulate)
         self.status: int | None = None
         self.others: dict[int, int] = {}
         self.helpers: set[int] = set()
@@ -75,7 +63,8 @@ class Watch:
         self.phase = Phase()
         self._early: dict[int, int] = {}
         self._held: list[int] = []
-        self._untraced: dict[int, Seen] = {}
+        self._hearing = Hearing(self.target, self.register, self.phase)
+        self._strangers = Strangers(self.target, self.register, self.phase)
         self._childless = False
 
     # -- what is known ----------------------------------------------------------------------------------------
@@ -135,7 +124,7 @@ class Watch:
 
     def adopt(self) -> list[int]:
         """Trace all descendants of the first process that are there already. Returns the pids that may not be traced."""
-        assert self.first is not None
+        assert self.target.first is not None
         foreign: list[int] = []
         looks_in_vain = 0
         for _ in range(MOST_LOOKS):
@@ -143,7 +132,7 @@ class Watch:
                 break
             self.look()
             looks_in_vain += 1
-            for pid in _proc.descendants(self.first):
+            for pid in _proc.descendants(self.target.first):
                 if pid in self.register.living or pid in foreign or _proc.is_traced_by_us(pid):
                     continue
                 looks_in_vain = 0
@@ -157,7 +146,7 @@ class Watch:
 
     def is_first(self, pid: int) -> None:
         """This is the process that the stop will go to."""
-        self.first = pid
+        self.target.first = pid
         if pid in self.register.living:
             self.register.living[pid].seen.parent = 0
         else:  # it ended before we learned that it is the first
@@ -184,58 +173,36 @@ class Watch:
             argv = follow.seen.argv
             script = _kinds.script(argv) if _kinds.is_scripted(argv) else ""
             follow.seen.has = _proc.possession(pid, script)
-        self._find_untraced()
+        self._strangers.find()
 
     def add(self, some: list[Seen]) -> None:
         """There are others, who are not watched."""
         for seen in some:
             self.register.keep(seen)
 
-    def _find_untraced(self) -> None:
-        """Who was made with CLONE_UNTRACED, or may not be traced: all that can be told is whether it is there."""
-        self._untraced.clear()
-        if self.first not in self.register.living:
-            return
-        for pid in _proc.descendants(self.first)[:MOST_KEPT]:
-            if pid not in self.register.living and not _proc.is_traced_by_us(pid) and _proc.is_alive(pid):
-                seen = _proc.glimpse(pid, self.signum)
-                parent = self.register.living.get(seen.parent)
-                seen.parent = 0 if parent is None else parent.seen.pid
-                seen.how = "unknown"
-                self._untraced[pid] = seen
-                self.register.keep(seen)
-
-    def _settle_untraced(self, how: How) -> None:
-        """What becomes of them now, if they are still there."""
-        for pid, seen in self._untraced.items():
-            seen.ended = self.clock
-            if _proc.is_alive(pid):
-                seen.how, seen.status = how, int(signal.SIGKILL)
-                if self.simulate:
-                    _send(pid, signal.SIGKILL)
-        self._untraced.clear()
-
     def send(self) -> None:
         """Send the stop signal to the first process, as a platform does."""
-        if self.first in self.register.living:
-            os.kill(self.first, self.signum)
+        if self.target.first in self.register.living:
+            os.kill(self.target.first, self.target.signum)
 
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""
         self.phase.killing = True
         for pid, follow in islice(self.register.living.items(), MOST_LOOKED_INTO):
-            self._note_what_waits(pid, follow)
-        self._settle_untraced("killed")
+            self._hearing.note_what_waits(pid, follow)
+        self._strangers.settle("killed")
         for pid in (
-            self.register.living if self.simulate or self.first not in self.register.living else [self.first]
+            self.register.living
+            if self.target.simulate or self.target.first not in self.register.living
+            else [self.target.first]
         ):
-            _send(pid, signal.SIGKILL)
+            _proc.send(pid, signal.SIGKILL)
 
     def kill_everybody(self) -> None:
         """SIGKILL to all that are left, and to who comes from now on, before he has done anything."""
         self.phase.ending = True
         for pid in self.register.living:
-            _send(pid, signal.SIGKILL)
+            _proc.send(pid, signal.SIGKILL)
 
     def look(self) -> None:
         """Take note of what has happened, or of a part of it if there is much. Does not wait."""
@@ -261,9 +228,13 @@ class Watch:
         if tid not in self.register.owner:
             self._meet(tid)
             if self.phase.ending:
-                _send(self.register.owner[tid], signal.SIGKILL)
+                _proc.send(self.register.owner[tid], signal.SIGKILL)
         if event == 0:
-            _ptrace.resume(tid, self._hear(tid, signum))
+            info = _ptrace.siginfo(tid)
+            if self._hearing.is_the_stop(tid, signum, info):
+                self.phase.awaits_stop = False
+                self.stop()
+            _ptrace.resume(tid, self._hearing.hear(tid, signum, info))
             return
         if event == _ptrace.EVENT_STOP:
             follow = self.register.follow(tid)
@@ -311,7 +282,7 @@ class Watch:
         follow = self.register.living[pid]
         follow.leaving.add(tid)
         status = _ptrace.message(tid)
-        if pid == self.first:
+        if pid == self.target.first:
             self.phase.note_kill(
                 status
             )  # the others are killed next, by the kernel, and are reported before this one
@@ -319,21 +290,10 @@ class Watch:
             if follow.seen.born > 0:
                 self._describe(pid)
             if os.WTERMSIG(status) == signal.SIGKILL and not self.phase.killing:
-                follow.seen.hurried = self._was_hurried(pid, follow)
-            if pid == self.first:
+                follow.seen.hurried = self._hearing.was_hurried(pid, follow)
+            if pid == self.target.first:
                 self.phase.first_left = True
-                self._settle_untraced("torn-down")
-
-    def _was_hurried(self, pid: int, follow: Follow) -> bool:
-        """Whether a stop signal has reached one who is killed now, that it has not come to take: being traced takes time."""
-        status = _proc.status(pid)
-        if any(_proc.waits(status, signum) for signum in STOPS | {self.signum}):
-            return True
-        if follow.told is None:
-            return False
-        return (
-            follow.seen.handling == "default" or time.monotonic() - follow.told < HURRY
-        )  # the former dies of it
+                self._strangers.settle("torn-down")
 
     def _ends(self, tid: int, status: int) -> None:
         pid = self.register.owner.pop(tid, 0)
@@ -346,9 +306,9 @@ class Watch:
             return  # a thread; the one whose id is the process's is the last to be reported
         del self.register.living[pid]
         self._note_end(pid, follow, status)
-        if pid == self.first:
+        if pid == self.target.first:
             self.phase.first_left = True
-            if self.simulate:
+            if self.target.simulate:
                 self.kill_everybody()
 
     def _note_end(self, pid: int, follow: Follow, status: int) -> None:
@@ -356,16 +316,11 @@ class Watch:
         seen.ended = self.clock
         code = -follow.fault or os.waitstatus_to_exitcode(status)
         seen.status = abs(code)
-        seen.how = "exited" if code >= 0 else "signal"
-        if code == -signal.SIGKILL:
-            if self.phase.killing:
-                seen.how = "killed"
-            elif self.phase.first_left and pid != self.first:
-                seen.how = "torn-down"
+        seen.how = self._how(pid, code)
         shown = 128 - code if code < 0 else code
-        if self.first is None:
+        if self.target.first is None:
             self._early[pid] = shown
-        if pid == self.first:
+        if pid == self.target.first:
             self.status = shown
         elif not self.phase.stopped:
             if seen.how != "torn-down":  # it is none of those whom the stop is about
@@ -373,72 +328,17 @@ class Watch:
         elif code == 0 and seen.born > 0:
             self.register.make_room(seen)
 
-    def _hear(self, tid: int, signum: int) -> int:
-        """A signal is about to reach a thread. Returns the one that it gets: 0 for none."""
-        follow = self.register.follow(tid)
-        info = _ptrace.siginfo(tid)
-        sender = self._sender(info)
-        if (
-            self.phase.awaits_stop
-            and self.register.owner[tid] == self.first
-            and signum == self.signum
-            and sender is None
-        ):
-            self.phase.awaits_stop = False
-            self.stop()
-        is_own = sender == follow.seen.pid  # one thread wakes another: CPython does, and we do
-        if self.phase.stopped and signum not in DULL and not is_own:
-            self._note_signal(follow, signum, sender)
-        if info is None or _proc.handling(_proc.status(tid), signum) == "catches":
-            return signum
-        follow.seen.raised = follow.seen.raised or (is_own and signum == self.signum)
-        if follow.seen.pid == 1:
-            return self._as_for_pid_1(tid, signum, info)
-        if self.simulate and self.register.owner[tid] == self.first:
-            return signum if signum in SYNCHRONOUS and info.code > 0 else 0
-        return signum
-
-    def _sender(self, info: _ptrace.Siginfo | None) -> int | None:
-        """The pid of who sent a signal, as the program sees it; who is outside of its namespace has none there."""
-        if info is None or info.code not in {_ptrace.SI_USER, _ptrace.SI_QUEUE, _ptrace.SI_TKILL}:
-            return None
-        return info.pid if info.pid in self.register.pids else None
-
-    def _note_signal(self, follow: Follow, signum: int, sender: int | None) -> None:
-        if len(follow.seen.heard) < LONGEST_STORY:
-            follow.seen.heard.append(Heard(self.clock, name_of(signum), sender))
-        if signum in STOPS or signum == self.signum:
-            follow.told = time.monotonic()
-
-    def _as_for_pid_1(self, tid: int, signum: int, info: _ptrace.Siginfo) -> int:
-        """What PID 1 of a namespace gets of what it does not catch: nothing (pid_namespaces(7)), but the kernel sees to that.
-
-        With two exceptions, for a PID 1 that is traced: it can stop itself by SIGSTOP, and a fault, which else ends even PID 1,
-        is repeated for ever (force_sig_info_to_task in kernel/signal.c: "users won't expect debugging to leave init killable").
-        So we end it, and remember what for.
-        """
-        if signum in SYNCHRONOUS and info.code > 0:
-            pid = self.register.owner[tid]
-            self.register.living[pid].fault = signum
-            _send(pid, signal.SIGKILL)
-        return 0 if signum == signal.SIGSTOP and info.pid else signum
-
-    def _note_what_waits(self, pid: int, follow: Follow) -> None:
-        """A process that is stopped, and signals that have reached it but that it does not take: blocked, or stopped."""
-        follow.seen.stopped = follow.halted
-        follow.seen.later = _proc.attitude(pid, self.signum)
-        if _proc.waits(_proc.status(pid), self.signum):
-            follow.seen.heard.append(Heard(self.clock, name_of(self.signum), None))
+    def _how(self, pid: int, code: int) -> How:
+        if code >= 0:
+            return "exited"
+        if code == -signal.SIGKILL and self.phase.killing:
+            return "killed"
+        if code == -signal.SIGKILL and self.phase.first_left and pid != self.target.first:
+            return "torn-down"
+        return "signal"
 
     def _describe(self, pid: int) -> None:
         seen = self.register.living[pid].seen
         argv = _proc.argv(pid)
         seen.argv = argv if argv and argv != seen.argv else seen.argv
-        seen.handling = _proc.attitude(pid, self.signum) or seen.handling
-
-
-def _send(pid: int, signum: int) -> None:
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        pass  # ended, and is reported next
+        seen.handling = _proc.attitude(pid, self.target.signum) or seen.handling
