@@ -163,7 +163,7 @@ class Receiver:
     def look(self, frame: FrameType | None) -> None:
         """Decide what the state allows: raise the stop, interrupt a callback, or nothing."""
         process = self.process
-        if process.foreign or self._waits_for_theirs:
+        if self._stands_back:
             return
         state, delivery = process.state, process.delivery
         if state in (State.LEAVING, State.CLEANING):
@@ -179,8 +179,9 @@ class Receiver:
             raise process.make_exception()
 
     @property
-    def _waits_for_theirs(self) -> bool:
-        return self._calls > 0 and self.process.insists
+    def _stands_back(self) -> bool:
+        """Whether nothing is to be raised: in a fork child, or while a handler runs that a guard which insists has waited for."""
+        return self.process.foreign or (self._calls > 0 and self.process.insists)
 
     def _is_right(self, frame: FrameType | None) -> bool:
         stop = self.process.stop
