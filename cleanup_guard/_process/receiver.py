@@ -180,7 +180,7 @@ class Receiver:
 
     @property
     def _stands_back(self) -> bool:
-        """Whether nothing is to be raised: in a fork child, or while a handler runs that a guard which insists has waited for."""
+        """Whether nothing is to be raised: in a fork child, or while a guard that insists waits for their handler."""
         return self.process.foreign or (self._calls > 0 and self.process.insists)
 
     def _is_right(self, frame: FrameType | None) -> bool:
