@@ -78,13 +78,19 @@ class Watch:
         if pipe is not None:
             pipe.wake()
 
-    def poke(self) -> None:
-        """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted."""
+    def poke(self, *, spares_theirs: bool = False) -> None:
+        """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted.
+
+        Args:
+            spares_theirs: not with one that somebody else deals with: his, if it came just before, would be taken for the poke.
+        """
         process, now = self._process, self._process.clock()
         ours = process.signals.ours()
         if not ours or os.getpid() != process.pid or now - self.poked_at < QUICK:
             return
         signum = _least_meant(ours, process)
+        if spares_theirs and process.signals.before(signum) is not None:
+            return
         self.pokes[signum] = self.pokes.get(signum, 0) + 1
         self.poked_at = now
         main = native.main_ident()
@@ -368,6 +374,10 @@ class Watcher:
     def poke(self) -> None:
         """Have main look."""
         self._watch.poke()
+
+    def nudge(self) -> None:
+        """End a wait of main, so that it runs the handler of a signal that came just before."""
+        self._watch.poke(spares_theirs=True)
 
     def ask_hosts(self) -> None:
         """Ask the loops to cancel their guarded tasks, once."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
         def begin(self) -> None: ...  # announce the stop, start the on_stop callbacks
         def poke(self) -> None: ...  # have main run our handler, which looks what it may do
+        def nudge(self) -> None: ...  # the same, but never with a signal that is somebody else's
         def ask_hosts(self) -> None: ...  # ask the loops to cancel their guarded tasks, once
         def insist(
             self, *, everybody: bool
@@ -57,6 +58,9 @@ FORGET_AFTER = 0.5
 
 IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
+
+ARRIVES = 1.0
+"""Seconds in which main is helped to run somebody else's handler: a signal that comes just before a wait does not end that."""
 
 BLOCKED = 1.0
 """Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""
@@ -239,8 +243,13 @@ class Delivery:
         budget = stop.budget
         if facts.state is State.DONE:
             return self._look_for_survival(now, facts, world)
-        if facts.state is not State.STOPPING or now < budget.at(budget.TAKE_OVER):
+        if facts.state is not State.STOPPING:
             return inf
+        if now < budget.at(budget.TAKE_OVER):
+            if facts.noticed or now - budget.began >= ARRIVES:
+                return inf
+            world.nudge()
+            return now + SLOW_POKE
         world.tell(SteppedIn(seconds=now - budget.began, handler=str(stop.theirs), where=world.where()))
         stop.becomes_ours(budget)
         budget.stepped_in = True

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cleanup_guard._ground.clock import Budget
 from cleanup_guard._ground.events import Event, HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
 from cleanup_guard._stop.delivery import (
+    ARRIVES,
     BLOCKED,
     CHANCES,
     DEAD_FOR,
@@ -94,7 +95,8 @@ def share(of: float) -> float:
 def test_somebody_elses_stop_is_left_alone_until_eight_tenths() -> None:
     """Nothing is done to main but that the stop is announced; then it becomes ours, and main is poked."""
     stage = Stage(theirs="server.on_signal")
-    assert set(stage.look_until(share(0.8) - 0.01, may_tell=False)) <= {"begin", "prepare_death"}
+    before = stage.look_until(share(0.8) - 0.01, may_tell=False, noticed=True)
+    assert set(before) <= {"begin", "prepare_death"}
     assert stage.look(at=share(0.8), may_tell=False) == ["prepare_death", "poke"]
     assert stage.stop.theirs is None
     assert stage.delivery.forced
@@ -116,10 +118,22 @@ def test_a_stop_that_became_ours_late_is_taken_over_a_tenth_later() -> None:
 def test_nobody_steps_in_where_the_grace_period_is_not_known(grace: float | None) -> None:
     """A stop that is somebody else's has no budget unless one was told: no look is due any more."""
     stage = Stage(theirs="server.on_signal", grace=grace)
-    assert stage.look() == []
+    assert stage.look(noticed=True) == []
     assert stage.due == inf
     assert stage.look(at=1e6, may_tell=False) == []
     assert stage.stop.theirs is not None
+
+
+@pytest.mark.parametrize("grace", [GRACE, None])
+def test_a_main_that_has_not_noticed_somebody_elses_signal_is_nudged(grace: float | None) -> None:
+    """A signal that comes just before a wait does not end it; nudges do, for a second, or until main has run a handler."""
+    stage = Stage(theirs="server.on_signal", grace=grace)
+    assert stage.look() == ["nudge"]
+    assert stage.due == BEGAN + SLOW_POKE
+    assert stage.look(at=0.1) == ["nudge"]
+    assert stage.look(at=0.2, noticed=True) == []
+    assert stage.look(at=0.3) == ["nudge"]
+    assert stage.look(at=ARRIVES) == []
 
 
 def test_somebody_elses_stop_that_main_has_cleaned_up_after_is_forgotten() -> None:
@@ -543,7 +557,8 @@ def test_whatever_happens(
         assert stage.delivery.forced or stage.delivery.over or stage.now < budget.at(Budget.FORCE) or theirs
         if stage.stop.theirs is not None and not stage.delivery.over:
             assert grace is None or stage.now < budget.at(Budget.TAKE_OVER) or state is not State.STOPPING
-            assert set(done) <= {"begin", "prepare_death"}
+            nudged = set() if facts["noticed"] or stage.now >= BEGAN + ARRIVES else {"nudge"}
+            assert set(done) <= {"begin", "prepare_death", *nudged}
         assert stage.delivery.over or stage.due <= max(budget.end, stage.now + 1)
     assert world.done[:1] in ([], ["begin"])
     for once in ("begin", "take_over", "give_up", "forget", "lift_shields", "prepare_death"):
