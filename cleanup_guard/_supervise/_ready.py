@@ -32,7 +32,7 @@ class Sign:
     def __init__(self, kind: Literal["text", "tcp", "file"], what: str) -> None:
         self.kind = kind
         self.what = what
-        self.seen = False
+        self.seen: bool = False
         self._text = os.fsencode(what)
 
     def look(self) -> bool:
