@@ -116,6 +116,7 @@ class ForkHooks:
 def _disown(process: Process) -> None:
     """Make the inherited guards inert, and the signals what they were before the first guard."""
     process.foreign = True
+    process.signals.fence = native.make_rlock()  # a thread that the child does not have may have held it
     process.receiver.moment.stop_tracing()
     process.signals.give_back(list(process.signals.previous))
     process.watch.disown()

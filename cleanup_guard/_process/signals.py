@@ -37,6 +37,9 @@ DEFAULT_SIGNALS: tuple[int, ...] = (SIGTERM, SIGINT)
 if sys.platform == "win32":
     DEFAULT_SIGNALS = (*DEFAULT_SIGNALS, int(signal.SIGBREAK))
 
+PENDING = 100
+"""How often a signal that keeps coming is taken before its handler is put back."""
+
 HUSHED = frozenset(int(getattr(signal, name)) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals whose inherited SIG_IGN is somebody's wish."""
 
@@ -50,6 +53,8 @@ class Signals:
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self._handler = handler
         self.previous: dict[int, Handler] = {}
+        # Held while main is poked, and while what was there before is put back. Reentrant, for main's handler.
+        self.fence = native.make_rlock()
         self._blocked: set[int] = set()  # before we unblocked them
         self._restarting: set[int] = set()  # for which system calls are restarted
 
@@ -124,15 +129,29 @@ class Signals:
             if self.lost(signum):
                 lost.append(signum)
             elif signum in self.previous:
-                if signum in self._blocked:
-                    block([signum])
                 if is_of_ended_loop(self.previous[signum]):  # which found ours, and left it there
                     self.previous[signum] = _signal.default_int_handler
-                self.uninstall(signum)
+                self._put_back(signum)
             self.previous.pop(signum, None)
             self._blocked.discard(signum)
             self._restarting.discard(signum)
         return lost
+
+    def _put_back(self, signum: int) -> None:
+        """Put back what was there before, with no poke on its way: it would kill, where that is the default."""
+        with self.fence:
+            if sys.platform == "win32":
+                self.uninstall(signum)
+                return
+            stays_blocked = signum in block([signum])
+            for _ in range(PENDING):
+                if stays_blocked or signum not in _signal.sigpending():
+                    break
+                unblock([signum])  # our handler takes it
+                block([signum])
+            self.uninstall(signum)
+            if not stays_blocked and signum not in self._blocked:
+                unblock([signum])
 
     def ignore(self) -> None:
         """Ignore what is still ours. Unlike a Python handler SIG_IGN survives the end of the interpreter (H35)."""

@@ -85,16 +85,18 @@ class Watch:
             spares_theirs: not with one that somebody else deals with: his, if it came just before, would be taken for the poke.
         """
         process, now = self._process, self._process.clock()
-        ours = process.signals.ours()
-        if not ours or os.getpid() != process.pid or now - self.poked_at < QUICK:
-            return
-        signum = _least_meant(ours, process)
-        if spares_theirs and process.signals.before(signum) is not None:
-            return
-        self.pokes[signum] = self.pokes.get(signum, 0) + 1
-        self.poked_at = now
         main = native.main_ident()
-        if main is not None:
+        if main is None or os.getpid() != process.pid or now - self.poked_at < QUICK:
+            return
+        with process.signals.fence:
+            ours = process.signals.ours()
+            if not ours:
+                return
+            signum = _least_meant(ours, process)
+            if spares_theirs and process.signals.before(signum) is not None:
+                return
+            self.pokes[signum] = self.pokes.get(signum, 0) + 1
+            self.poked_at = now
             poke(main, signum)
 
     # -- come and go --
