@@ -37,6 +37,9 @@ def _original(name: str, attribute: str) -> object:
     return getattr(module, attribute)
 
 
+OS = "posix" if "posix" in sys.builtin_module_names else "nt"
+"""The module that `os` is made of."""
+
 if TYPE_CHECKING:
 
     def read(fd: int, length: int, /) -> bytes: ...
@@ -56,8 +59,8 @@ else:
     get_native_id = _original("_thread", "get_native_id")
     start_new_thread = _original("_thread", "start_new_thread")
     make_poll = None if sys.platform == "win32" else _original("select", "poll")
-    read = _original(os.name, "read")  # posix, of which os is made; eventlet patches os
-    write = _original(os.name, "write")
+    read = _original(OS, "read")  # posix, of which os is made; eventlet patches os
+    write = _original(OS, "write")
 
 
 def is_patched() -> bool:
