@@ -186,7 +186,8 @@ class Roster:
     @property
     def exit_status(self) -> ExitStatus:
         """What the outermost guard that names an exit status wants."""
-        return next((each.exit_status for each in list(self.main) if each.exit_status is not None), None)
+        below = [*list(self.popped), *list(self.main)]
+        return next((each.exit_status for each in below if each.exit_status is not None), None)
 
     @property
     def held(self) -> str | None:

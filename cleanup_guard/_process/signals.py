@@ -129,7 +129,9 @@ class Signals:
             if self.lost(signum):
                 lost.append(signum)
             elif signum in self.previous:
-                if is_of_ended_loop(self.previous[signum]):  # which found ours, and left it there
+                if signum == SIGINT and is_of_ended_loop(
+                    self.previous[signum]
+                ):  # which found ours, and left it there
                     self.previous[signum] = _signal.default_int_handler
                 self._put_back(signum)
             self.previous.pop(signum, None)

@@ -231,6 +231,7 @@ class Watcher:
         self._seen: dict[int, int] = {}
         self._pokes_before = dict(watch.pokes)
         self._forwarded: set[int] = set()
+        self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
         self._presses = Presses()
 
@@ -303,6 +304,7 @@ class Watcher:
                 # A poke that the kernel merged with another one is not to hide a signal for ever.
                 self._seen[signum] = seen = pokes
             if seen > pokes and process.stop is None and process.roster.listens:
+                self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
         # Whoever has replaced our wakeup fd may have left us the handler.
         sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
@@ -378,8 +380,12 @@ class Watcher:
         self._watch.poke()
 
     def nudge(self) -> None:
-        """End a wait of main, so that it runs the handler of a signal that came just before."""
-        self._watch.poke(spares_theirs=True)
+        """End a wait of main, so that it runs the handler of a signal that came just before.
+
+        Not where somebody had replaced ours: when he puts it back and raises the signal again, that would pass for the poke.
+        """
+        if not self._replaced:
+            self._watch.poke(spares_theirs=True)
 
     def ask_hosts(self) -> None:
         """Ask the loops to cancel their guarded tasks, once."""
