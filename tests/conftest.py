@@ -5,9 +5,31 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["watchdog"]
 
 settings.register_profile("the same every time", derandomize=True, database=None)
 settings.load_profile("the same every time")
+
+
+OPEN = {
+    "test_greenlets_are_unwound_by_callbacks": "gevent and eventlet print a traceback where the stop is raised in their hub",
+    "test_a_guard_inside_one_line_ends_that_line[ipython]": "IPython: fails on a loaded machine, cause not found",
+    "test_pdb_stops_in_the_program": "pdb stops in the first line of the program, cause not found",
+    "test_a_notebooks_kernel_lives[on_exit]": "fails on a loaded machine, cause not found",
+    "test_after_a_stop[popped guard, stop in main-'signal'": "a guard that pop_all made does not die of the signal",
+    "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
+    "warns_of_no_thread_of_ours[callbacks with limits]": "a fork in a callback with a time limit warns at times",
+    "test_a_storm[host_storm.py]": "ends with SIGABRT at times (pthread_exit without libgcc_s)",
+}
+"""What does not hold each time, and why, as far as it is known: reported as xfailed or xpassed, never as a failure."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is open."""
+    for item in items:
+        for part, reason in OPEN.items():
+            if part in item.nodeid:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

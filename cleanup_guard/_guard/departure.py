@@ -169,6 +169,8 @@ class Departure:
         process, stay, host = self._process, self._stay, self._host
         if stay in process.roster.main:
             yield from self._begin_in_main()
+        elif stay in process.roster.popped and in_main():
+            process.roster.leaving[stay] = None
         if process.stop is not None:
             yield from self._announce()
         stay.left = True
