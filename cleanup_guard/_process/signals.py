@@ -24,6 +24,7 @@ from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    import threading
     from collections.abc import Callable, Iterable
     from types import FrameType
     from typing import Any
@@ -54,7 +55,7 @@ class Signals:
         self._handler = handler
         self.previous: dict[int, Handler] = {}
         # Held while main is poked, and while what was there before is put back. Reentrant, for main's handler.
-        self.fence = native.make_rlock()
+        self.fence: threading.RLock = native.make_rlock()
         self._blocked: set[int] = set()  # before we unblocked them
         self._restarting: set[int] = set()  # for which system calls are restarted
 
