@@ -83,8 +83,8 @@ def _say_last_word(ending: Ending, stop: Stop, host: Any) -> None:
     is_wrapped = host.in_loop and host.wraps_exceptions
     if ending.needs_last_word or is_last_ctrl_c or is_wrapped:
         LastWord(ending).say()
-    if host.in_loop:
-        hush_traceback()
+        if host.in_loop:
+            hush_traceback()
 
 
 def _says(error: BaseException | None, ending: Ending) -> bool:

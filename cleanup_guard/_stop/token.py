@@ -65,40 +65,25 @@ def handles(thread: int, token: Token | None) -> bool:
 
 
 class Pulse:
-    """Whether an exception is alive, and for how long it has not been."""
+    """Whether an exception is alive."""
 
-    __slots__ = ("_dead_since", "_token")
+    __slots__ = ("_token",)
 
     def __init__(self) -> None:
         self._token: weakref.ref[Token] | None = None
-        self._dead_since: float | None = None
 
     def follow(self, token: Token) -> None:
         """Watch this one from now on."""
         import weakref
 
-        self._token, self._dead_since = weakref.ref(token), None
+        self._token = weakref.ref(token)
 
     def forget(self) -> None:
         """Watch nothing."""
-        self._token = self._dead_since = None
-
-    @property
-    def followed(self) -> bool:
-        """Whether one is being watched."""
-        return self._token is not None
+        self._token = None
 
     @property
     def beats(self) -> bool:
         """Whether it is alive."""
         token = self._token
         return token is not None and token() is not None
-
-    def dead_for(self, now: float) -> float:
-        """For how many seconds it has been seen dead."""
-        if self.beats or self._token is None:
-            self._dead_since = None
-            return 0.0
-        if self._dead_since is None:
-            self._dead_since = now
-        return now - self._dead_since
