@@ -7,8 +7,6 @@ run, with stand-ins for the programs that it starts. A block of any other kind i
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
 import json
 import os
 import pwd
@@ -26,7 +24,7 @@ import pytest
 from support import CLEAN, PATIENCE, run
 
 import cleanup_guard
-from cleanup_guard._cli import PURPOSES, main
+from cleanup_guard._cli import PURPOSES
 from cleanup_guard._ground.clock import Budget
 from cleanup_guard._stop.state import diagram
 
@@ -348,10 +346,15 @@ def test_no_kind_of_block_is_unknown() -> None:
 
 def options_of(command: str) -> set[str]:
     """The options that a subcommand's help names."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        main([command, "--help"])
-    return set(re.findall(r"--[a-z][\w-]*", said.getvalue()))
+    words = [
+        sys.executable,
+        "-m",
+        "cleanup_guard",
+        command,
+        "--help",
+    ]  # a process of its own: `run` blocks signals
+    said = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    return set(re.findall(r"--[a-z][\w-]*", said))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="run and check need Linux")
