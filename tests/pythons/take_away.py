@@ -37,7 +37,7 @@ def pretend(platform: str, modules: list[str], names: dict[str, list[str]]) -> N
         names: by module, what it does not have there.
     """
     asyncio.new_event_loop().close()  # its policy, too, is imported by platform, and late
-    # Loops of the children go on with what is there on every platform: 3.12's epoll selector looks up `select.EPOLLIN` each time.
+    # Loops use what every platform has: 3.12's epoll selector looks up `select.EPOLLIN` each time.
     setattr(selectors, "DefaultSelector", selectors.SelectSelector)  # noqa: B010 - to type checkers it is not to be set
     loaded: dict[str, Any] = sys.modules
     for module in modules:
