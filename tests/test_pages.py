@@ -209,13 +209,21 @@ def test_the_supervisor_starts_them_in_order(stand_ins: StandIns) -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["postgres", "gunicorn", "pg_dump"]), done.stderr
 
 
+APP = """\
+import time
+from cleanup_guard import on_exit
+on_exit(print, "saved")
+print("started", flush=True)
+time.sleep(60)
+"""
+"""A program that cleans up when it is stopped, and says when it has started."""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="check needs Linux")
 def test_the_test_of_an_app_passes(tmp_path: Path) -> None:
     """What the page shows for a test suite, in pytest's own runner."""
     (tmp_path / "test_app.py").write_text(block_with(ELSEWHERE[1]).replace('"python"', repr(sys.executable)))
-    (tmp_path / "app.py").write_text(
-        "import time, cleanup_guard\ncleanup_guard.on_exit(id, 0)\nprint('started', flush=True)\ntime.sleep(60)\n"
-    )
+    (tmp_path / "app.py").write_text(APP)
     command = [
         sys.executable,
         "-m",
@@ -246,8 +254,9 @@ class StandIns:
         (root / "app.conf.in").write_text("port = $PORT\n")
         for name in ("web", "worker", "beat", "gunicorn"):
             self.program(name, f"echo {name} started")
+        (root / "app.py").write_text(APP)
         # `check` stops it, `run` waits for its end.
-        self.program("entry.sh", "trap 'kill $!; wait; exit 0' TERM; sleep ${STAYS:-0} & echo started; wait")
+        self.program("entry.sh", 'test -z "$STAYS" || exec python app.py; echo started')
         (root / "entry.sh").symlink_to("bin/entry.sh")
 
     def program(self, name: str, body: str) -> None:
@@ -310,7 +319,7 @@ def is_ours(line: str) -> bool:
 def test_a_command_works(line: str, stand_ins: StandIns) -> None:
     """It does its work, and ends with status 0."""
     words = shlex.split(line)
-    done = stand_ins.run(words, **({"STAYS": "60"} if "check" in words else {}))
+    done = stand_ins.run(words, **({"STAYS": "yes"} if "check" in words else {}))
     assert done.returncode == 0, done.stdout + done.stderr
     if "--template" in words:
         assert (stand_ins.root / "etc" / "app.conf").read_text() == "port = 8000\n"
