@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -112,13 +111,13 @@ class Storm:
         """The lines of all workers so far that begin with this word."""
         return [line for line in self.output.read_text().splitlines() if line.startswith(word)]
 
-    def work(self, until: Callable[[], bool], pause: float) -> None:
-        """Start a worker, wait for a fact, and stop it a moment later."""
+    def work(self, until: int, pause: float) -> None:
+        """Start a worker, wait until so many jobs are done in all, and stop it a moment later."""
         words = [sys.executable, *(word.format(redis=self.redis) for word in self.runner.worker)]
         with self.output.open("ab") as output:
             worker = subprocess.Popen(words, env=self.env, stdout=output, stderr=output, cwd=self.folder)
         try:
-            wait_until(lambda: until() or worker.poll() is not None, "jobs to be done")
+            wait_until(lambda: len(self.lines("done")) >= until or worker.poll() is not None, "jobs")
             time.sleep(pause)  # the random moment itself
             worker.terminate()
             worker.wait(PATIENCE)
@@ -132,10 +131,9 @@ class Storm:
         jobs = stops * JOBS_PER_STOP
         self.put(jobs)
         for _ in range(stops):
-            before = len(self.lines("done"))
-            self.work(lambda before=before: len(self.lines("done")) > before, chance.random() * 0.5)
+            self.work(len(self.lines("done")) + 1, chance.random() * 0.5)
         stopped_after = len(self.lines("done"))
-        self.work(lambda: len(self.lines("done")) >= jobs, 0)
+        self.work(jobs, 0)
         times = Counter(self.lines("done"))
         said = f"seed {SEED}:\n{self.output.read_text()[-4000:]}"
         assert set(times) == {f"done {job}" for job in range(jobs)}, said
