@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
+    from cleanup_guard._ground.events import WorkAwaited as WorkAwaited
+    from cleanup_guard._ground.events import WorkCut as WorkCut
     from cleanup_guard._guard.guard import Guard as Guard
     from cleanup_guard._guard.guard import guard as guard
     from cleanup_guard._guard.on_exit import current_guard as current_guard
@@ -68,6 +70,8 @@ __all__ = [
     "Supervisor",
     "TasksLeft",
     "TookOver",
+    "WorkAwaited",
+    "WorkCut",
     "current_guard",
     "exec_into",
     "guard",

@@ -10,6 +10,7 @@ from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
+from cleanup_guard._guard.work import Work
 from cleanup_guard._hosts.in_thread import ThreadHost
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
@@ -138,6 +139,10 @@ class Stay:
         process.watch.need()
         process.deliver()
         return True
+
+    def begin_work(self, name: str | None) -> Work:
+        """See `Guard.work`."""
+        return Work(self.process, self.stack, name)
 
     # -- entering --
 

@@ -106,17 +106,21 @@ class Process:
     @property
     def may_tell(self) -> bool:
         """Whether main may be told of the stop now."""
-        return self._may_tell(shielded=self.roster.shields > 0)
+        return self._may_tell(shielded=self.roster.shields > 0, working=self.roster.working)
 
     @property
     def is_wanted(self) -> bool:
-        """The same, but for critical sections: who waits at the entry of one is told there."""
-        return self._may_tell(shielded=False)
+        """The same, but for critical sections and work: who waits at the entry of one is told there."""
+        return self._may_tell(shielded=False, working=False)
 
-    def _may_tell(self, *, shielded: bool) -> bool:
+    def _may_tell(self, *, shielded: bool, working: bool) -> bool:
         stop = self.stop
         return stop is not None and self.delivery.may_tell(
-            stop, announced=self.announced, shielded=shielded, cooperates=self.roster.cooperates
+            stop,
+            announced=self.announced,
+            shielded=shielded,
+            cooperates=self.roster.cooperates,
+            working=working,
         )
 
     @property

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 
-from cleanup_guard._ground.events import Event  # noqa: TC001  # what a reporter is told
+from cleanup_guard._ground.events import Event, WorkCut
 from cleanup_guard._process.report import Reporter, log_event
+from cleanup_guard._stop.delivery import WORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, Protocol
 
     from cleanup_guard._ground.events import Hook
@@ -108,6 +109,16 @@ if TYPE_CHECKING:
         def why_due(self) -> str: ...
         def interrupt_thread(self, callback: Callback) -> None: ...
 
+    class Section(Protocol):
+        """Work in flight (`_guard/work.py`)."""
+
+        name: str
+        began: float
+        stack: CallbackStack
+        in_main: bool
+        holds: bool
+        cut: bool
+
     class Interrupt(Protocol):
         """The interrupt of the callback in progress."""
 
@@ -145,6 +156,7 @@ class Roster:
         turns: callbacks in progress.
         hosts: tasks with guards in them, by what identifies them.
         shields: how many critical sections main is in.
+        work: the work in flight, oldest first.
     """
 
     def __init__(self) -> None:
@@ -156,6 +168,7 @@ class Roster:
         self.program: Member | None = None
         self.hosts: dict[object, Host] = {}
         self.shields: int = 0  # main's alone
+        self.work: dict[Section, None] = {}
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -192,11 +205,27 @@ class Roster:
     @property
     def held(self) -> str | None:
         """What holds a stop back, for a person to read."""
-        if self.shields > 0:
+        work = list(self.work)
+        if self.shields > sum(each.in_main for each in work):
             return "a critical section"
+        if self.shields > 0:
+            return WORK
         if self.cooperates:
             return f"main, which looks for the stop itself ({list(self.main)[-1].label}),"
-        return None
+        return WORK if self.working else None
+
+    @property
+    def working(self) -> bool:
+        """Whether work in other threads is in flight that main's stop waits for."""
+        return any(each.holds and not each.cut for each in list(self.work))
+
+    def cut_work(self, sections: Iterable[Section], now: float) -> None:
+        """Say which of these are in flight and not waited for any longer, once each."""
+        cut = [each for each in sections if each in self.work and not each.cut]
+        for each in cut:
+            each.cut = True
+        if cut:
+            self.tell(WorkCut(work=tuple((each.name, now - each.began) for each in cut)))
 
     @property
     def cooperates(self) -> bool:

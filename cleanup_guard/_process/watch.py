@@ -323,7 +323,12 @@ class Watcher:
         turns = [turn for turn in list(process.roster.turns) if turn.current is not None]
         for turn in turns:
             self._interrupt(turn, now, "Ctrl-C was pressed again")
-        if not turns and process.state in (State.STOPPING, State.UNWINDING):
+        if turns:
+            return
+        cleaning = process.state is State.CLEANING  # main has left, and waits for the work of its tasks, too
+        work = list(process.roster.work)
+        process.roster.cut_work([each for each in work if cleaning or not each.in_main], now)
+        if process.state in (State.STOPPING, State.UNWINDING):
             process.delivery.insisted = True
             self._watch.poke()
 
@@ -402,6 +407,11 @@ class Watcher:
         """Critical sections of tasks hold the stop back no more."""
         for host in list(self._process.roster.hosts.values()):
             host.lift_shields()
+
+    def cut_work(self) -> None:
+        """Say which work in flight is not waited for any longer."""
+        roster = self._process.roster
+        roster.cut_work(list(roster.work), self._process.clock())
 
     def prepare_death(self) -> None:
         """Load what dying of a signal needs."""

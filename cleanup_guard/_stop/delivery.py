@@ -7,8 +7,8 @@ facts, and does what is decided (`World`); tests have a world and a clock of the
 Rules:
 1. While somebody else owns the stop (`Stop.theirs`) main is left alone until eight tenths of a grace period that is known.
    Then the stop becomes ours, is raised in main, and if that does not help a tenth later, taken over.
-2. Ours is raised in main when the `on_stop` callbacks are over and no critical section and no cooperative main holds it back;
-   from nine tenths on nothing holds it back.
+2. Ours is raised in main when the `on_stop` callbacks are over and no critical section, no work in flight and no cooperative
+   main holds it back; from nine tenths on nothing holds it back.
 3. A main that lets go of the stop and runs on is told again. One that has let go three times is taken over from at once, so
    that the callbacks have the rest of the time.
 4. A main that has not run a line of Python since the stop is taken over from at half time; one that handles it, in a `finally`
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
             self, *, everybody: bool
         ) -> None: ...  # ask them again, or those who have let go of the stop
         def lift_shields(self) -> None: ...  # no critical section of a task holds the stop back any more
+        def cut_work(self) -> None: ...  # say which work in flight is not waited for any longer
         def prepare_death(self) -> None: ...  # load what dying of a signal needs
         def take_over(self) -> None: ...  # run the callbacks in a thread of ours
         def give_up(self) -> None: ...  # report, and end the process
@@ -68,6 +69,9 @@ BLOCKED = 1.0
 CHANCES = 5
 """The looks at an event loop that find no answer before it counts as blocked."""
 
+WORK = "work in flight"
+"""What holds a stop back where it is that, and nothing else."""
+
 LETS_GO = 3
 """How often main may let go of the stop before it is taken over from."""
 
@@ -80,7 +84,7 @@ class Facts:
         announced: the on_stop callbacks are over, or have used up their time.
         may_tell: main may be told (see `Delivery.may_tell`).
         noticed: main has run our handler since the stop.
-        held: what holds the stop back, for a person to read: a critical section, a main that cooperates; None if nothing does.
+        held: what holds the stop back, for a person to read: a critical section, work, a main that cooperates; None if nothing.
         handling: main is on its way out because of the stop (only looked at while it unwinds, and when all is done).
         in_tasks: main runs an event loop with guarded tasks in it.
         asked_at: when that loop was asked and has not answered since; infinity if it owes no answer.
@@ -163,7 +167,9 @@ class Delivery:
         """
         return self.times > self._let_go_of
 
-    def may_tell(self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool) -> bool:
+    def may_tell(
+        self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool, working: bool = False
+    ) -> bool:
         """Whether main may be told now.
 
         Args:
@@ -171,12 +177,13 @@ class Delivery:
             announced: the on_stop callbacks are over.
             shielded: main is in a critical section.
             cooperates: main looks for the stop itself.
+            working: work that it waits for is in flight in another thread.
         """
         if stop.theirs is not None:
             return False
         if self.forced or shielded:
             return self.forced
-        return self.insisted or (announced and not cooperates)
+        return self.insisted or (announced and not cooperates and not working)
 
     def raised(self) -> None:
         """The stop has been raised in main, or its tasks were cancelled."""
@@ -229,7 +236,10 @@ class Delivery:
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
                 self._done.add("held")
-                world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
+                if facts.held == WORK:
+                    world.cut_work()
+                else:
+                    world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
         if facts.state is State.STOPPING:

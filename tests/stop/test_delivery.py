@@ -21,6 +21,7 @@ from cleanup_guard._stop.delivery import (
     LETS_GO,
     QUICK,
     SLOW_POKE,
+    WORK,
     Delivery,
     Facts,
     Presses,
@@ -87,6 +88,24 @@ class Stage:
 def share(of: float) -> float:
     """So many seconds after the stop is this share of the usable time spent."""
     return of * USABLE
+
+
+# -- work in flight ------------------------------------------------------------------------------------------------------
+
+
+def test_work_in_flight_holds_the_stop_until_nine_tenths() -> None:
+    """Then main is told, and which work is waited for no longer; a person who insists does not wait for it."""
+    stop, delivery = Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(GRACE, BEGAN)), Delivery()
+    facts = {"announced": True, "shielded": False, "cooperates": False}
+    assert not delivery.may_tell(stop, working=True, **facts)
+    assert delivery.may_tell(stop, working=False, **facts)
+    delivery.insisted = True
+    assert delivery.may_tell(stop, working=True, **facts)
+    stage = Stage()
+    assert "cut_work" not in stage.look_until(share(0.9) - 0.01, may_tell=False, held=WORK)
+    assert "cut_work" in stage.look(at=share(0.9), may_tell=False, held=WORK)
+    assert stage.world.events == []
+    assert stage.delivery.may_tell(stage.stop, working=True, **facts)
 
 
 # -- rule 1: somebody else's stop ----------------------------------------------------------------------------------------

@@ -93,6 +93,8 @@ def block() -> None:
         g.on_stop(close, "db")
         with g.shield():
             pass
+        with g.work("GET /"), g.work():
+            pass
 
 
 async def flush(name: str, *, force: bool = False) -> int:
@@ -119,7 +121,7 @@ async def task() -> None:
         assert_type(await g.enter_async_context(connect()), int)
         g.push_async_exit(connect())
         assert_type(await g.stopped(timeout=1), bool)
-        async with g.shield():
+        async with g.shield(), g.work("GET /"):
             pass
         await g.aclose()
 
