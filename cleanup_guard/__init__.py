@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
     from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
     from cleanup_guard._ground.events import DeadlineReached as DeadlineReached
+    from cleanup_guard._ground.events import Draining as Draining
     from cleanup_guard._ground.events import Event as Event
     from cleanup_guard._ground.events import Finished as Finished
     from cleanup_guard._ground.events import HandlerReplaced as HandlerReplaced
@@ -55,6 +56,7 @@ __all__ = [
     "Child",
     "CleanupError",
     "DeadlineReached",
+    "Draining",
     "Event",
     "Finished",
     "Guard",

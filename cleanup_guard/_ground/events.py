@@ -93,6 +93,18 @@ class StopReceived(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draining(Event):
+    """The program is not ready any more, and serves on for some seconds until nobody sends it work; then the stop begins."""
+
+    seconds: float
+    asked: float
+
+    def __str__(self) -> str:
+        less = f" ({self.asked:g} s do not fit into the grace period)" if self.seconds < self.asked else ""
+        return f"draining: not ready any more, serving on for {self.seconds:g} s{less}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRedelivered(Event):
     """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import timedelta
+    from os import PathLike
     from types import TracebackType
     from typing import Any, Literal, Self, TypeVar, overload
 
@@ -61,6 +62,9 @@ class Guard(StopInSight):
         exit_timeout: seconds for all callbacks together when main returned or raised; None for no limit.
         hooks: called with each event record, from a thread of ours; None for `log_event`, () for silence.
         name: what reports call this guard.
+        drain: seconds for which the program serves on when a stop has come, ready no more, before anything happens to it: until
+            whoever balances the load has heard of it. At most half of the grace period; Ctrl-C again ends it. None: no time.
+        ready_file: is there while the program is ready (see `ready`), for probes that look for a file.
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message says which and why.
@@ -77,6 +81,8 @@ class Guard(StopInSight):
         exit_timeout: float | timedelta | None = None,
         hooks: Iterable[Hook] | None = None,
         name: str | None = None,
+        drain: float | timedelta | None = None,
+        ready_file: str | PathLike[str] | None = None,
     ) -> None:
         options = Options(
             grace=grace,
@@ -87,6 +93,8 @@ class Guard(StopInSight):
             exit_timeout=exit_timeout,
             hooks=hooks,
             name=name,
+            drain=drain,
+            ready_file=ready_file,
         )
         self._set_up(options)
 
@@ -505,6 +513,8 @@ def guard(  # noqa: F811  # ruff does not know our `overload`
     exit_timeout: float | timedelta | None = ...,
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
+    drain: float | timedelta | None = ...,
+    ready_file: str | PathLike[str] | None = ...,
 ) -> RunsMain: ...
 @overload
 def guard(  # noqa: F811  # as above
@@ -517,6 +527,8 @@ def guard(  # noqa: F811  # as above
     exit_timeout: float | timedelta | None = ...,
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
+    drain: float | timedelta | None = ...,
+    ready_file: str | PathLike[str] | None = ...,
 ) -> Guard: ...
 def guard(  # noqa: F811  # as above
     function: Callable[..., Any] | None = None, /, *, run: str | None = None, **options: Any

@@ -26,12 +26,13 @@ class StopInSight:
 
     @property
     def state(self) -> str:
-        """A word for a log line: "new", "running", "leaving", "stopping", "unwinding", "cleaning up" or "done"."""
+        """A word for a log line: "new", "running", "draining", "leaving", "stopping", "unwinding", "cleaning up" or "done"."""
         if self._stack.closed:
             return "done"
         if self._stay is None:
             return "new"
-        return self._stay.process.state.value
+        stop, state = self._stay.process.stop, self._stay.process.state.value
+        return "draining" if state == "stopping" and stop is not None and not stop.drained else state
 
     @property
     def _stop(self) -> Stop | None:
@@ -40,9 +41,35 @@ class StopInSight:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop has arrived, or this guard has begun its cleanup. Any thread; costs next to nothing."""
+        """Whether a stop has arrived (and its drain is over), or this guard has begun its cleanup. Any thread; costs little."""
         stay = self._stay
-        return stay is not None and (stay.left or stay.process.stop is not None)
+        if stay is None:
+            return False
+        stop = stay.process.stop
+        return stay.left or (stop is not None and stop.drained)
+
+    def ready(self) -> None:
+        """Say that the program takes work from now on. It is not ready any more as soon as a stop has come, or main leaves.
+
+        Probes see it: `is_ready`, the file `ready_file`, `cleanup_guard.probes`. Said again it changes nothing.
+
+        Raises:
+            RuntimeError: the guard is not entered.
+            OSError: the file cannot be written.
+        """
+        stay = self._stay
+        if stay is None:
+            raise RuntimeError(f"a program is ready inside its guard: {self!r} is not entered")
+        stay.declare_ready()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `ready` was said, and neither a stop has come nor this guard is being left."""
+        stay = self._stay
+        if stay is None or stay.left or stay.process.stop is not None:
+            return False
+        readiness = stay.process.roster.readiness
+        return readiness is not None and readiness.ready
 
     @property
     def reason(self) -> str | None:

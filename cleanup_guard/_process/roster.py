@@ -12,6 +12,7 @@ import threading
 from contextvars import ContextVar
 
 from cleanup_guard._ground.events import Event, WorkCut
+from cleanup_guard._process import native
 from cleanup_guard._process.report import Reporter, log_event
 from cleanup_guard._stop.delivery import WORK
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.last_resort import LastResort
+    from cleanup_guard._process.readiness import Readiness
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
     from cleanup_guard._stop.stack import Callback, CallbackStack
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
         def insist(self) -> bool: ...
         @property
         def grace(self) -> tuple[bool, float | None]: ...  # is one named, and which
+        @property
+        def drain(self) -> float | None: ...
         @property
         def exit_status(self) -> ExitStatus: ...
         @property
@@ -130,6 +134,9 @@ if TYPE_CHECKING:
         def make(self) -> BaseException: ...
 
 
+DEFAULT_DRAIN = 0.0
+"""Seconds of drain where no guard names any."""
+
 CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
 """The guards around what runs, from the first `async with` on, outermost first; child tasks inherit it."""
 
@@ -157,6 +164,7 @@ class Roster:
         hosts: tasks with guards in them, by what identifies them.
         shields: how many critical sections main is in.
         work: the work in flight, oldest first.
+        readiness: whether the program takes work, once it has said so.
     """
 
     def __init__(self) -> None:
@@ -169,6 +177,7 @@ class Roster:
         self.hosts: dict[object, Host] = {}
         self.shields: int = 0  # main's alone
         self.work: dict[Section, None] = {}
+        self.readiness: Readiness | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -190,11 +199,30 @@ class Roster:
             each.pop(member, None)
         if self.program is member:
             self.program = None
+        if not self.main:
+            self.readiness = None
 
     @property
     def grace(self) -> tuple[bool, float | None]:
         """Whether a guard in main names a grace period, and which: the outermost decides."""
         return next((each.grace for each in list(self.main) if each.grace[0]), (False, None))
+
+    @property
+    def drain(self) -> float:
+        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides."""
+        return next((each.drain for each in list(self.main) if each.drain is not None), DEFAULT_DRAIN)
+
+    def withdraw(self, *, waits: bool = False) -> None:
+        """The program takes no work any more.
+
+        Args:
+            waits: whoever calls this may wait for a file system; else it is done in a thread of ours.
+        """
+        readiness = self.readiness
+        if readiness is not None and readiness.ready:
+            readiness.ready = False
+            if waits or not native.Thread(readiness.withdraw, "cleanup_guard readiness").start():
+                readiness.withdraw()
 
     @property
     def exit_status(self) -> ExitStatus:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from math import inf
 
-from cleanup_guard._ground.events import TookOver
+from cleanup_guard._ground.events import Draining, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
@@ -362,10 +362,20 @@ class Watcher:
 
     # -- the world of a delivery --
 
+    def drain(self) -> None:
+        """Announce the stop, and be ready no more; the program serves on."""
+        process = self._process
+        process.announce()
+        process.roster.withdraw()
+        stop = process.stop
+        if stop is not None:
+            process.roster.tell(Draining(seconds=stop.drain, asked=process.roster.drain))
+
     def begin(self) -> None:
-        """Announce the stop, and start the on_stop callbacks."""
+        """Announce the stop, be ready no more, and start the on_stop callbacks."""
         process, watch = self._process, self._watch
         process.announce()
+        process.roster.withdraw()
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True
             return

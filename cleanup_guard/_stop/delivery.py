@@ -9,6 +9,7 @@ Rules:
    Then the stop becomes ours, is raised in main, and if that does not help a tenth later, taken over.
 2. Ours is raised in main when the `on_stop` callbacks are over and no critical section, no work in flight and no cooperative
    main holds it back; from nine tenths on nothing holds it back.
+   Before all that the program may serve on for a while (drain): it is ready no more, and nothing else happens to it.
 3. A main that lets go of the stop and runs on is told again. One that has let go three times is taken over from at once, so
    that the callbacks have the rest of the time.
 4. A main that has not run a line of Python since the stop is taken over from at half time; one that handles it, in a `finally`
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     class World(Protocol):
         """What a decision may do. The watcher is the real one."""
 
-        def begin(self) -> None: ...  # announce the stop, start the on_stop callbacks
+        def drain(self) -> None: ...  # announce the stop, and be ready no more
+        def begin(self) -> None: ...  # the same, wake those who wait for it, start the on_stop callbacks
         def poke(self) -> None: ...  # have main run our handler, which looks what it may do
         def nudge(self) -> None: ...  # the same, but never with a signal that is somebody else's
         def ask_hosts(self) -> None: ...  # ask the loops to cancel their guarded tasks, once
@@ -204,8 +206,7 @@ class Delivery:
         Returns:
             When to look again.
         """
-        if self._is_first("begin"):
-            world.begin()
+        self._begin(now, stop, world)
         if self.over:
             return inf
         budget = stop.budget
@@ -213,14 +214,25 @@ class Delivery:
             self.over = True
             world.give_up()
             return inf
-        if facts.hook is not None and now >= budget.at(budget.HOOKS) and self._is_first("hook"):
+        if facts.hook is not None and now >= stop.hooks_until and self._is_first("hook"):
             world.tell(HookLeftRunning(name=facts.hook, seconds=now - budget.began))
         if now >= budget.at(budget.TAKE_OVER) and self._is_first("prepare"):
             world.prepare_death()
-        due = min((at for at in map(budget.at, budget.INSTANTS) if at > now), default=inf)
+        instants = (stop.drain_until, stop.hooks_until, *map(budget.at, budget.INSTANTS))
+        due = min((at for at in instants if at > now), default=inf)
         if stop.theirs is not None:
             return min(due, self._look_at_theirs(now, stop, facts, world))
         return min(due, self._look_at_ours(now, stop, facts, world))
+
+    def _begin(self, now: float, stop: Stop, world: World) -> None:
+        if not stop.drained:
+            if self._is_first("drain"):
+                world.drain()
+            if now < stop.drain_until and not self.insisted:
+                return
+            stop.end_drain()
+        if self._is_first("begin"):
+            world.begin()
 
     def _is_first(self, what: str) -> bool:
         """Whether this is to be done now, and never again."""
