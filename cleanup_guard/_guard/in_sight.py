@@ -60,7 +60,10 @@ class StopInSight:
         stay = self._stay
         if stay is None:
             raise RuntimeError(f"a program is ready inside its guard: {self!r} is not entered")
-        stay.declare_ready()
+        if not self.stopping:
+            stay.process.roster.declare(stay.options.ready_file)
+        if stay.left or stay.process.stop is not None:  # it has come meanwhile
+            stay.process.roster.withdraw(waits=True)
 
     @property
     def is_ready(self) -> bool:
@@ -171,7 +174,9 @@ class StopInSight:
         stay = self._stay
         if stay is None:
             raise RuntimeError(f"work has begun before its guard was entered: {self!r}")
-        return stay.begin_work(name)
+        from cleanup_guard._guard.work import Work
+
+        return Work(stay.process, stay.stack, name)
 
 
 class Shield:

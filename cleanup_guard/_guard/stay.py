@@ -10,7 +10,6 @@ from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
-from cleanup_guard._guard.work import Work
 from cleanup_guard._hosts.in_thread import ThreadHost
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
@@ -145,20 +144,6 @@ class Stay:
         process.watch.need()
         process.deliver()
         return True
-
-    def begin_work(self, name: str | None) -> Work:
-        """See `Guard.work`."""
-        return Work(self.process, self.stack, name)
-
-    def declare_ready(self) -> None:
-        """See `Guard.ready`."""
-        roster = self.process.roster
-        if roster.readiness is None:
-            roster.readiness = Readiness(self.options.ready_file)
-        if self.process.stop is None and not self.left:
-            roster.readiness.declare()
-        if self.process.stop is not None or self.left:
-            roster.withdraw(waits=True)
 
     # -- entering --
 

@@ -216,7 +216,7 @@ class Process:
             status=128 + signum,
             budget=Budget(grace, now),
             theirs=whose,
-            drain=self.roster.drain if self.watch.running else 0.0,
+            drain=self.roster.drain,
         )
         if ballot.propose(stop):
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 
 from cleanup_guard._ground.events import Event, WorkCut
 from cleanup_guard._process import native
+from cleanup_guard._process.readiness import Readiness
 from cleanup_guard._process.report import Reporter, log_event
 from cleanup_guard._stop.delivery import WORK
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.last_resort import LastResort
-    from cleanup_guard._process.readiness import Readiness
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
     from cleanup_guard._stop.stack import Callback, CallbackStack
@@ -211,6 +211,19 @@ class Roster:
     def drain(self) -> float:
         """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides."""
         return next((each.drain for each in list(self.main) if each.drain is not None), DEFAULT_DRAIN)
+
+    def declare(self, file: str | None) -> None:
+        """The program takes work.
+
+        Args:
+            file: what is to say so.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self.readiness is None:
+            self.readiness = Readiness(file)
+        self.readiness.declare()
 
     def withdraw(self, *, waits: bool = False) -> None:
         """The program takes no work any more.

@@ -121,7 +121,7 @@ def drained_stage(drain: float) -> Stage:
 def test_a_stop_begins_when_the_drain_is_over() -> None:
     """Until then it is announced, and no more; on_stop callbacks have as long as ever, from then on."""
     stage = drained_stage(2.0)
-    draining = {"may_tell": False, "noticed": True, "announced": False}
+    draining: dict[str, Any] = {"may_tell": False, "noticed": True, "announced": False}
     assert stage.look(**draining) == ["drain"]
     assert stage.due == BEGAN + share(0.2)
     stage.look_until(1.99, **draining)
@@ -131,7 +131,7 @@ def test_a_stop_begins_when_the_drain_is_over() -> None:
     stage.look(at=2.0, **draining)
     assert stage.world.done.count("begin") == 1
     assert stage.stop.drained
-    hook = {**draining, "hook": "flip"}
+    hook: dict[str, Any] = {**draining, "hook": "flip"}
     stage.look_until(2.0 + share(0.2) - 0.01, **hook)
     assert stage.world.events == []
     stage.look(at=2.0 + share(0.2), **hook)
