@@ -70,14 +70,14 @@ def test_a_drain_takes_at_most_half_of_the_grace_period() -> None:
     ended = run(
         SAY
         + """
-with guard(drain=30, grace=2) as g:
+with guard(drain=30, grace=4) as g:
     g.callback(say, "callback", g)
     ready()
     time.sleep(60)
 """,
         signal.SIGTERM,
     )
-    assert "serving on for 0.9 s (30 s do not fit into the grace period)" in ended.err
+    assert "serving on for 1.8 s (30 s do not fit into the grace period)" in ended.err
     assert ended.out[0].startswith("callback")
     assert ended.status == 143
 
@@ -128,7 +128,7 @@ def test_main_that_is_stuck_is_taken_over_from_as_ever() -> None:
         SAY
         + """
 import hashlib
-with guard(drain=60, grace=3) as g:
+with guard(drain=60, grace=6) as g:
     g.callback(say, "callback")
     ready()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
