@@ -8,6 +8,8 @@ Rules:
 
 from __future__ import annotations
 
+from cleanup_guard._ground.once import Once
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
@@ -30,6 +32,7 @@ class Stop:
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
+        forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
     __slots__ = (
@@ -37,6 +40,7 @@ class Stop:
         "callbacks",
         "failures",
         "finished",
+        "forgotten",
         "owed",
         "reason",
         "sender",
@@ -67,6 +71,7 @@ class Stop:
         self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
+        self.forgotten: Once = Once()
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
