@@ -57,7 +57,7 @@ class Process:
         self.watch: Watch = Watch(self)
         self.receiver: Receiver = Receiver(self)
         self.signals: Signals = Signals(self.receiver.on_signal)
-        self.last_resort: LastResort = LastResort()
+        self.last_resort: LastResort = LastResort(lambda: self.stop)
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting: bool = False  # the interpreter is on its way out
 
@@ -278,10 +278,10 @@ class Process:
         stop = self.stop
         if stop is None or not stop.forgotten.claim():
             return
-        self.last_resort.disarm()
         LastWord.take_back()
         GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
+        self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()
         if in_main():

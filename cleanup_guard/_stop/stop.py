@@ -30,12 +30,14 @@ class Stop:
         budget: what the grace period is spent on.
         theirs: the handler whose stop it is, if it is not ours (see `Owner`).
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
+        armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
         forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
     __slots__ = (
+        "armed",
         "budget",
         "callbacks",
         "failures",
@@ -71,6 +73,7 @@ class Stop:
         self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
+        self.armed: Once = Once()
         self.forgotten: Once = Once()
 
     def becomes_ours(self, budget: Budget) -> None:
