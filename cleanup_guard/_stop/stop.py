@@ -33,6 +33,7 @@ class Stop:
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
+        forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Stop:
         "callbacks",
         "failures",
         "finished",
+        "forgotten",
         "owed",
         "reason",
         "sender",
@@ -72,6 +74,7 @@ class Stop:
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
         self.armed: Once = Once()
+        self.forgotten: Once = Once()
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
