@@ -292,6 +292,9 @@ class Process:
 
     def forget(self) -> None:
         """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
+        stop = self.stop
+        if stop is None or not stop.forgotten.claim():
+            return
         LastWord.take_back()
         GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()

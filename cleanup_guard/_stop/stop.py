@@ -35,6 +35,7 @@ class Stop:
         callbacks, failures: how many callbacks have run since, and how many failed.
         drain: seconds for which the program serves on before the stop begins.
         drained: they are over, or main has ended by itself.
+        forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Stop:
         "drained",
         "failures",
         "finished",
+        "forgotten",
         "owed",
         "reason",
         "sender",
@@ -77,6 +79,7 @@ class Stop:
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
         self.armed: Once = Once()
+        self.forgotten: Once = Once()
         self.drain: float = min(drain, budget.at(budget.STUCK) - budget.began)
         self.drained: bool = theirs is not None or self.drain <= 0
 
