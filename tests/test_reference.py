@@ -62,7 +62,7 @@ def test_help_shows_the_options() -> None:
     assert list(signature.parameters) == ["function", "run", *wanted]
     for name, parameter in wanted.items():
         assert signature.parameters[name].default == parameter.default, name
-        assert f"{name}: " in inspect.getdoc(cleanup_guard.guard), name
+        assert f"{name}: " in str(inspect.getdoc(cleanup_guard.guard)), name
 
 
 def test_there_is_one_version() -> None:
