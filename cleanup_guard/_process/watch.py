@@ -13,7 +13,7 @@ import os
 from collections import deque
 from math import inf
 
-from cleanup_guard._ground.events import TookOver
+from cleanup_guard._ground.events import Draining, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
@@ -351,7 +351,12 @@ class Watcher:
         turns = [turn for turn in list(process.roster.turns) if turn.current is not None]
         for turn in turns:
             self._interrupt(turn, now, "Ctrl-C was pressed again")
-        if not turns and process.state in (State.STOPPING, State.UNWINDING):
+        if turns:
+            return
+        cleaning = process.state is State.CLEANING  # main has left, and waits for the work of its tasks, too
+        work = list(process.roster.work)
+        process.roster.cut_work([each for each in work if cleaning or not each.in_main], now)
+        if process.state in (State.STOPPING, State.UNWINDING):
             process.delivery.insisted = True
             self._watch.poke()
 
@@ -386,9 +391,14 @@ class Watcher:
     # -- the world of a delivery --
 
     def begin(self) -> None:
-        """Announce the stop, and start the on_stop callbacks."""
+        """Announce the stop, and be ready no more; if the program does not serve on, start the on_stop callbacks."""
         process, watch = self._process, self._watch
         process.announce()
+        process.roster.withdraw()
+        stop = process.stop
+        if stop is not None and not stop.drained:
+            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=process.roster.drain))
+            return
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True
             return
@@ -427,9 +437,11 @@ class Watcher:
                 host.asking.insist()
 
     def lift_shields(self) -> None:
-        """Critical sections of tasks hold the stop back no more."""
-        for host in list(self._process.roster.hosts.values()):
+        """Critical sections of tasks hold the stop back no more, nor does work."""
+        roster = self._process.roster
+        for host in list(roster.hosts.values()):
             host.lift_shields()
+        roster.cut_work(list(roster.work), self._process.clock())
 
     def prepare_death(self) -> None:
         """Load what dying of a signal needs."""

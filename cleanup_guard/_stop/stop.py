@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     ExitStatus = int | Literal["signal"] | None
 
 
+class Drain:
+    """The time for which a program serves on when a stop has come.
+
+    Attributes:
+        seconds: how long that is.
+        over: it has passed, or somebody has ended it.
+    """
+
+    __slots__ = ("over", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float = seconds
+        self.over: bool = seconds <= 0
+
+
 class Stop:
     """What is known of a stop. `signum`, `reason`, `status` and `sender` are written once.
 
@@ -33,6 +48,7 @@ class Stop:
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
+        drain: for how long the program serves on before the stop begins.
         forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
@@ -40,6 +56,7 @@ class Stop:
         "armed",
         "budget",
         "callbacks",
+        "drain",
         "failures",
         "finished",
         "forgotten",
@@ -61,6 +78,7 @@ class Stop:
         budget: Budget,
         sender: int | None = None,
         theirs: object = None,
+        drain: float = 0.0,
     ) -> None:
         self.signum: int | None = signum
         self.reason: str = reason
@@ -75,10 +93,33 @@ class Stop:
         self.owed: bool = False
         self.armed: Once = Once()
         self.forgotten: Once = Once()
+        self.drain: Drain = Drain(
+            0.0 if theirs is not None else min(drain, budget.at(budget.STUCK) - budget.began)
+        )
+
+    @property
+    def drained(self) -> bool:
+        """Whether the program is being stopped: its drain is over, or main has ended by itself."""
+        return self.drain.over
+
+    @property
+    def drain_until(self) -> float:
+        """When the stop begins."""
+        return self.budget.began + self.drain.seconds
+
+    @property
+    def hooks_until(self) -> float:
+        """Until when on_stop callbacks hold it back."""
+        return self.budget.at(self.budget.HOOKS) + self.drain.seconds
+
+    def end_drain(self) -> None:
+        """The program serves no longer: from now on it is being stopped."""
+        self.drain.over = True
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
         self.budget, self.theirs = budget, None
+        self.drain = Drain(0.0)
 
 
 class Ballot:
