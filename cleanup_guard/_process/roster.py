@@ -123,6 +123,13 @@ if TYPE_CHECKING:
         holds: bool
         cut: bool
 
+    class Listener(Protocol):
+        """Systemd, if it wants to know how the service is (`notify.py`)."""
+
+        def say(self, *lines: str) -> None: ...
+        def stopping(self) -> None: ...  # once
+        def look(self, process: ProcessView, stop: Stop, now: float) -> float: ...  # when to look again
+
     class Interrupt(Protocol):
         """The interrupt of the callback in progress."""
 
@@ -165,6 +172,7 @@ class Roster:
         shields: how many critical sections main is in.
         work: the work in flight, oldest first.
         readiness: whether the program takes work, once it has said so.
+        notify: systemd, if it wants to know.
     """
 
     def __init__(self) -> None:
@@ -178,6 +186,7 @@ class Roster:
         self.shields: int = 0  # main's alone
         self.work: dict[Section, None] = {}
         self.readiness: Readiness | None = None
+        self.notify: Listener | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -200,7 +209,7 @@ class Roster:
         if self.program is member:
             self.program = None
         if not self.main:
-            self.readiness = None
+            self.readiness = self.notify = None
 
     @property
     def grace(self) -> tuple[bool, float | None]:
@@ -224,6 +233,8 @@ class Roster:
         if self.readiness is None:
             self.readiness = Readiness(file)
         self.readiness.declare()
+        if self.notify is not None:
+            self.notify.say("READY=1", "STATUS=running")
 
     def withdraw(self, *, waits: bool = False) -> None:
         """The program takes no work any more.
@@ -231,6 +242,8 @@ class Roster:
         Args:
             waits: whoever calls this may wait for a file system; else it is done in a thread of ours.
         """
+        if self.notify is not None:
+            self.notify.stopping()
         readiness = self.readiness
         if readiness is not None and readiness.ready:
             readiness.ready = False
