@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from cleanup_guard._ground.events import Hook
+    from cleanup_guard._ground.once import Once
     from cleanup_guard._process.last_resort import LastResort
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
         in_main: bool
         holds: bool
         cut: bool
+        named: Once
 
     class Listener(Protocol):
         """Systemd, if it wants to know how the service is (`notify.py`)."""
@@ -275,11 +277,11 @@ class Roster:
 
     def cut_work(self, sections: Iterable[Section], now: float) -> None:
         """Say which of these are in flight and not waited for any longer, once each."""
-        cut = [each for each in sections if each in self.work and not each.cut]
-        for each in cut:
-            each.cut = True
+        cut = [each for each in sections if each in self.work and each.named.claim()]
         if cut:
             self.tell(WorkCut(work=tuple((each.name, now - each.began) for each in cut)))
+        for each in cut:
+            each.cut = True  # only now: who waits for it may end the process
 
     @property
     def cooperates(self) -> bool:
