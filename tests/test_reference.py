@@ -65,6 +65,13 @@ def test_help_shows_the_options() -> None:
         assert f"{name}: " in str(inspect.getdoc(cleanup_guard.guard)), name
 
 
+def test_type_checkers_see_every_name() -> None:
+    """Each public name is used in the files that mypy and pyright read as a user's."""
+    seen = "".join(file.read_text() for file in (ROOT / "tests" / "typing").glob("*.py"))
+    words = set(re.findall(r"\w+", seen))
+    assert {name.rpartition(".")[2] for name in NAMES} <= words
+
+
 def test_there_is_one_version() -> None:
     """Of the package, of what is installed, and in the list of changes."""
     assert cleanup_guard.__version__ == importlib.metadata.version("cleanup-guard")
