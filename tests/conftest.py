@@ -29,7 +29,7 @@ OPEN = {
 ABOUT_LINUX = {"check", "cli", "exec", "run"}
 """Folders of tests whose subject is processes and the kernel."""
 
-ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py", "test_timeline.py", "test_told_once.py"}
+ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py"}
 """Files in them that use most of Python."""
 
 
