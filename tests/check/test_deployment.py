@@ -150,7 +150,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "deploy"
 
 
 def test_the_examples_of_deployments() -> None:
-    """What the page about deploying shows is what `check` reads: the seconds, the signal, the hook, and what the guard is told."""
+    """What the page about deploying shows is what `check` reads: seconds, signal, hook, and what the guard is told."""
     app = from_compose(str(EXAMPLES / "compose.yaml"), "app")
     assert (app.grace, app.entrypoint, app.signal) == (30.0, ["python", "/app/main.py"], None)
     db = from_compose(str(EXAMPLES / "compose.yaml"), "db")
