@@ -411,7 +411,11 @@ class Watcher:
                 watch.hooks_ended = True
                 watch.wake()
 
-        if not native.Thread(run, "cleanup_guard on_stop").start():
+        if native.Thread(run, "cleanup_guard on_stop").start():
+            return
+        if process.exiting:  # CPython 3.12.0 to 3.12.3 start no thread any more, and main is on its way out already
+            run()
+        else:
             watch.hooks_ended = True  # main runs them on its way out
 
     def poke(self) -> None:
