@@ -60,7 +60,9 @@ class Way:
         """
         own = [each for each in self._table if each[0] >= handler and each[2] > handler]
         end = min((target for _, _, target in own), default=None)
-        parts = [(begin, stop) for begin, stop, _ in own if end is None or begin < end] or [(handler, inf)]
+        parts: list[tuple[int, float]] = [
+            (begin, stop) for begin, stop, _ in own if end is None or begin < end
+        ] or [(handler, inf)]
         return {
             line
             for start, stop, line in self.frame.f_code.co_lines()
