@@ -413,10 +413,8 @@ class Watcher:
 
         if native.Thread(run, "cleanup_guard on_stop").start():
             return
-        if (
-            process.exiting
-        ):  # CPython 3.12.0 to 3.12.3 start no thread any more, and main is on its way out already
-            run()
+        if process.exiting:
+            run()  # CPython 3.12.0 to 3.12.3 start no thread any more, and main is on its way out already
         else:
             watch.hooks_ended = True  # main runs them on its way out
 
