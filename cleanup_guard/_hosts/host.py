@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 POLL = 0.005
 """Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
 
+TRIES = 100
+"""How often a task is cancelled anew because somebody's signal handler raised in the middle of it."""
+
 
 def is_bound_to_task(callback: AsyncCallback) -> bool:
     """Whether this is the exit of a task group, nursery or scope of a library for loops, which only its own task can leave."""
@@ -245,7 +248,18 @@ class Asking:
         self._host.call_soon(self.cancel)
 
     def cancel(self) -> None:
-        """Cancel the task, in its loop."""
+        """Cancel the task, in its loop, whatever somebody's signal handler raises meanwhile; that goes on afterwards."""
+        foreign: BaseException | None = None
+        for _ in range(TRIES):
+            try:
+                self._cancel()
+                break
+            except BaseException as error:
+                foreign = error
+        if foreign is not None:
+            raise foreign
+
+    def _cancel(self) -> None:
         host, process = self._host, self._host.process
         stop = process.stop
         self.asked_at = inf
