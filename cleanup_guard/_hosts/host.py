@@ -140,9 +140,8 @@ class Host:
         """Whether an exception can be raised in main right now, without harm to the loop itself. Main's signal handler only."""
         return True
 
-    @property
-    def handling(self) -> bool:
-        """Whether the task is on its way out because of the stop, or has not been told of it. Any thread."""
+    def is_on_its_way(self) -> bool:
+        """Whether the task, which waits, is on its way out because of the stop. In its loop."""
         raise NotImplementedError
 
     @property
@@ -223,7 +222,7 @@ class Host:
 
 
 class Asking:
-    """Asks a task's loop to cancel it. Any thread.
+    """Asks a task's loop to cancel it, and what came of that. Any thread.
 
     Attributes:
         asked_at: when it was asked and has not answered since; infinity if it owes no answer.
@@ -235,6 +234,8 @@ class Asking:
         self.asked_at: float = inf
         self.cancels: int = 0
         self._once = Once()
+        self._on_its_way: bool = True  # when it was last looked at
+        self._looks: bool = False  # the loop is to look
 
     def ask(self) -> None:
         """Ask it, once."""
@@ -271,7 +272,27 @@ class Asking:
         if host.in_main:
             process.delivery.raised()
         self.cancels += 1
+        self._on_its_way = True  # until something else is seen
         host.cancel_task(stop)
+
+    @property
+    def handling(self) -> bool:
+        """Whether the task is on its way out because of the stop, or has not been told of it.
+
+        It is looked at in its loop, between two of its steps: this is what was seen last.
+        """
+        host = self._host
+        if not self.cancels or host.leaving or not host.alive:
+            return True
+        if not self._looks:
+            self._looks = True
+            if not host.call_soon(self._look):
+                self._looks = False
+        return self._on_its_way
+
+    def _look(self) -> None:
+        self._looks = False
+        self._on_its_way = self._host.is_on_its_way()
 
     def withdraw(self) -> None:
         """The stop was raised in main: the task is not to be cancelled as well."""

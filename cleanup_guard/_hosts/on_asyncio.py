@@ -1,7 +1,8 @@
 """Guards in tasks of asyncio, on its own loops and uvloop's.
 
 1. The cancellation carries a token as its message. It lives as long as the CancelledError does: in a `finally` that
-   awaits, and in whatever the task itself was waiting for. When it is dead and the task goes on, it was swallowed.
+   awaits, and in whatever the task itself was waiting for. When it is dead and the task goes on, it was swallowed; when it
+   lives and nobody handles it (`suspended.py`), it was swallowed and kept.
 2. An async callback is awaited in a task of its own, so that no cancellation of the guarded task reaches it. Exits of async
    context managers are awaited in the guarded task, because task groups and cancel scopes must be left where they were entered.
 3. Only one exception may leave a loop, or those who close it do not get to cancel everybody. So the stop leaves through the
@@ -19,6 +20,7 @@ from functools import partial
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._ground.events import TasksLeft
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._hosts.suspended import is_on_its_way
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
@@ -145,10 +147,12 @@ class AsyncioHost(Host):
         self._pulse.follow(token)
         self.task.cancel(token)
 
-    @property
-    def handling(self) -> bool:
-        """Whether the CancelledError is alive, or the task has ended, or leaves a guard. Any thread."""
-        return not self.asking.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
+    def is_on_its_way(self) -> bool:
+        """Whether the CancelledError is alive, and not merely kept."""
+        return self._pulse.beats and is_on_its_way(self.task, self._is_stop)
+
+    def _is_stop(self, error: BaseException) -> bool:
+        return any(self._pulse.is_of(each) for each in error.args)
 
     # -- leaving a guard --
 
@@ -167,7 +171,7 @@ class AsyncioHost(Host):
         return None
 
     async def _await_apart(self, callback: AsyncCallback) -> object:
-        """Await a callback in a task of its own. Whoever is cut short by somebody's signal handler goes on with the same one."""
+        """Await a callback in a task of its own. Whoever is cut short in here goes on with the same one."""
         flight = callback.flight
         if not isinstance(flight, Flight):
             callback.flight = flight = Flight(self.loop)
