@@ -62,9 +62,10 @@ def is_on_its_way(awaitable: object, wanted: Callable[[BaseException], bool]) ->
 
 def _awaited_by(each: Any) -> Iterable[object] | None:
     """What something waits for; None if that is not to be known."""
-    if isinstance(each, asyncio.Task):
-        told: Any = each  # unless its cancellation is still to come: what it waits for goes on
-        return None if getattr(told, "_must_cancel", False) else [told.get_coro()]
+    if hasattr(
+        each, "get_coro"
+    ):  # a task, unless its cancellation is still to come: what it waits for goes on
+        return None if getattr(each, "_must_cancel", False) else [each.get_coro()]
     if asyncio.isfuture(each):
         return list(getattr(each, "_children", ()))  # of `gather`
     if isinstance(each, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)):

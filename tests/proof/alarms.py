@@ -34,10 +34,10 @@ import cleanup_guard
 from cleanup_guard import Guard, guard, on_exit
 
 OURS = os.path.dirname(cleanup_guard.__file__) + os.sep
-PATIENCE = 25.0
+PATIENCE = 60.0
 """Seconds after which a process that should take milliseconds hangs."""
 
-LATE = 10.0
+LATE = 40.0
 """Seconds after which the watcher must have helped, where nobody should need help."""
 
 CALLBACKS = 4
@@ -191,7 +191,7 @@ def use(alarm: Alarm) -> None:
 
 def stop(alarm: Alarm) -> None:
     """SIGTERM arrives, and the alarm comes between the callbacks."""
-    with guard(hooks=(), grace=20) as g:
+    with guard(hooks=(), grace=120) as g:
         register(g)
         g.callback(alarm.set)
         signal.raise_signal(signal.SIGTERM)
@@ -200,7 +200,7 @@ def stop(alarm: Alarm) -> None:
 
 def interrupt(alarm: Alarm) -> None:
     """The same for SIGINT, in nested guards."""
-    with guard(hooks=(), grace=20) as outer:
+    with guard(hooks=(), grace=120) as outer:
         register(outer)
         with guard(hooks=()) as g:
             g.callback(ran, CALLBACKS)
@@ -258,7 +258,7 @@ async def enter_task(alarm: Alarm) -> None:
 
 async def stop_task(alarm: Alarm) -> None:
     """SIGTERM arrives, and the alarm comes before the callbacks, or between them."""
-    async with guard(hooks=(), grace=20) as g:
+    async with guard(hooks=(), grace=120) as g:
         for number in range(CALLBACKS):
             g.callback(ran_async if number % 2 else ran, number)
         alarm.set()
