@@ -36,6 +36,7 @@ BETWEEN = {
 }
 """Types of what stands between who awaits and what is awaited."""
 
+RESUMABLE: tuple[type[Any], ...] = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 LINKS = ("cr_await", "ag_await", "gi_yieldfrom")
 FRAMES = ("cr_frame", "ag_frame", "gi_frame")
 
@@ -68,7 +69,7 @@ def _awaited_by(each: Any) -> Iterable[object] | None:
         return None if getattr(each, "_must_cancel", False) else [each.get_coro()]
     if asyncio.isfuture(each):
         return list(getattr(each, "_children", ()))  # of `gather`
-    if isinstance(each, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)):
+    if isinstance(each, RESUMABLE):
         awaited = next((getattr(each, link) for link in LINKS if hasattr(each, link)), None)
         return [] if awaited is None else [awaited]
     if type(each).__name__ in BETWEEN:
@@ -77,11 +78,7 @@ def _awaited_by(each: Any) -> Iterable[object] | None:
 
 
 def _waits(found: object) -> bool:
-    return (
-        asyncio.isfuture(found)
-        or isinstance(found, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType))
-        or type(found).__name__ in BETWEEN
-    )
+    return asyncio.isfuture(found) or isinstance(found, RESUMABLE) or type(found).__name__ in BETWEEN
 
 
 def _handles(each: object, wanted: Callable[[BaseException], bool]) -> bool:
