@@ -6,6 +6,8 @@ The records are built here rather than with `dataclasses`, whose import alone co
 
 from __future__ import annotations
 
+from cleanup_guard._ground.clock import how_long
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,16 +79,51 @@ class StopReceived(Event):
     reason: str
     signum: int | None
     sender: int | None
+    sure: float | None
+    """Seconds in which callbacks that others wait for have to be done."""
     grace: float | None
+    """Seconds until the end: those that are sure, or those that are hoped for, if that is more."""
+    where: str
+    """Where the program runs, with what that is recognised by; empty if nothing is."""
+    how: str
+    """How the numbers are known: begins with "given", "read" or "guessed"; in a terminal what a person may do."""
     handler: str | None
     """Whose stop it is, if it is not ours: the handler that was there before the guard, or has replaced the guard's."""
 
     def __str__(self) -> str:
-        limit = "no time limit" if self.grace is None else f"{self.grace:g} s to clean up"
         if self.handler is None:
-            return f"{self.reason} received, {limit}"
+            return f"{_heard(self.reason, self.where)}, {how_long(self.sure, self.grace)}: {self.how}"
         known = "" if self.grace is None else f", {self.grace:g} s in all"
         return f"{self.reason} received: {self.handler} stops the program{known}; callbacks run when it has"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockStarted(Event):
+    """After a Ctrl-C in a terminal, which has no time limit, somebody stops the program who will kill it."""
+
+    sure: float | None
+    grace: float | None
+    where: str
+    how: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"{_heard('another stop', self.where)}, {how_long(self.sure, self.grace)} from now: {self.how}"
+
+
+def _heard(reason: str, where: str) -> str:
+    return f"{reason} received {where}" if where else f"{reason} received"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillRunning(Event):
+    """What a person who has pressed Ctrl-C is waiting for; told every few seconds."""
+
+    what: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.what} has been running for {self.seconds:.0f} s; Ctrl-C interrupts it"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
     from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.roster import Member
     from cleanup_guard._stop.stack import Callback, CallbackStack
-    from cleanup_guard._stop.stop import ExitStatus
+    from cleanup_guard._stop.stop import ExitStatus, Stop
 
 
 class Stay:
@@ -98,9 +99,9 @@ class Stay:
         return self.options.insist
 
     @property
-    def grace(self) -> tuple[bool, float | None]:
-        """Whether it names a grace period, and which."""
-        return self.options.has_grace, self.options.grace
+    def grace(self) -> Grace | None:
+        """The grace period that it names."""
+        return self.options.grace
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -129,6 +130,12 @@ class Stay:
         """For the exit nets."""
         self.departure.leave_at_exit()
 
+    def remaining(self, stop: Stop) -> float | None:
+        """Seconds until the caller, be it main or a callback, would be interrupted; None without a limit."""
+        process = self.process
+        others_wait = process.in_callback and process.roster.others_wait
+        return stop.budget.remaining(process.clock(), others_wait=others_wait)
+
     def request_stop(self, reason: str, status: int) -> bool:
         """See `Guard.request_stop`."""
         process = self.process
@@ -147,7 +154,7 @@ class Stay:
         Args:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
-        grace_from_environment(os.environ)  # type: ignore[arg-type]
+        grace_from_environment(os.environ)
         process, main = self.process, in_main()
         NETS.stretch()
         FORK_HOOKS.register()
@@ -190,6 +197,7 @@ class Stay:
             self.signums = process.signals.take(self._wanted(), named=self.options.signals is not None)
             if self.signums:
                 process.watch.need()
+                process.whereabouts.ask(process.roster.grace)
         except BaseException:
             self.departure.detach()
             raise

@@ -50,7 +50,7 @@ def run_stop_hooks(process: ProcessView, watch: Hooks) -> None:
             started = process.clock()
             watch.hook = hook.name
             try:
-                _run_stop_hook(hook, member, stop.budget.at(stop.budget.HOOKS) - started)
+                _run_stop_hook(hook, member, stop.budget.sure(stop.budget.HOOKS) - started)
             except BaseException as error:
                 seconds = process.clock() - started
                 name = f"on_stop {hook.name}"
@@ -94,7 +94,7 @@ def run_everything(process: ProcessView) -> None:
 
 def _wait_for_others(process: ProcessView, stop: Stop) -> None:
     """The guards of other threads may be being left there."""
-    limit = stop.budget.at(stop.budget.INTERRUPT)
+    limit = stop.budget.hope(stop.budget.INTERRUPT)
     while list(process.roster.turns) and process.clock() < limit:
         native.sleep(0.005)
 

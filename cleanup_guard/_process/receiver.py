@@ -190,7 +190,7 @@ class Receiver:
         if stop is None:
             return self.moment.is_right(frame, None)
         budget = stop.budget
-        if self.process.clock() < budget.at(budget.STUCK) and waits_for_child(frame, stop.signum):
+        if self.process.clock() < budget.sure(budget.STUCK) and waits_for_child(frame, stop.signum):
             return False
         return self.moment.is_right(frame, budget.began)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, Protocol
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.last_resort import LastResort
     from cleanup_guard._process.signals import Signals
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         @property
         def insist(self) -> bool: ...
         @property
-        def grace(self) -> tuple[bool, float | None]: ...  # is one named, and which
+        def grace(self) -> Grace | None: ...  # the one that it names
         @property
         def exit_status(self) -> ExitStatus: ...
         @property
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         daemon: bool
         in_main: bool
         current: Callback | None
+        started: float
         stack: CallbackStack
 
         @property
@@ -179,9 +181,9 @@ class Roster:
             self.program = None
 
     @property
-    def grace(self) -> tuple[bool, float | None]:
-        """Whether a guard in main names a grace period, and which: the outermost decides."""
-        return next((each.grace for each in list(self.main) if each.grace[0]), (False, None))
+    def grace(self) -> Grace | None:
+        """The grace period that a guard in main names: the outermost decides; None if none does."""
+        return next((each.grace for each in list(self.main) if each.grace is not None), None)
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -207,6 +209,11 @@ class Roster:
     def wanted_signals(self) -> set[int]:
         """The signals that any guard wants."""
         return {signum for member in self.everybody() for signum in member.signums}
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether any callback has not begun."""
+        return any(len(each.stack) for each in self.everybody())
 
     @property
     def callbacks_left(self) -> bool:

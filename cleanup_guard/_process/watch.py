@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from math import inf
 
-from cleanup_guard._ground.events import TookOver
+from cleanup_guard._ground.events import StillRunning, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
@@ -303,7 +303,7 @@ class Watcher:
             if pokes > seen and now - self._watch.poked_at > 1.0:
                 # A poke that the kernel merged with another one is not to hide a signal for ever.
                 self._seen[signum] = seen = pokes
-            if seen > pokes and process.stop is None and process.roster.listens:
+            if seen > pokes and self._may_be_a_stop(signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
         # Whoever has replaced our wakeup fd may have left us the handler.
@@ -316,6 +316,13 @@ class Watcher:
         elif press > Presses.INSISTS:
             process.delivery.over = True
             ends.give_up(process)
+
+    def _may_be_a_stop(self, signum: int) -> bool:
+        """Whether a signal is the stop, or starts the clock of one that has none."""
+        process, stop = self._process, self._process.stop
+        if stop is None:
+            return process.roster.listens
+        return signum != SIGINT and stop.theirs is None and stop.budget.period.by_hand
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
@@ -429,6 +436,17 @@ class Watcher:
         """There is no stop any more."""
         self._presses = Presses(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT))
         self._forwarded.clear()
+
+    def say_who_runs(self) -> None:
+        """Tell a person who waits for whom he does."""
+        process, stop = self._process, self._process.stop
+        if stop is None:
+            return
+        now = process.clock()
+        running = [(each.current, each.started) for each in list(process.roster.turns)]
+        waits_for = [(f"callback {each.name}", began) for each, began in running if each is not None]
+        for what, began in waits_for or [(f"main ({self.where()})", stop.budget.began)]:
+            self.tell(StillRunning(what=what, seconds=now - began))
 
     def where(self) -> str:
         """Where main is."""

@@ -13,10 +13,10 @@ import sys
 import time
 from math import inf
 
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace
 from cleanup_guard._ground.foreign import shown
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
-from cleanup_guard._ground.names import name_of
+from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
@@ -210,10 +210,9 @@ class Command:
     def _environ(self, child: Child) -> Mapping[str, str]:
         """Our environment and the child's own. A guard in the child learns how much of the grace period is its own."""
         environ = {**os.environ, **child.environ}
-        if self.options.grace is not None:
-            budget = Budget(self.options.grace, 0.0)
-            share = budget.at(self.policy.terms.kill_share) - self.options.drain
-            environ["CLEANUP_GUARD_GRACE"] = f"{min(share, inf if child.grace is None else child.grace):.6g}"
+        if self.options.grace.sure is not None:
+            share = self.policy.stopping.share(self.options.drain).within(Grace(child.grace))
+            environ[GRACE_VARIABLE] = share.text
         return environ
 
     # -- waiting --------------------------------------------------------------------------------------------------------
@@ -261,7 +260,7 @@ class Command:
         if signum == _signal.SIGTSTP and code == SI_KERNEL and self.terminal is not None and not self._lends:
             self._suspend_all(self.terminal)
         else:
-            self._signalled(signum)
+            self._signalled(signum, by_hand=signum == SIGINT and code == SI_KERNEL)
 
     def _hushed(self, signum: int, code: int) -> bool:
         """Whether it was ignored when we started, which is somebody's wish: `nohup`, or `&` in a script and then Ctrl-C.
@@ -272,19 +271,16 @@ class Command:
             return False
         return signum == _signal.SIGHUP or code == SI_KERNEL
 
-    def _signalled(self, signum: int) -> None:
+    def _signalled(self, signum: int, *, by_hand: bool = False) -> None:
         now = time.monotonic()
-        if (
-            self.told is None
-            and signum in self.options.stop_signals
-            and self.options.rewrite.get(signum) != 0
-        ):
-            self.told = Budget(self.options.grace, now)
+        first = self.told is None or (self.told.period.by_hand and signum != SIGINT)
+        if first and self.options.is_stop(signum):
+            self.told = Budget(BY_HAND if by_hand else self.options.grace, now)
         if self._lends and self.terminal is not None and signum == _signal.SIGCONT:
             child = self.options.children[0]
             if child.running and child.pid is not None and self.terminal.is_ours():
                 self.terminal.resume(child.pid)
-        self.policy.signal(signum, now)
+        self.policy.signal(signum, now, by_hand=by_hand)
 
     def _suspend_all(self, terminal: Terminal) -> None:
         """Ctrl-Z with several programs: where a shell can resume us, all of us stop; where none can, nobody does."""

@@ -88,8 +88,8 @@ class Policy:
         """Whether a failure is only that the child did what we asked for, and nobody else had."""
         return self.stopping.signum is None and child.sent is not None and child.code == 128 + child.sent
 
-    def signal(self, signum: int, now: float) -> None:
-        """A signal has arrived: a stop, a repeated stop, or one to pass on."""
+    def signal(self, signum: int, now: float, *, by_hand: bool = False) -> None:
+        """A signal has arrived: a stop, a repeated stop, or one to pass on; by hand, if a person has pressed a key for it."""
         wanted = self.terms.rewrite.get(signum, signum)
         if wanted == 0:
             return
@@ -98,7 +98,9 @@ class Policy:
             return
         if self.budget is None:
             self.stopping.signum = signum
-            self.stop(f"signal {signum}", now, wanted, drain=self.terms.drain)
+            self.stopping.begin(f"signal {signum}", now, wanted, drain=self.terms.drain, by_hand=by_hand)
+        elif signum != SIGINT:
+            self.stopping.start_clock(now)
         if signum == SIGINT:
             self.stopping.press(now)
 
@@ -106,9 +108,9 @@ class Policy:
         """Pass on a signal that is no stop, to all children or to one."""
         self._asking.forward(signum, now, only)
 
-    def stop(self, reason: str, now: float, signum: int | None = None, *, drain: float = 0.0) -> None:
+    def stop(self, reason: str, now: float) -> None:
         """Begin the stop, unless it has begun."""
-        self.stopping.begin(reason, now, signum, drain=drain)
+        self.stopping.begin(reason, now, None, drain=0.0)
 
     # -- what follows ---------------------------------------------------------------------------------------------------
 
@@ -159,9 +161,10 @@ class Policy:
         if level == 0:
             return self.stopping.ask_from
         levels = 1 + max(self._level(each) for each in self.children)
-        if self.kill_at == inf:
+        begun, rescue_at = self.stopping.ask_from, self.stopping.rescue_at
+        if rescue_at == inf:
             return inf
-        return self.stopping.ask_from + (self.kill_at - self.stopping.ask_from) * level / levels
+        return begun + max(0.0, rescue_at - begun) * level / levels
 
     def _level(self, child: Child) -> int:
         """How many there are in the longest chain of those that come after it."""
@@ -181,7 +184,7 @@ class Policy:
         """When a child's own time is over, or that of those whom it left behind while the others go on."""
         grace = child.grace
         if self.budget is None:
-            grace = None if self.terms.stay else self.terms.grace if grace is None else grace
+            grace = None if self.terms.stay else self.terms.grace.hope if grace is None else grace
         return min(self.kill_at, inf if grace is None else self._asking.since(child) + grace)
 
     def _end_by_force(self, now: float) -> float:

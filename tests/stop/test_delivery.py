@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import Budget, Grace
 from cleanup_guard._ground.events import Event, HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
 from cleanup_guard._stop.delivery import (
     ARRIVES,
@@ -55,7 +55,7 @@ class FakeWorld:
 class Stage:
     """One stop, with a clock that goes from look to look."""
 
-    def __init__(self, *, grace: float | None = GRACE, theirs: str | None = None) -> None:
+    def __init__(self, *, grace: Grace | float | None = GRACE, theirs: str | None = None) -> None:
         self.stop = Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(grace, BEGAN), theirs=theirs)
         self.delivery, self.world = Delivery(), FakeWorld()
         self.now = BEGAN
@@ -533,9 +533,11 @@ LOOKS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(LOOKS, st.sampled_from([None, 0.5, 10.0, 30.0]), st.sampled_from([None, "a server"]))
+@given(LOOKS, st.sampled_from([None, 0.5, 10.0, Grace(10, 30)]), st.sampled_from([None, "a server"]))
 def test_whatever_happens(
-    looks: list[tuple[float, State, dict[str, Any], str | None]], grace: float | None, theirs: str | None
+    looks: list[tuple[float, State, dict[str, Any], str | None]],
+    grace: Grace | float | None,
+    theirs: str | None,
 ) -> None:
     """Nothing raises; it is taken over at most once and given up at the end; somebody else's stop is left to him in time."""
     stage = Stage(grace=grace, theirs=theirs)
@@ -554,9 +556,9 @@ def test_whatever_happens(
             assert stage.due == inf
             continue
         assert (stage.now >= budget.end) is ("give_up" in done)
-        assert stage.delivery.forced or stage.delivery.over or stage.now < budget.at(Budget.FORCE) or theirs
+        assert stage.delivery.forced or stage.delivery.over or stage.now < budget.hope(Budget.FORCE) or theirs
         if stage.stop.theirs is not None and not stage.delivery.over:
-            assert grace is None or stage.now < budget.at(Budget.TAKE_OVER) or state is not State.STOPPING
+            assert grace is None or stage.now < budget.hope(Budget.TAKE_OVER) or state is not State.STOPPING
             nudged = set() if facts["noticed"] or stage.now >= BEGAN + ARRIVES else {"nudge"}
             assert set(done) <= {"begin", "prepare_death", *nudged}
         assert stage.delivery.over or stage.due <= max(budget.end, stage.now + 1)

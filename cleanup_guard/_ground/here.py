@@ -1,0 +1,70 @@
+"""What can be seen of where a process runs, read from this machine: its environment, two files, its terminal."""
+
+from __future__ import annotations
+
+import os
+
+from cleanup_guard._ground.platforms import Surroundings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._ground.platforms import Reading
+
+
+def own(unit: Reading | None = None) -> Surroundings:
+    """The surroundings of this process. Any thread, any handler.
+
+    Args:
+        unit: what systemd has said, if it was asked.
+    """
+    return Surroundings(os.environ, os.getpid(), os.path.exists, unit)
+
+
+def own_asked() -> Surroundings:
+    """The same, and systemd is asked if it is systemd that decides. May take seconds; no handler."""
+    here = own()
+    if not here.is_unit:
+        return here
+    from cleanup_guard._ground import systemd
+
+    return own(systemd.ask())
+
+
+def of(pid: int) -> Surroundings:
+    """The surroundings of another process, as it sees them itself; systemd is asked as in `own_asked`.
+
+    Raises:
+        OSError: it is not there, or somebody else's.
+    """
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        pairs = [os.fsdecode(each).partition("=") for each in file.read().split(b"\0") if each]
+    here = Surroundings(
+        {name: value for name, _, value in pairs},
+        _own_number(pid),
+        lambda path: os.path.exists(f"/proc/{pid}/root{path}"),
+    )
+    if here.is_unit:
+        from cleanup_guard._ground import systemd
+
+        here.unit = systemd.ask(pid)
+    return here
+
+
+def _own_number(pid: int) -> int:
+    """Its number in the innermost PID namespace that it is in."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
+    return int(numbers[-1]) if numbers else pid
+
+
+def in_foreground() -> bool:
+    """Whether this is the foreground of a terminal, where Ctrl-C is a person's. It asks the kernel, and never waits."""
+    flags = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | flags)
+        try:
+            return os.tcgetpgrp(fd) == os.getpgrp()
+        finally:
+            os.close(fd)
+    except (AttributeError, OSError):  # no terminal, no descriptor, no such thing
+        return False
