@@ -138,12 +138,11 @@ class Signals:
         """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
         lost: list[int] = []
         for signum in signums:
+            before = self.previous.get(signum)  # a handler that comes here may give back all of it
             if self.lost(signum):
                 lost.append(signum)
-            elif signum in self.previous:
-                if signum == SIGINT and is_of_ended_loop(
-                    self.previous[signum]
-                ):  # which found ours, and left it there
+            elif before is not None:
+                if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there
                     self.previous[signum] = _signal.default_int_handler
                 self._put_back(signum)
             self.previous.pop(signum, None)
