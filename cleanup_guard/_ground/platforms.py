@@ -68,10 +68,6 @@ def _variable(*names: str) -> Callable[[Surroundings], str | None]:
     return lambda here: here.has(*names)
 
 
-def _file(path: str) -> Callable[[Surroundings], str | None]:
-    return lambda here: path if here.exists(path) else None
-
-
 def _all(*names: str) -> Callable[[Surroundings], str | None]:
     return lambda here: " and ".join(names) if all(map(here.has, names)) else None
 
@@ -85,6 +81,16 @@ def _cloud_run(here: Surroundings) -> str | None:
 def _jenkins(here: Surroundings) -> str | None:
     """BUILD_ID alone is in many an image that was never near Jenkins."""
     return here.has("JENKINS_NODE_COOKIE") or (here.has("BUILD_ID") if here.has("JENKINS_URL") else None)
+
+
+def _docker(here: Surroundings) -> str | None:
+    return "/.dockerenv" if here.exists("/.dockerenv") else None
+
+
+def _podman(here: Surroundings) -> str | None:
+    """The file is not there where something is mounted on /run."""
+    file = "/run/.containerenv"
+    return file if here.exists(file) else "container" if here.environ.get("container") == "podman" else None
 
 
 class Platform:
@@ -196,8 +202,8 @@ PLATFORMS = (
 """In the order of the judgement that they come from; `sure` and `hope` are its numbers."""
 
 CONTAINERS = (
-    Platform("docker", "in a docker container", _file("/.dockerenv"), DEFAULT_GRACE),
-    Platform("podman", "in a podman container", _file("/run/.containerenv"), DEFAULT_GRACE),
+    Platform("docker", "in a docker container", _docker, DEFAULT_GRACE),
+    Platform("podman", "in a podman container", _podman, DEFAULT_GRACE),
     Platform("pid-1", "as PID 1", lambda here: "of a container" if here.pid == 1 else None, DEFAULT_GRACE),
 )
 """What counts only where nothing else matches; the first that does."""
