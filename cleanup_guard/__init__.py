@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import CallbackFailed as CallbackFailed
     from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
     from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
+    from cleanup_guard._ground.events import ClockStarted as ClockStarted
     from cleanup_guard._ground.events import DeadlineReached as DeadlineReached
     from cleanup_guard._ground.events import Event as Event
     from cleanup_guard._ground.events import Finished as Finished
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import MainFailed as MainFailed
     from cleanup_guard._ground.events import SignalsUnheard as SignalsUnheard
     from cleanup_guard._ground.events import SteppedIn as SteppedIn
+    from cleanup_guard._ground.events import StillRunning as StillRunning
     from cleanup_guard._ground.events import StopReceived as StopReceived
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
@@ -52,6 +54,7 @@ __all__ = [
     "CallbackTimedOut",
     "Child",
     "CleanupError",
+    "ClockStarted",
     "DeadlineReached",
     "Event",
     "Finished",
@@ -63,6 +66,7 @@ __all__ = [
     "SignalExit",
     "SignalsUnheard",
     "SteppedIn",
+    "StillRunning",
     "StopReceived",
     "StopRedelivered",
     "Supervisor",
