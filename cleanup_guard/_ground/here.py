@@ -53,8 +53,8 @@ def of(pid: int) -> Surroundings:
 def _own_number(pid: int) -> int:
     """Its number in the innermost PID namespace that it is in."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
-    return int(numbers[-1]) if numbers else pid
+        lines = [line for line in file if line.startswith("NSpid:")]
+    return int(lines[0].split()[-1]) if lines else pid
 
 
 def in_foreground() -> bool:

@@ -510,7 +510,7 @@ def test_a_main_that_has_been_told_is_rescued_in_the_time_that_is_sure(handling:
 def test_a_main_with_permission_has_all_that_is_hoped_for() -> None:
     """Cooperative, or in a critical section: it is interrupted at nine tenths of 28 s, and taken over from a little later."""
     stage = Stage(grace=TWO)
-    held = {"held": "a critical section", "may_tell": False, "noticed": True}
+    held: dict[str, Any] = {"held": "a critical section", "may_tell": False, "noticed": True}
     done = stage.look_until(0.9 * 28 - 0.01, **held)
     assert not {"take_over", "lift_shields", "give_up"} & set(done)
     assert not stage.delivery.forced
