@@ -197,7 +197,7 @@ class Stay:
             self.signums = process.signals.take(self._wanted(), named=self.options.signals is not None)
             if self.signums:
                 process.watch.need()
-                process.whereabouts.ask(process.roster.grace)
+                process.whereabouts.ask(process.roster)
         except BaseException:
             self.departure.detach()
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from cleanup_guard._ground import systemd
 from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
 from cleanup_guard._ground.here import in_foreground, own
 from cleanup_guard._ground.names import SIGINT
@@ -16,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.platforms import Reading
+    from cleanup_guard._process.roster import Roster
 
 
 class Whereabouts:
@@ -25,15 +25,17 @@ class Whereabouts:
         self._asked = Once()
         self._unit: Reading | None = None
 
-    def ask(self, argument: Grace | None) -> None:
+    def ask(self, roster: Roster) -> None:
         """Have systemd asked, in a thread of its own, if nobody else decides. Main thread.
 
         Args:
-            argument: what the guards say; None if they say nothing.
+            roster: the guards, which may decide.
         """
-        decided = argument is not None or grace_from_environment(os.environ) is not None
-        if decided or not own().is_unit or not self._asked.claim():
+        if not own().is_unit or roster.grace is not None or grace_from_environment(os.environ) is not None:
             return
+        if not self._asked.claim():
+            return
+        from cleanup_guard._ground import systemd
 
         def work() -> None:
             self._unit = systemd.ask()
