@@ -150,15 +150,16 @@ class Parser:
             raise Mistake("--stay and --no-wait-all exclude each other")
 
     def _check_grace(self) -> None:
-        """The environment's grace period wins, the platform's is the default, and draining must leave time to stop."""
+        """What the platform does; the environment's grace period wins over all, and draining must leave time to stop."""
         from cleanup_guard._ground.clock import Budget
         from cleanup_guard._ground.here import own_asked
-        from cleanup_guard._ground.platforms import grace_here
+        from cleanup_guard._ground.platforms import grace_here, told_by_platform
         from cleanup_guard._supervise._terms import KILL, KILL_BEFORE_CALLBACKS
 
-        options = self.options
+        options, here = self.options, own_asked()
+        options.platform_tells = told_by_platform(here)
         try:
-            options.grace = grace_here(own_asked(), self.grace)
+            options.grace = grace_here(here, self.grace)
         except ValueError as error:
             raise Mistake(str(error)) from None
         asking = Budget(options.grace, 0.0).sure(KILL_BEFORE_CALLBACKS if options.on_exit else KILL)

@@ -8,10 +8,10 @@ from cleanup_guard._ground.platforms import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._ground.platforms import Reading
+    from cleanup_guard._ground.platforms import Unit
 
 
-def own(unit: Reading | None = None) -> Surroundings:
+def own(unit: Unit | None = None) -> Surroundings:
     """The surroundings of this process. Any thread, any handler.
 
     Args:

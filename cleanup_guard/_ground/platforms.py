@@ -19,7 +19,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    Reading = tuple[str, float | None]  # from what it was read, and the seconds; None for no limit
+    Reading = tuple[str, float | None]
+    """From what it was read, and the seconds; None for no limit."""
+
+
+class Unit:
+    """What systemd says of a service.
+
+    Attributes:
+        name: the service's.
+        seconds: how long a stop may take; None for no limit.
+        whole_group: every process of it is told, not only the main one (KillMode=control-group, the default).
+    """
+
+    __slots__ = ("name", "seconds", "whole_group")
+
+    def __init__(self, name: str, seconds: float | None, *, whole_group: bool = True) -> None:
+        self.name: str = name
+        self.seconds: float | None = seconds
+        self.whole_group: bool = whole_group
 
 
 class Surroundings:
@@ -29,7 +47,7 @@ class Surroundings:
         environ: its environment.
         pid: its process number, as it sees that itself.
         exists: whether there is a file.
-        unit: what its service manager said when it was asked (`systemd.py`); None if it was not, or did not answer.
+        unit: what systemd said when it was asked (`systemd.py`); None if it was not, or did not answer.
     """
 
     __slots__ = ("environ", "exists", "pid", "unit")
@@ -39,12 +57,12 @@ class Surroundings:
         environ: Mapping[str, str],
         pid: int,
         exists: Callable[[str], bool],
-        unit: Reading | None = None,
+        unit: Unit | None = None,
     ) -> None:
         self.environ: Mapping[str, str] = environ
         self.pid: int = pid
         self.exists: Callable[[str], bool] = exists
-        self.unit: Reading | None = unit
+        self.unit: Unit | None = unit
 
     def has(self, *names: str) -> str | None:
         """The first of these variables that is set."""
@@ -143,8 +161,8 @@ PLATFORMS = (
         "under systemd",
         lambda here: "SYSTEMD_EXEC_PID" if here.is_unit else None,
         45,
-        reading=lambda here: here.unit,
-        tells_everybody=_always,
+        reading=lambda here: here.unit and (f"TimeoutStopSec of {here.unit.name}", here.unit.seconds),
+        tells_everybody=lambda here: here.unit is None or here.unit.whole_group,
     ),
     Platform(
         "azure-app-service",

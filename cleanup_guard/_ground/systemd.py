@@ -9,9 +9,7 @@ import signal
 import sys
 import time
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cleanup_guard._ground.platforms import Reading
+from cleanup_guard._ground.platforms import Unit
 
 PATIENCE = 5.0
 """Seconds for an answer."""
@@ -57,14 +55,14 @@ def unit_of(cgroups: str) -> tuple[str, bool] | None:
     return None
 
 
-def ask(pid: int | str = "self") -> Reading | None:
-    """Ask for the time that a stop of the service may take. May take seconds; no handler.
+def ask(pid: int | str = "self") -> Unit | None:
+    """Ask what a stop of the service is. May take seconds; no handler.
 
     Args:
         pid: the service's main process.
 
     Returns:
-        What was read, and the seconds (None for no limit); None without an answer.
+        What it says; None without an answer.
     """
     if sys.platform != "linux":
         return None
@@ -74,18 +72,13 @@ def ask(pid: int | str = "self") -> Reading | None:
         if unit is None:
             return None
         name, users = unit
-        words = [
-            "systemctl",
-            *(["--user"] if users else []),
-            "show",
-            "--property=TimeoutStopUSec",
-            "--value",
-            "--",
-            name,
-        ]
-        return f"TimeoutStopSec of {name}", span(_output(words))
+        properties = ["--property=TimeoutStopUSec", "--property=KillMode"]
+        said = _output(["systemctl", *(["--user"] if users else []), "show", *properties, "--", name])
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        seconds = span(found.get("TimeoutStopUSec", ""))
     except (OSError, ValueError):
         return None
+    return Unit(name, seconds, whole_group=found.get("KillMode", "control-group") == "control-group")
 
 
 def _output(words: list[str]) -> str:

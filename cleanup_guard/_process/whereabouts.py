@@ -14,7 +14,7 @@ from cleanup_guard._process import native
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cleanup_guard._ground.clock import Grace
-    from cleanup_guard._ground.platforms import Reading
+    from cleanup_guard._ground.platforms import Unit
     from cleanup_guard._process.roster import Roster
 
 
@@ -23,7 +23,7 @@ class Whereabouts:
 
     def __init__(self) -> None:
         self._asked = Once()
-        self._unit: Reading | None = None
+        self._unit: Unit | None = None
 
     def ask(self, roster: Roster) -> None:
         """Have systemd asked, in a thread of its own, if nobody else decides. Main thread.

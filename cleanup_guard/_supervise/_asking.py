@@ -117,6 +117,10 @@ class Asking:
         self._telling.begin(ticks, now)
         child.asked_at = now
         child.sent = signum = self._signal_for(child)
+        if self._stopping.told_elsewhere and signum == self._stopping.signum:
+            self._telling.note(self._telling.kin(world.look(), self._children).of(child))
+            self._kin = None  # who has come since is looked for
+            return
         if self._is_for_groups(child):
             self._signal(child, signum, to_group=child.scope != "main")
             self._telling.note_group(world.look(), child)

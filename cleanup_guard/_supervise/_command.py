@@ -21,6 +21,7 @@ from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
+from cleanup_guard._supervise._sender import is_platform
 from cleanup_guard._supervise._spawn import (
     STDERR,
     CannotStart,
@@ -260,7 +261,7 @@ class Command:
         if signum == _signal.SIGTSTP and code == SI_KERNEL and self.terminal is not None and not self._lends:
             self._suspend_all(self.terminal)
         else:
-            self._signalled(signum, by_hand=signum == SIGINT and code == SI_KERNEL)
+            self._signalled(signum, info)
 
     def _hushed(self, signum: int, code: int) -> bool:
         """Whether it was ignored when we started, which is somebody's wish: `nohup`, or `&` in a script and then Ctrl-C.
@@ -271,16 +272,18 @@ class Command:
             return False
         return signum == _signal.SIGHUP or code == SI_KERNEL
 
-    def _signalled(self, signum: int, *, by_hand: bool = False) -> None:
+    def _signalled(self, signum: int, info: _signal.struct_siginfo) -> None:
         now = time.monotonic()
-        first = self.told is None or (self.told.period.by_hand and signum != SIGINT)
-        if first and self.options.is_stop(signum):
+        by_hand = _is_key(info)
+        if self.options.is_stop(signum) and _sets_clock(signum, self.told):
             self.told = Budget(BY_HAND if by_hand else self.options.grace, now)
         if self._lends and self.terminal is not None and signum == _signal.SIGCONT:
             child = self.options.children[0]
             if child.running and child.pid is not None and self.terminal.is_ours():
                 self.terminal.resume(child.pid)
-        self.policy.signal(signum, now, by_hand=by_hand)
+        self.policy.signal(
+            signum, now, by_hand=by_hand, told_elsewhere=_is_told_elsewhere(info, self.options)
+        )
 
     def _suspend_all(self, terminal: Terminal) -> None:
         """Ctrl-Z with several programs: where a shell can resume us, all of us stop; where none can, nobody does."""
@@ -406,6 +409,21 @@ def _go_to(folder: str) -> None:
         os.chdir(folder)
     except OSError:
         pass  # it was removed or unmounted: we are in /, which is as good as any
+
+
+def _is_key(info: _signal.struct_siginfo) -> bool:
+    """Whether a person has pressed Ctrl-C in a terminal."""
+    return info.si_signo == SIGINT and info.si_code == SI_KERNEL
+
+
+def _sets_clock(signum: int, told: Budget | None) -> bool:
+    """Whether a stop is the first, or the first that is no Ctrl-C after a person's, which has no end."""
+    return told is None or (told.period.by_hand and signum != SIGINT)
+
+
+def _is_told_elsewhere(info: _signal.struct_siginfo, options: Options) -> bool:
+    """Whether the platform has told every process itself."""
+    return options.platform_tells and is_platform(info.si_pid)
 
 
 def _sender(info: _signal.struct_siginfo) -> str:

@@ -31,6 +31,7 @@ class Options:
     def __init__(self) -> None:
         self.children: list[Child] = []
         self.grace: Grace = Grace(DEFAULT_GRACE)
+        self.platform_tells = False  # the platform sends a stop to every process, not only to us
         self.drain = 0.0
         self.when_one_exits: Literal["stop", "wait"] = "stop"
         self.stop_signals: set[int] = {SIGTERM, SIGINT}

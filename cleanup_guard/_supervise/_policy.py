@@ -9,7 +9,8 @@ Rules:
 1. One budget. Draining, asking, SIGKILL and callbacks are slices of one grace period, which ends before the platform's.
 2. Children that do not depend on each other are asked together. One that another comes `after` is asked when that one is
    gone, or when its turn has come anyway: a stubborn child must not cost its neighbours their time to clean up.
-3. Nobody is told to stop twice. A main process that catches the stop is told before anything is looked up.
+3. Nobody is told to stop twice, nor whom the platform has told. A main process that catches the stop is told before anything
+   is looked up.
 4. Nobody is killed before the time for asking is over, unless its own grace or a person says so.
 5. That everybody is gone is the kernel's word, never that of a look, which may miss somebody.
 6. Who had to be killed is never reported as 0.
@@ -88,8 +89,15 @@ class Policy:
         """Whether a failure is only that the child did what we asked for, and nobody else had."""
         return self.stopping.signum is None and child.sent is not None and child.code == 128 + child.sent
 
-    def signal(self, signum: int, now: float, *, by_hand: bool = False) -> None:
-        """A signal has arrived: a stop, a repeated stop, or one to pass on; by hand, if a person has pressed a key for it."""
+    def signal(self, signum: int, now: float, *, by_hand: bool = False, told_elsewhere: bool = False) -> None:
+        """A signal has arrived: a stop, a repeated stop, or one to pass on.
+
+        Args:
+            signum: the signal.
+            now: the time.
+            by_hand: a person has pressed a key for it, in a terminal.
+            told_elsewhere: the platform has sent it to every process.
+        """
         wanted = self.terms.rewrite.get(signum, signum)
         if wanted == 0:
             return
@@ -98,6 +106,7 @@ class Policy:
             return
         if self.budget is None:
             self.stopping.signum = signum
+            self.stopping.told_elsewhere = told_elsewhere
             self.stopping.begin(f"signal {signum}", now, wanted, drain=self.terms.drain, by_hand=by_hand)
         elif signum != SIGINT:
             self.stopping.start_clock(now)

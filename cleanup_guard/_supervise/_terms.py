@@ -81,6 +81,7 @@ class Stop:
         self.budget: Budget | None = None
         self.reason: str = ""
         self.signum: int | None = None  # the one that came from outside
+        self.told_elsewhere = False  # the platform has sent it to everybody, not only to us
         self.sent: int | None = None  # what is sent to children without a stop signal of their own
         self.ask_from = -inf
         self.hurried_at = inf

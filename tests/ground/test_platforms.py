@@ -14,6 +14,7 @@ from cleanup_guard._ground.clock import DEFAULT_GRACE, GIVEN, GRACE_VARIABLE, GU
 from cleanup_guard._ground.platforms import (
     PLATFORMS,
     Surroundings,
+    Unit,
     describe,
     detect,
     grace_here,
@@ -26,9 +27,7 @@ PID = 4711
 Environ = dict[str, str]
 
 
-def around(
-    environ: Environ, *files: str, pid: int = PID, unit: tuple[str, float | None] | None = None
-) -> Surroundings:
+def around(environ: Environ, *files: str, pid: int = PID, unit: Unit | None = None) -> Surroundings:
     """Surroundings in which only this is to be seen."""
     return Surroundings(environ, pid, files.__contains__, unit)
 
@@ -176,20 +175,20 @@ def test_whatever_matches_nothing_gets_longer(rows: set[str]) -> None:
         ),
         (
             {"SYSTEMD_EXEC_PID": str(PID)},
-            ("TimeoutStopSec of web.service", 90.0),
+            Unit("web.service", 90.0),
             90,
             "TimeoutStopSec of web.service",
         ),
         (
             {"SYSTEMD_EXEC_PID": str(PID)},
-            ("TimeoutStopSec of web.service", None),
+            Unit("web.service", None),
             None,
             "TimeoutStopSec of web.service",
         ),
     ],
 )
 def test_a_number_that_can_be_read_is_both(
-    environ: Environ, unit: tuple[str, float | None] | None, seconds: float | None, source: str
+    environ: Environ, unit: Unit | None, seconds: float | None, source: str
 ) -> None:
     """And the words are those for what was read."""
     found = detect(around(environ, unit=unit))
@@ -209,10 +208,10 @@ def test_what_was_read_and_what_is_guessed() -> None:
     """The smaller one counts, with its own word."""
     environ = {"SYSTEMD_EXEC_PID": str(PID), **KUBERNETES}
     assert (
-        detect(around(environ, unit=("unit", 5.0))).sure,
-        detect(around(environ, unit=("unit", 5.0))).known,
+        detect(around(environ, unit=Unit("unit", 5.0))).sure,
+        detect(around(environ, unit=Unit("unit", 5.0))).known,
     ) == (5, READ)
-    longer = detect(around(environ, unit=("unit", 20.0)))
+    longer = detect(around(environ, unit=Unit("unit", 20.0)))
     assert (longer.sure, longer.hope, longer.known) == (10, 20, GUESSED)
 
 
@@ -241,7 +240,7 @@ def test_the_words_for_given_read_and_guessed_differ() -> None:
     assert describe(grace_here(around({**KUBERNETES, GRACE_VARIABLE: "45"}))) == (
         "on Kubernetes (KUBERNETES_SERVICE_HOST): 45 s to clean up, given by CLEANUP_GUARD_GRACE"
     )
-    assert describe(grace_here(around(unit, unit=("TimeoutStopSec of web.service", 90.0)))) == (
+    assert describe(grace_here(around(unit, unit=Unit("web.service", 90.0)))) == (
         "under systemd (SYSTEMD_EXEC_PID): 90 s to clean up, read from TimeoutStopSec of web.service"
     )
     assert describe(grace_here(around(KUBERNETES))) == (
@@ -270,6 +269,13 @@ def test_the_words_for_given_read_and_guessed_differ() -> None:
 def test_who_tells_every_process_itself(environ: Environ, tells: bool) -> None:
     """There a supervisor that passes the stop on tells its children twice."""
     assert told_by_platform(around(environ)) is tells
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_systemd_may_tell_the_main_process_alone(whole_group: bool) -> None:
+    """With KillMode=mixed, and then a supervisor has to pass it on."""
+    unit = Unit("web.service", 90.0, whole_group=whole_group)
+    assert told_by_platform(around({"SYSTEMD_EXEC_PID": str(PID)}, unit=unit)) is whole_group
 
 
 # -- this machine ------------------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def systemctl(folder: Path, script: str) -> dict[str, str]:
 
 def test_systemd_is_asked_and_its_word_is_both_numbers(tmp_path: Path) -> None:
     """In a thread, by `systemctl show`, once a guard is entered; who has the number given asks nobody."""
-    environ = systemctl(tmp_path, 'echo "1min 30s"')
+    environ = systemctl(tmp_path, "echo TimeoutStopUSec=1min 30s; echo KillMode=mixed")
     code = CGROUP + UNIT + ANSWERED + GUARD
     ended = run(code, signal.SIGTERM, env=environ)
     assert (
@@ -87,7 +87,7 @@ def test_systemd_is_asked_and_its_word_is_both_numbers(tmp_path: Path) -> None:
         in ended.err
     )
     asked = (tmp_path / "asked").read_text()
-    assert asked == "show --property=TimeoutStopUSec --value -- web.service\n"
+    assert asked == "show --property=TimeoutStopUSec --property=KillMode -- web.service\n"
     ended = run(
         CGROUP + UNIT + NO_ANSWER + GUARD, signal.SIGTERM, env={**environ, "CLEANUP_GUARD_GRACE": "7"}
     )
@@ -114,12 +114,8 @@ def test_who_does_not_answer_is_not_left_over(tmp_path: Path, monkeypatch: pytes
 
 def test_nobody_is_asked_before_a_guard_is_entered(tmp_path: Path) -> None:
     """Importing starts no program, nor does a guard where systemd is not the one that stops."""
-    environ = systemctl(tmp_path, 'echo "1min 30s"')
-    code = (
-        "import cleanup_guard\nfrom cleanup_guard import guard, on_exit\n"
-        + UNIT
-        + "unit(); ready()\n"
-    )
+    environ = systemctl(tmp_path, "echo TimeoutStopUSec=1min 30s; echo KillMode=mixed")
+    code = "import cleanup_guard\nfrom cleanup_guard import guard, on_exit\n" + UNIT + "unit(); ready()\n"
     with child(code, env=environ) as started:
         wait_until(lambda: started.process.poll() is not None, "the end")
     assert not (tmp_path / "asked").exists()

@@ -1,0 +1,121 @@
+"""`run` on platforms: both numbers, no second telling where the platform tells everybody, no end for a person's Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from run.supervised import COMMAND, STUBBORN, cleans_up, python, running
+from support import wait_until
+from terminals import screen
+
+SHOW = "import os; print(os.environ.get('CLEANUP_GUARD_GRACE'))"
+
+TELLS = r"""\
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"told\n"))
+os.write(1, f"ready {os.getpid()}\n".encode())
+end = time.monotonic() + 60
+while time.monotonic() < end and not os.path.exists(os.environ["GO"]):
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "share"),
+    [
+        ({}, [], "8.1"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, [], "8.1..25.2"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ["--on-exit", "true"], "6.3"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ["--grace", "20"], "16.2"),
+        (
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "CLEANUP_GUARD_GRACE": "10..20"},
+            ["--grace", "9"],
+            "8.1..16.2",
+        ),
+        ({"DYNO": "web.1"}, [], "25.2"),
+        ({"FLY_APP_NAME": "web"}, [], "4.05"),
+        ({"AWS_LAMBDA_FUNCTION_NAME": "f"}, [], "0.225"),
+    ],
+)
+def test_a_child_has_its_share_of_both_numbers(
+    environ: dict[str, str], options: list[str], share: str
+) -> None:
+    """Nine tenths of what can be used; with callbacks to follow seven tenths of what is sure, because they wait."""
+    with running(*options, "--", *python(SHOW), env=environ) as run:
+        assert run.end() == 0
+        assert run.out == [share]
+
+
+def test_work_goes_on_while_there_is_hope() -> None:
+    """A child that needs more than is sure is not killed: nobody waits for it."""
+    with running("--", *cleans_up(3), env={"CLEANUP_GUARD_GRACE": "1..60"}) as run:
+        run.wait_for("ready")
+        assert run.stop() == 0
+        assert run.out[-1] == "cleaned up"
+    with running(
+        "--on-exit", "echo bye", "--", *python(STUBBORN), env={"CLEANUP_GUARD_GRACE": "2..600"}
+    ) as run:
+        run.wait_for("ready")
+        assert run.stop() == 137
+        assert run.out[-1] == "bye"
+        assert run.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("environ", "platform"),
+    [
+        ({"DYNO": "web.1"}, True),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}, True),
+        ({}, False),
+    ],
+)
+def test_where_the_platform_tells_everybody_nobody_is_told_twice(
+    environ: dict[str, str], platform: bool, tmp_path: Path
+) -> None:
+    """On Heroku and in a Slurm step a child hears one SIGTERM; without such a platform it would be two."""
+    go = tmp_path / "go"
+    environ = {**environ, "GO": str(go), "CLEANUP_GUARD_GRACE": "60"}
+    with running("--verbose", "--", *python(TELLS), env=environ) as run:
+        run.wait_for("ready")
+        child = int(run.out[0].split()[1])
+        os.kill(child, signal.SIGTERM)
+        run.wait_for("told")
+        run.signal(signal.SIGTERM)
+        wait_until(lambda: "SIGTERM from" in run.err, "the signal")
+        if not platform:
+            run.wait_for("told", times=2)
+        go.touch()
+        assert run.end() == 0
+        assert run.out.count("told") == (1 if platform else 2)
+
+
+def test_a_person_who_stops_run_alone_is_passed_on_everywhere(tmp_path: Path) -> None:
+    """A shell on Heroku that sends SIGTERM to `run` has told nobody else."""
+    go = tmp_path / "go"
+    with running("--", *python(TELLS), env={"DYNO": "web.1", "GO": str(go)}) as run:
+        run.wait_for("ready")
+        subprocess.run(["sh", "-c", f"kill -TERM {run.process.pid}; true"], check=True)
+        run.wait_for("told")
+        go.touch()
+        assert run.end() == 0
+
+
+def test_ctrl_c_in_a_terminal_has_no_end(tmp_path: Path) -> None:
+    """Two programs that take longer than any grace period to clean up are waited for; a SIGTERM starts the clock."""
+    go = tmp_path / "go"
+    program = TELLS.replace("SIGTERM", "SIGINT").replace("told", "interrupted")
+    words = [*COMMAND, "--grace", "2", "--", *python(program), ":::", *python(program)]
+    with screen("env", f"GO={go}", *words) as shown:
+        shown.wait_for("ready", times=2)
+        shown.type("\x03")
+        shown.wait_for("interrupted", times=2)
+        time.sleep(4)  # twice as long as the grace period: nothing happens, which nothing tells
+        assert "killed" not in shown.text
+        os.kill(shown.pid, signal.SIGTERM)
+        shown.wait_for("killed, because still running")
+        assert shown.end() == 137
