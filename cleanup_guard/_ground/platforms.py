@@ -96,6 +96,10 @@ def _cloud_run(here: Surroundings) -> str | None:
     return job or (None if here.has("KUBERNETES_SERVICE_HOST") else here.has("K_SERVICE"))
 
 
+def _unit(here: Surroundings) -> Reading | None:
+    return None if here.unit is None else (f"TimeoutStopSec of {here.unit.name}", here.unit.seconds)
+
+
 def _jenkins(here: Surroundings) -> str | None:
     """BUILD_ID alone is in many an image that was never near Jenkins."""
     return here.has("JENKINS_NODE_COOKIE") or (here.has("BUILD_ID") if here.has("JENKINS_URL") else None)
@@ -161,7 +165,7 @@ PLATFORMS = (
         "under systemd",
         lambda here: "SYSTEMD_EXEC_PID" if here.is_unit else None,
         45,
-        reading=lambda here: here.unit and (f"TimeoutStopSec of {here.unit.name}", here.unit.seconds),
+        reading=_unit,
         tells_everybody=lambda here: here.unit is None or here.unit.whole_group,
     ),
     Platform(
