@@ -22,7 +22,9 @@ def test_ctrl_c_in_a_session_interrupts_a_line_and_not_the_session(code: str) ->
     """After `on_exit` at the prompt Ctrl-C raises KeyboardInterrupt; the session goes on, and its end runs the callback."""
     with screen("env", "PYTHON_BASIC_REPL=1", sys.executable, "-q", "-i", "-c", code) as shown:
         shown.wait_for(">>> ")
-        shown.type("import time; print('sleep' + 'ing', flush=True); all(time.sleep(0.1) is None for _ in range(600))\n")
+        shown.type(
+            "import time; print('sleep' + 'ing', flush=True); all(time.sleep(0.1) is None for _ in range(600))\n"
+        )
         shown.wait_for("sleeping")
         shown.type("\x03")
         shown.wait_for("KeyboardInterrupt")
