@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.platforms import Unit
 
 
+FOREGROUND_VARIABLE = "CLEANUP_GUARD_FOREGROUND"
+"""How `run` tells its children, which have process groups of their own, that it passes on what is typed for its own group."""
+
+
 def own(unit: Unit | None = None) -> Surroundings:
     """The surroundings of this process. Any thread, any handler.
 
@@ -63,7 +67,8 @@ def in_foreground() -> bool:
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | flags)
         try:
-            return os.tcgetpgrp(fd) == os.getpgrp()
+            foreground = os.tcgetpgrp(fd)
+            return foreground == os.getpgrp() or str(foreground) == os.environ.get(FOREGROUND_VARIABLE)
         finally:
             os.close(fd)
     except (AttributeError, OSError):  # no terminal, no descriptor, no such thing

@@ -15,6 +15,7 @@ from math import inf
 
 from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace
 from cleanup_guard._ground.foreign import shown
+from cleanup_guard._ground.here import FOREGROUND_VARIABLE
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
 from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._supervise._family import Family
@@ -214,6 +215,8 @@ class Command:
         if self.options.grace.sure is not None:
             share = self.policy.stopping.share(self.options.drain).within(Grace(child.grace))
             environ[GRACE_VARIABLE] = share.text
+        if self.terminal is not None and not self._lends:
+            environ[FOREGROUND_VARIABLE] = str(os.getpgrp())
         return environ
 
     # -- waiting --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -119,3 +120,27 @@ def test_ctrl_c_in_a_terminal_has_no_end(tmp_path: Path) -> None:
         os.kill(shown.pid, signal.SIGTERM)
         shown.wait_for("killed, because still running")
         assert shown.end() == 137
+
+
+GUARDED = """\
+import os, time
+from cleanup_guard import guard
+def slow():
+    time.sleep(4); os.write(1, b"slow is done\\n")
+with guard() as g:
+    g.callback(slow); os.write(1, b"ready\\n"); time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("others", [[], [":::", *cleans_up()]], ids=["alone", "with another"])
+def test_a_guard_below_run_knows_that_it_was_a_person(others: list[str], tmp_path: Path) -> None:
+    """Be the terminal lent to it, or Ctrl-C passed on by `run`: a callback may take twice as long as the grace period."""
+    file = tmp_path / "program.py"
+    file.write_text(GUARDED)
+    words = [*COMMAND, "--grace", "2", "--", sys.executable, str(file), *others]
+    with screen(*words) as shown:
+        shown.wait_for("ready", times=2 if others else 1)
+        shown.type("\x03")
+        shown.wait_for("SIGINT received in the foreground of a terminal, no time limit")
+        shown.wait_for("slow is done")
+        shown.end()
