@@ -54,6 +54,9 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 SLOW = 1.0
 """Seconds after which a callback is worth a line of its own."""
 
+MOST_NAMED = 10
+"""Pieces of work that one line names."""
+
 
 class Event:
     """The base of all records.
@@ -139,6 +142,18 @@ class StillRunning(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draining(Event):
+    """The program is not ready any more, and serves on for some seconds until nobody sends it work; then the stop begins."""
+
+    seconds: float
+    asked: float
+
+    def __str__(self) -> str:
+        less = f" ({self.asked:g} s do not fit into the grace period)" if self.seconds < self.asked else ""
+        return f"draining: not ready any more, serving on for {self.seconds:g} s{less}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRedelivered(Event):
     """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again.
 
@@ -175,6 +190,36 @@ class HeldToTheEnd(Event):
             f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
             "callbacks"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkAwaited(Event):
+    """Main has left its guard, and the callbacks wait for work in flight. Each piece: its name, and for how long it has run."""
+
+    work: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return f"waiting for work in flight: {say_work(self.work)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkCut(Event):
+    """Work in flight is waited for no longer, because time is nearly over or Ctrl-C was pressed again.
+
+    Each piece: its name, and for how long it has run.
+    """
+
+    work: tuple[tuple[str, float], ...]
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"work in flight is waited for no longer: {say_work(self.work)}"
+
+
+def say_work(work: tuple[tuple[str, float], ...]) -> str:
+    """Pieces of work for a person to read, no more than a line holds."""
+    said = [f"{name} (running for {seconds:.1f} s)" for name, seconds in work[:MOST_NAMED]]
+    return ", ".join([*said, f"{len(work) - MOST_NAMED} more"] if len(work) > MOST_NAMED else said)
 
 
 @dataclass(frozen=True, kw_only=True)

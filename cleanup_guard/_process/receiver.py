@@ -115,6 +115,9 @@ class Receiver:
         return theirs
 
     def _look_at_once(self, frame: FrameType | None) -> None:
+        stop = self.process.stop
+        if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
+            stop.end_drain()  # nobody would have us look when it is over
         if sys.platform == "win32":
             self._wait_for_watcher()
         if sys.platform == "win32" or not self.process.watch.running:
