@@ -13,7 +13,7 @@ import os
 from collections import deque
 from math import inf
 
-from cleanup_guard._ground.events import Draining, StillRunning, TookOver
+from cleanup_guard._ground.events import Draining, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
@@ -300,6 +300,11 @@ class Watcher:
             asked_at=min((host.asking.asked_at for host in loops), default=inf),
             exiting=process.exiting,
             hook=self._watch.hook,
+            running=[
+                (callback.name, each.started)
+                for each in list(process.roster.turns)
+                if (callback := each.current) is not None
+            ],
         )
 
     def _own_pokes(self, signum: int, pokes: dict[int, int] | None = None) -> int:
@@ -474,17 +479,6 @@ class Watcher:
         """There is no stop any more."""
         self._presses = Presses(self._count_ctrl_c())
         self._forwarded.clear()
-
-    def say_who_runs(self) -> None:
-        """Tell a person who waits for whom he does."""
-        process, stop = self._process, self._process.stop
-        if stop is None:
-            return
-        now = process.clock()
-        running = [(each.current, each.started) for each in list(process.roster.turns)]
-        waits_for = [(f"callback {each.name}", began) for each, began in running if each is not None]
-        for what, began in waits_for or [(f"main ({self.where()})", stop.budget.began)]:
-            self.tell(StillRunning(what=what, seconds=now - began))
 
     def where(self) -> str:
         """Where main is."""

@@ -30,12 +30,14 @@ from cleanup_guard._ground.events import (
     HeldToTheEnd,
     HookLeftRunning,
     SteppedIn,
+    StillRunning,
     StopRedelivered,
 )
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from cleanup_guard._ground.clock import Budget
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
         def take_over(self) -> None: ...  # run the callbacks in a thread of ours
         def give_up(self) -> None: ...  # report, and end the process
         def forget(self) -> None: ...  # the program goes on: as if there had been no stop
-        def say_who_runs(self) -> None: ...  # and for how long
         def where(self) -> str: ...  # where main is, for a person to read
         def tell(self, event: Event) -> None: ...
 
@@ -109,6 +110,7 @@ class Facts:
         asked_at: when that loop was asked and has not answered since; infinity if it owes no answer.
         exiting: the interpreter is shutting down.
         hook: the on_stop callback that is running.
+        running: callbacks in progress, each with when it began.
     """
 
     __slots__ = (
@@ -121,6 +123,7 @@ class Facts:
         "in_tasks",
         "may_tell",
         "noticed",
+        "running",
         "state",
     )
 
@@ -137,6 +140,7 @@ class Facts:
         asked_at: float = inf,
         exiting: bool = False,
         hook: str | None = None,
+        running: Sequence[tuple[str, float]] = (),
     ) -> None:
         self.state: State = state
         self.announced: bool = announced
@@ -148,6 +152,7 @@ class Facts:
         self.asked_at: float = asked_at
         self.exiting: bool = exiting
         self.hook: str | None = hook
+        self.running: Sequence[tuple[str, float]] = running
 
 
 class Delivery:
@@ -435,7 +440,9 @@ class Person:
             return inf
         if now >= self._next_word:
             self._next_word = now + A_WORD
-            world.say_who_runs()
+            running = [(f"callback {name}", began) for name, began in facts.running]
+            for what, began in running or [(f"main ({world.where()})", stop.budget.began)]:
+                world.tell(StillRunning(what=what, seconds=now - began))
         return self._next_word
 
     def insists_in_vain(self, now: float, facts: Facts, *, insisted: bool) -> bool:

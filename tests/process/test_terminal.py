@@ -115,15 +115,8 @@ def test_a_terminal_that_goes_starts_the_clock(tmp_path: Path) -> None:
         shown.wait_for("ready")
         press(shown, first=True)
         shown.wait_for("has been running for")
-        os.close(shown.fd)
-        try:
-            wait_until(done.exists, "the other callback")
-            wait_until(
-                lambda: os.waitid(os.P_PID, shown.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None,
-                "the end",
-            )
-        finally:
-            shown.fd = os.open(os.devnull, os.O_RDWR)
+        shown.hang_up()
+        wait_until(done.exists, "the other callback")
         assert shown.end() == -signal.SIGINT
 
 

@@ -630,14 +630,28 @@ def test_a_persons_stop_has_no_end_and_tells_for_whom_he_waits(state: State) -> 
     if state is State.UNWINDING:
         stage.raise_in_main()
     done = stage.look_until(A_WORD * 5 + 0.1, state, noticed=True)
-    assert done.count("say_who_runs") == 5
+    told = [str(event) for event in stage.world.events]
+    assert told == [
+        f"main (in job()) has been running for {A_WORD * n:.0f} s; Ctrl-C interrupts it" for n in range(1, 6)
+    ]
     assert not {"take_over", "give_up", "lift_shields"} & set(done)
+
+
+def test_callbacks_in_progress_are_named() -> None:
+    """Each with its own age."""
+    stage = Stage(grace=BY_HAND)
+    stage.look_until(A_WORD + 0.1, State.CLEANING, running=[("flush", BEGAN + 1), ("close", BEGAN + 2)])
+    assert [str(event).partition(";")[0] for event in stage.world.events] == [
+        "callback flush has been running for 2 s",
+        "callback close has been running for 1 s",
+    ]
 
 
 def test_who_is_done_is_waited_for_no_more() -> None:
     """Nothing is said while the process ends."""
     stage = Stage(grace=BY_HAND)
-    assert "say_who_runs" not in stage.look_until(A_WORD * 3, State.DONE)
+    stage.look_until(A_WORD * 3, State.DONE)
+    assert not stage.world.events
 
 
 def test_another_stop_after_a_persons_starts_the_clock() -> None:
@@ -651,7 +665,6 @@ def test_another_stop_after_a_persons_starts_the_clock() -> None:
         "another stop received, 10 s to clean up for sure, up to 30 s in hope from now"
     )
     assert done.count("take_over") == 1
-    assert "say_who_runs" not in done
 
 
 def test_a_main_that_a_person_interrupts_in_vain_is_taken_over_from() -> None:
