@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def program(tmp_path: Path, code: str) -> str:
     return str(file)
 
 
+def sleeps(pid: int) -> bool:
+    """Whether its main thread waits for something; asked again a moment later."""
+    time.sleep(0.005)
+    return Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def press(shown: Screen, *, first: bool = False) -> None:
     """Press Ctrl-C; not the first time only after somebody was named, so that it is another press."""
     if not first:
@@ -61,11 +68,13 @@ def test_a_second_press_interrupts_what_runs(tmp_path: Path) -> None:
 def test_the_second_press_reaches_a_main_that_is_stuck_in_c(tmp_path: Path) -> None:
     """Nothing can be raised in it: its callbacks run in a thread of ours."""
     code = ENDLESS + (
-        "import ctypes; libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)\n"
-        "with guard() as g:\n    g.callback(other); ready(); [libc.pthread_mutex_lock(mutex) for _ in range(2)]\n"
+        "import ctypes\n"
+        "lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(128)\n"
+        "with guard() as g:\n    g.callback(other); lock(mutex); ready(); lock(mutex)\n"
     )
     with screen(sys.executable, program(tmp_path, code)) as shown:
         shown.wait_for("ready")
+        wait_until(lambda: all(sleeps(shown.pid) for _ in range(50)), "main to be stuck")
         press(shown, first=True)
         shown.wait_for("main (in <module>")
         assert "other has run" not in shown.text
