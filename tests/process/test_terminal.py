@@ -12,6 +12,8 @@ import pytest
 from support import PREAMBLE, wait_until
 from terminals import Screen, screen
 
+pytestmark = pytest.mark.one_python  # a person is slow
+
 ENDLESS = """\
 os.environ["CLEANUP_GUARD_GRACE"] = "4"  # a platform's: it counts only for a platform's stop
 def endless():

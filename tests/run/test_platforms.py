@@ -106,6 +106,7 @@ def test_a_person_who_stops_run_alone_is_passed_on_everywhere(tmp_path: Path) ->
         assert run.end() == 0
 
 
+@pytest.mark.one_python
 def test_ctrl_c_in_a_terminal_has_no_end(tmp_path: Path) -> None:
     """Two programs that take longer than any grace period to clean up are waited for; a SIGTERM starts the clock."""
     go = tmp_path / "go"
@@ -132,6 +133,7 @@ with guard() as g:
 """
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("others", [[], [":::", *cleans_up()]], ids=["alone", "with another"])
 def test_a_guard_below_run_knows_that_it_was_a_person(others: list[str], tmp_path: Path) -> None:
     """Be the terminal lent to it, or Ctrl-C passed on by `run`: a callback may take twice as long as the grace period."""
