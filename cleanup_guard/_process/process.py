@@ -222,6 +222,10 @@ class Process:
             elif native.in_main():
                 self.signals.take_more(by_hand=True)
 
+    def ask_main(self) -> None:
+        """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
+        self.receiver.call.ask()
+
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
         stop = self.stop
