@@ -130,11 +130,16 @@ def _leave_main(process: Process) -> None:
     while left := [*list(roster.popped), *list(roster.main)]:
         _leave(process, left[-1])
     stop = process.stop
-    if stop is None or stop.theirs is not None or (process.delivery.times and not (cut_short or stop.owed)):
+    if stop is None or stop.theirs is not None:
+        return
+    ending = ending_of(stop, process.exit_status())
+    # Main that was told ends by the stop's exception, unless no exception brings about what is wanted: the guard that would
+    # have seen to it was popped, or a generator's, which the exception did not come through.
+    if process.delivery.times and not (cut_short or stop.owed or ending.needs_last_word):
         return
     process.announce()
     process.tell_finished()
-    LastWord(ending_of(stop, process.exit_status())).say()
+    LastWord(ending).say()
 
 
 def _leave(process: Process, member: Member) -> None:

@@ -283,6 +283,9 @@ class Watcher:
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
+            notify = process.roster.notify
+            if notify is not None:
+                due = min(due, notify.look(process, stop, now))
             if process.main_is_owed:
                 self.poke()
                 due = min(due, now + DEAD_FOR)
