@@ -15,7 +15,6 @@ settings.load_profile("the same every time")
 
 
 OPEN = {
-    "test_greenlets_are_unwound_by_callbacks": "gevent and eventlet print a traceback where the stop is raised in their hub",
     "test_a_guard_inside_one_line_ends_that_line[ipython]": "IPython: fails on a loaded machine, cause not found",
     "test_pdb_stops_in_the_program": "pdb stops in the first line of the program, cause not found",
     "test_a_notebooks_kernel_lives[on_exit]": "fails on a loaded machine, cause not found",
@@ -29,7 +28,7 @@ OPEN = {
 ABOUT_LINUX = {"check", "cli", "exec", "run"}
 """Folders of tests whose subject is processes and the kernel."""
 
-ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py", "test_timeline.py", "test_told_once.py"}
+ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py"}
 """Files in them that use most of Python."""
 
 

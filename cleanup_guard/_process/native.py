@@ -1,66 +1,35 @@
 """Threads, locks and waits of the operating system, also in a program in which gevent or eventlet has replaced Python's.
 
-There `threading.Thread` makes greenlets, `time.sleep` and locks switch to other greenlets, and `select` has no `poll`: a
-watcher
-made of these would wait for the very loop that it is to watch. What is used here is as it was before anybody patched it,
-whichever was imported first.
+There `threading.Thread` makes greenlets, and `time.sleep` and locks switch to other greenlets: a watcher made of these would
+wait for the very loop that it is to watch. What is used here is as it was before anybody patched it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
+from collections import deque
+
+from cleanup_guard._ground.unpatched import BUILTIN, original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
-BUILTIN = type(len)
-"""Functions that are written in C."""
-
-
-def _original(name: str, attribute: str) -> object:
-    """A function of a module as it was before anybody patched it: another copy of a module in C can be made anew."""
-    found = getattr(__import__(name), attribute, None)
-    if isinstance(found, BUILTIN) or (isinstance(found, type) and found.__module__ == name):
-        return found
-    import importlib.util
-
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, attribute)
-
-
-OS = "posix" if "posix" in sys.builtin_module_names else "nt"
-"""The module that `os` is made of."""
-
-if TYPE_CHECKING:
-
-    def read(fd: int, length: int, /) -> bytes: ...
-    def write(fd: int, data: bytes, /) -> int: ...
     def sleep(seconds: float, /) -> None: ...
     def make_lock() -> threading.Lock: ...
     def make_rlock() -> threading.RLock: ...
-    def make_poll() -> select.poll: ...
     def get_ident() -> int: ...
     def get_native_id() -> int: ...
     def start_new_thread(function: Callable[[], object], args: tuple[()], /) -> int: ...
 else:
-    sleep = _original("time", "sleep")
-    make_lock = _original("_thread", "allocate_lock")
-    make_rlock = _original("_thread", "RLock")
-    get_ident = _original("_thread", "get_ident")
-    get_native_id = _original("_thread", "get_native_id")
-    start_new_thread = _original("_thread", "start_new_thread")
-    make_poll = None if sys.platform == "win32" else _original("select", "poll")
-    read = _original(OS, "read")  # posix, of which os is made; eventlet patches os
-    write = _original(OS, "write")
+    sleep = original("time", "sleep")
+    make_lock = original("_thread", "allocate_lock")
+    make_rlock = original("_thread", "RLock")
+    get_ident = original("_thread", "get_ident")
+    get_native_id = original("_thread", "get_native_id")
+    start_new_thread = original("_thread", "start_new_thread")
 
 
 def is_patched() -> bool:
@@ -110,7 +79,7 @@ class Thread:
         """Start it. Returns False if there is no thread to be had: a limit is reached, or the interpreter is shutting down."""
         try:
             if not (self._bare or is_patched()):
-                self._thread = threading.Thread(target=self._target, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
                 return True
             self._ended = make_lock()
@@ -122,11 +91,12 @@ class Thread:
         return True
 
     def _run(self) -> None:
-        assert self._ended is not None
         try:
             self._target()
         finally:
-            self._ended.release()
+            leaves()
+            if self._ended is not None:
+                self._ended.release()
 
     def join(self, timeout: float = -1) -> None:
         """Wait for its end, at most this many seconds; -1 for ever. Does not wait for itself, nor if it was not started."""
@@ -138,25 +108,37 @@ class Thread:
             self._ended.release()
 
 
-def count() -> int:
-    """How many threads the kernel sees, those of C code too; 0 where it does not say."""
+_LEAVING: deque[int] = deque(maxlen=16)
+"""Threads of ours that have nothing left to do in Python, as the kernel numbers them."""
+
+LAG = 1.0
+"""Seconds for which the kernel may still show a thread that has ended: as long as it lets it wait for a processor."""
+
+
+def leaves() -> None:
+    """This thread is about to end."""
+    _LEAVING.append(get_native_id())
+
+
+def tasks() -> set[str]:
+    """The threads that the kernel sees, those of C code too; none where it does not say."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return set(os.listdir("/proc/self/task"))
     except OSError:
-        return 0
+        return set()
 
 
-def wait_for_kernel(before: int, ended: int) -> None:
-    """Wait until the kernel has seen the end of threads, too, a little later. It counts where CPython warns of forks.
+def wait_for_kernel(before: set[str], others: int) -> None:
+    """Wait until the kernel has seen the end of ours, too, a little later. It counts where CPython warns of forks.
 
     Args:
-        before: how many threads there were.
-        ended: how many of them have ended.
+        before: the threads that there were.
+        others: how many of them have ended besides those that have said so.
     """
     limit = time.monotonic() + LAG
-    while before and count() > before - ended and time.monotonic() < limit:
+    while before and time.monotonic() < limit:
+        said, now = set(map(str, _LEAVING)), tasks()
+        if not said & now and len(before - now - said) >= others:
+            break
         sleep(0.0002)
-
-
-LAG = 0.05
-"""Seconds for which a thread that has ended may still be seen."""
+    _LEAVING.clear()

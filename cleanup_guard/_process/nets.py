@@ -113,6 +113,20 @@ def late_net() -> None:
         # From here on the watcher may not get to run again, and the end of the interpreter is work like any other.
         process.last_resort.postpone(stop, process.clock())
         _forget_broken_streams()
+    if process.watch.running and not _has_descriptor():
+        # CPython before 3.14 ends a daemon thread by pthread_exit, for which the C library opens libgcc_s, or aborts.
+        process.watch.pause()
+
+
+def _has_descriptor() -> bool:
+    """Whether a descriptor is free."""
+    try:
+        reader, writer = os.pipe()
+    except OSError:
+        return False
+    os.close(reader)
+    os.close(writer)
+    return True
 
 
 def _process_here() -> Process | None:

@@ -18,6 +18,7 @@ import sys
 
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.unpatched import make_poll, read, write
 from cleanup_guard._process import native
 from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
@@ -255,7 +256,7 @@ class WakeupPipe:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        self._poll = native.make_poll()
+        self._poll = make_poll()
         self._poll.register(reader, select.POLLIN)
         return reader, writer
 
@@ -305,7 +306,7 @@ class WakeupPipe:
 
     def _send(self, data: bytes) -> bool:
         try:
-            native.write(self._writer, data)
+            write(self._writer, data)
         except OSError:
             return False  # full: the reader wakes anyway; closed: nobody is left to wake
         return True
@@ -314,7 +315,7 @@ class WakeupPipe:
         """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived, and marks."""
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
         try:
-            data = native.read(self._reader, 65536)
+            data = read(self._reader, 65536)
         except BlockingIOError:
             return b""
         return data.replace(self.POKE, b"")
@@ -323,7 +324,7 @@ class WakeupPipe:
         """Give a signal to the wakeup fd of somebody else."""
         if self._theirs != -1:
             try:
-                native.write(self._theirs, bytes((signum,)))
+                write(self._theirs, bytes((signum,)))
             except OSError:
                 pass  # theirs is full or closed, as it would be without us
 

@@ -1032,6 +1032,9 @@ def begin(**_):
     work.delay()
 """
 
+CELERY_COMMAND = str(Path(sys.executable).parent / "celery")
+"""Not one of the system, whose Python may be another."""
+
 SERVERS = [
     server(
         "redis",
@@ -1084,13 +1087,13 @@ SERVERS = [
     ),
     Exhibit(
         "celery with a task in hand",
-        ["celery", "-A", "app", "worker", "--concurrency", "1", "--loglevel", "ERROR"],
+        [CELERY_COMMAND, "-A", "app", "worker", "--concurrency", "1", "--loglevel", "ERROR"],
         {"app.py": CELERY},
         "python killed, python killed",
         ["too-slow"],
         options=["--grace", "2"],
         cures=["too-slow"],
-        needs="celery",
+        needs=CELERY_COMMAND,
     ),
 ]
 
