@@ -81,9 +81,10 @@ class Grace:
         where: where the program runs, with what that is recognised by, such as "on Kubernetes (KUBERNETES_SERVICE_HOST)".
         note: what an operator should know besides.
         by_hand: a person stops the program in the foreground of a terminal, where nobody sends SIGKILL.
+        drain: seconds for which requests still arrive after the signal, as a platform is known for.
     """
 
-    __slots__ = ("by_hand", "hope", "known", "note", "source", "sure", "where")
+    __slots__ = ("by_hand", "drain", "hope", "known", "note", "source", "sure", "where")
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Grace:
         where: str = "",
         note: str = "",
         by_hand: bool = False,
+        drain: float = 0.0,
     ) -> None:
         self.sure: float | None = sure
         self.hope: float | None = sure if hope is None else hope
@@ -103,6 +105,7 @@ class Grace:
         self.where: str = where
         self.note: str = note
         self.by_hand: bool = by_hand
+        self.drain: float = drain
 
     def within(self, other: Grace | None) -> Grace:
         """The same, but for no longer than another one, which is a person's if that is."""

@@ -87,8 +87,9 @@ class StopReceived(Event):
     """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again.
 
     Example:
-        >>> print(StopReceived(reason="SIGTERM", signum=15, sender=None, grace=10, handler=None))
-        SIGTERM received, 10 s to clean up
+        >>> known = {"where": "on Heroku (DYNO)", "how": "given by guard(grace=)"}
+        >>> print(StopReceived(reason="SIGTERM", signum=15, sender=None, sure=10, grace=10, handler=None, **known))
+        SIGTERM received on Heroku (DYNO), 10 s to clean up: given by guard(grace=)
     """
 
     reason: str
@@ -114,7 +115,12 @@ class StopReceived(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ClockStarted(Event):
-    """After a Ctrl-C in a terminal, which has no time limit, somebody stops the program who will kill it."""
+    """After a Ctrl-C in a terminal, which has no time limit, somebody stops the program who will kill it.
+
+    Example:
+        >>> print(ClockStarted(sure=10, grace=30, where="on Render (RENDER)", how="guessed"))
+        another stop received on Render (RENDER), 10 s to clean up for sure, up to 30 s in hope from now: guessed
+    """
 
     sure: float | None
     grace: float | None
@@ -132,7 +138,12 @@ def _heard(reason: str, where: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StillRunning(Event):
-    """What a person who has pressed Ctrl-C is waiting for; told every few seconds."""
+    """What a person who has pressed Ctrl-C is waiting for; told every few seconds.
+
+    Example:
+        >>> print(StillRunning(what="callback flush", seconds=6.1))
+        callback flush has been running for 6 s; Ctrl-C interrupts it
+    """
 
     what: str
     seconds: float

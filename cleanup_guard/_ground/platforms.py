@@ -125,10 +125,11 @@ class Platform:
         sure, hope: the seconds, as for `Grace`.
         reading: what it says itself, where it does.
         tells_everybody: it sends the stop to every process, not only to the first: no supervisor has to pass it on.
+        drain: seconds for which requests still arrive after the signal: who sends them is told at the same time.
         note: what an operator should know if nothing was read.
     """
 
-    __slots__ = ("hope", "name", "note", "reading", "sign", "sure", "tells_everybody", "where")
+    __slots__ = ("drain", "hope", "name", "note", "reading", "sign", "sure", "tells_everybody", "where")
 
     def __init__(
         self,
@@ -140,6 +141,7 @@ class Platform:
         *,
         reading: Callable[[Surroundings], Reading | None] = lambda _: None,
         tells_everybody: Callable[[Surroundings], object] = lambda _: False,
+        drain: float = 0.0,
         note: str = "",
     ) -> None:
         self.name: str = name
@@ -149,6 +151,7 @@ class Platform:
         self.hope: float = sure if hope is None else hope
         self.reading: Callable[[Surroundings], Reading | None] = reading
         self.tells_everybody: Callable[[Surroundings], object] = tells_everybody
+        self.drain: float = drain
         self.note: str = note
 
 
@@ -202,7 +205,7 @@ PLATFORMS = (
         30,
     ),
     Platform("render", "on Render", _variable("RENDER"), 10, 30),
-    Platform("kubernetes", "on Kubernetes", _variable("KUBERNETES_SERVICE_HOST"), 10, 30),
+    Platform("kubernetes", "on Kubernetes", _variable("KUBERNETES_SERVICE_HOST"), 10, 30, drain=3),
     Platform("knative", "on Knative", _all("K_SERVICE", "KUBERNETES_SERVICE_HOST"), 10),
     Platform("jupyterhub", "on JupyterHub", _all("JUPYTERHUB_USER", "KUBERNETES_SERVICE_HOST"), 1),
     Platform(
@@ -255,6 +258,7 @@ def detect(here: Surroundings) -> Grace:
         source=shortest.source,
         where=" and ".join(f"{platform.where} ({sign})" for platform, sign in found),
         note="; ".join(grace.note for grace in each if grace.note),
+        drain=max(platform.drain for platform, _ in found),
     )
 
 
@@ -281,7 +285,7 @@ def grace_here(here: Surroundings, argument: Grace | None = None) -> Grace:
     given = grace_from_environment(here.environ) or argument
     if given is None:
         return found
-    return Grace(given.sure, given.hope, source=given.source, where=found.where)
+    return Grace(given.sure, given.hope, source=given.source, where=found.where, drain=found.drain)
 
 
 def told_by_platform(here: Surroundings) -> bool:

@@ -171,7 +171,7 @@ class Process:
         if stop is not None and stop.theirs is not None:  # the program does not wait for whoever stops it
             self.delivery.becomes_ours(stop, budget)
             return True
-        drain = self.roster.drain
+        drain = self.roster.drain(budget.period.drain)
         return ballot.propose(
             Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
         )
@@ -203,7 +203,7 @@ class Process:
             status=128 + signum,
             budget=Budget(grace, now),
             theirs=whose,
-            drain=self.roster.drain,
+            drain=self.roster.drain(grace.drain),
         )
         if ballot.propose(stop):
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it

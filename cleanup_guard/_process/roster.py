@@ -145,9 +145,6 @@ if TYPE_CHECKING:
         def make(self) -> BaseException: ...
 
 
-DEFAULT_DRAIN = 0.0
-"""Seconds of drain where no guard names any."""
-
 CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
 """The guards around what runs, from the first `async with` on, outermost first; child tasks inherit it."""
 
@@ -220,10 +217,15 @@ class Roster:
         """The grace period that a guard in main names: the outermost decides; None if none does."""
         return next((each.grace for each in list(self.main) if each.grace is not None), None)
 
-    @property
-    def drain(self) -> float:
-        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides."""
-        return next((each.drain for each in list(self.main) if each.drain is not None), DEFAULT_DRAIN)
+    def drain(self, platform: float) -> float:
+        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides.
+
+        Args:
+            platform: for how long requests arrive here; of no account to who has never said that he is ready for any.
+        """
+        ready = self.readiness is not None and self.readiness.ready
+        own = next((each.drain for each in list(self.main) if each.drain is not None), None)
+        return own if own is not None else platform if ready else 0.0
 
     def declare(self, file: str | None) -> None:
         """The program takes work.

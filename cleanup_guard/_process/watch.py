@@ -411,7 +411,7 @@ class Watcher:
         process.roster.withdraw()
         stop = process.stop
         if stop is not None and not stop.drained:
-            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=process.roster.drain))
+            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=stop.drain.asked))
             return
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True

@@ -23,15 +23,17 @@ class Drain:
     """The time for which a program serves on when a stop has come.
 
     Attributes:
-        seconds: how long that is.
+        asked: how long it was to be.
+        seconds: how long it is.
         over: it has passed, or somebody has ended it.
     """
 
-    __slots__ = ("over", "seconds")
+    __slots__ = ("asked", "over", "seconds")
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds: float = seconds
-        self.over: bool = seconds <= 0
+    def __init__(self, asked: float, limit: float) -> None:
+        self.asked: float = asked
+        self.seconds: float = min(asked, limit)
+        self.over: bool = self.seconds <= 0
 
 
 class Stop:
@@ -95,7 +97,7 @@ class Stop:
         self.forgotten: Once = Once()
         # Nobody sends work to who is being stopped by a framework, and a person in a terminal is not to wait for it.
         drains = theirs is None and not budget.period.by_hand
-        self.drain: Drain = Drain(min(drain, budget.sure(budget.STUCK) - budget.began) if drains else 0.0)
+        self.drain: Drain = Drain(drain if drains else 0.0, budget.sure(budget.STUCK) - budget.began)
 
     @property
     def drained(self) -> bool:
@@ -119,7 +121,6 @@ class Stop:
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
         self.budget, self.theirs = budget, None
-        self.drain = Drain(0.0)
 
 
 class Ballot:

@@ -107,7 +107,7 @@ LOST = {
 
 @pytest.mark.one_python
 @pytest.mark.parametrize(
-    "kill_at", [pytest.param(5, marks=pytest.mark.nightly), 15, pytest.param(30, marks=pytest.mark.nightly)]
+    "kill_at", [15, *(pytest.param(each, marks=pytest.mark.nightly) for each in (5, 10, 30))]
 )
 def test_the_five_mains_on_kubernetes(kill_at: int) -> None:
     """On a spot node, which kills after 15 s whatever was asked for, everybody is saved, and a job of 12 s is done."""
@@ -123,7 +123,10 @@ def test_the_five_mains_on_kubernetes(kill_at: int) -> None:
 
 
 @pytest.mark.one_python
-@pytest.mark.parametrize("name", ["asleep", "swallows", "a callback hangs"])
+@pytest.mark.parametrize(
+    "name",
+    ["asleep", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("swallows", "a callback hangs"))],
+)
 def test_github_actions_loses_nothing(name: str) -> None:
     """SIGINT, SIGTERM at 7.5 s, SIGKILL at 10: the second signal is the schedule's, and cuts nothing short."""
     with child(main(name), env={"GITHUB_ACTIONS": "true"}) as started:

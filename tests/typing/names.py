@@ -14,6 +14,7 @@ from cleanup_guard import (
     CallbackStarted,
     CallbackTimedOut,
     Child,
+    ClockStarted,
     DeadlineReached,
     Draining,
     Event,
@@ -24,6 +25,7 @@ from cleanup_guard import (
     MainFailed,
     SignalsUnheard,
     SteppedIn,
+    StillRunning,
     StopRedelivered,
     Supervisor,
     TasksLeft,
@@ -52,7 +54,7 @@ def records(event: Event) -> None:
             assert_type(event.work, tuple[tuple[str, float], ...])
         case HeldToTheEnd() | SteppedIn() | TookOver():
             assert_type(event.where, str)
-        case HookLeftRunning():
+        case HookLeftRunning() | StillRunning():
             assert_type(event.seconds, float)
         case _:
             more_records(event)
@@ -60,6 +62,8 @@ def records(event: Event) -> None:
 
 def more_records(event: Event) -> None:
     match event:
+        case ClockStarted():
+            assert_type(event.sure, float | None)
         case SignalsUnheard():
             assert_type(event.thread, str)
         case TasksLeft():
