@@ -68,8 +68,8 @@ USAGE = Usage(
             "--image NAME": "a container image, with docker or podman",
             "--run-options OPTIONS": "for docker run: '--env A=B --memory 1g'",
             "--compose FILE": "a service of a compose file: image, command, stop signal, grace period",
-            "--kubernetes FILE": "a container of a manifest: the same, and its preStop hook, which counts "
-            "against the grace period",
+            "--kubernetes FILE": "a container of a manifest: the same, its preStop hook, which counts "
+            "against the grace period, and --platform kubernetes",
             "--container NAME": "which container of a manifest; the first, if it is not said",
         },
         "What is told": {
@@ -345,9 +345,9 @@ def _signal(word: str) -> int:
 def _way(given: dict[str, str]) -> Way | None:
     from cleanup_guard._rehearse._platforms import WAYS
 
-    if "--platform" not in given:
+    name = given.get("--platform", "kubernetes" if "--kubernetes" in given else None)
+    if name is None:
         return None
-    name = given["--platform"]
     if name not in WAYS:
         raise Mistake(f"--platform: there is no platform {quoted(name)}, but {', '.join(sorted(WAYS))}")
     way = WAYS[name]

@@ -63,13 +63,18 @@ def _own_number(pid: int) -> int:
 
 def in_foreground() -> bool:
     """Whether this is the foreground of a terminal, where Ctrl-C is a person's. It asks the kernel, and never waits."""
+    group = foreground()
+    return group is not None and (group == os.getpgrp() or str(group) == os.environ.get(FOREGROUND_VARIABLE))
+
+
+def foreground() -> int | None:
+    """The process group in the foreground of our terminal; None if there is no terminal."""
     flags = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         fd = os.open("/dev/tty", os.O_RDONLY | flags)
         try:
-            foreground = os.tcgetpgrp(fd)
-            return foreground == os.getpgrp() or str(foreground) == os.environ.get(FOREGROUND_VARIABLE)
+            return os.tcgetpgrp(fd)
         finally:
             os.close(fd)
     except (AttributeError, OSError):  # no terminal, no descriptor, no such thing
-        return False
+        return None

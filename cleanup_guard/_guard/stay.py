@@ -139,7 +139,9 @@ class Stay:
     def remaining(self, stop: Stop) -> float | None:
         """Seconds until the caller, be it main or a callback, would be interrupted; None without a limit."""
         process = self.process
-        others_wait = process.in_callback and process.roster.others_wait
+        roster = process.roster
+        # Who takes over from a main on its way out does that in the time that is sure, whether callbacks wait or not.
+        others_wait = roster.others_wait if process.in_callback else process.state is State.UNWINDING
         return stop.budget.remaining(process.clock(), others_wait=others_wait)
 
     def request_stop(self, reason: str, status: int) -> bool:

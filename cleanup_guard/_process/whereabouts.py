@@ -8,7 +8,7 @@ from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
 from cleanup_guard._ground.here import in_foreground, own
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
-from cleanup_guard._ground.platforms import detect, grace_here
+from cleanup_guard._ground.platforms import detect, grace_here, told_by_platform
 from cleanup_guard._process import native
 
 TYPE_CHECKING = False
@@ -53,6 +53,11 @@ class Whereabouts:
             return grace_here(here, argument)
         except ValueError:  # the variable was broken after the guard had checked it
             return argument or detect(here)
+
+    @property
+    def tells_everybody(self) -> bool:
+        """Whether the platform sends a stop to every process itself."""
+        return told_by_platform(own(self._unit))
 
     def grace_of(self, signum: int, argument: Grace | None) -> Grace:
         """The same for a signal: a person's Ctrl-C has no end."""

@@ -106,7 +106,7 @@ class Policy:
             return
         if self.budget is None:
             self.stopping.signum = signum
-            self.stopping.told_elsewhere = told_elsewhere
+            self.stopping.told_elsewhere = signum if told_elsewhere else None
             self.stopping.begin(f"signal {signum}", now, wanted, drain=self.terms.drain, by_hand=by_hand)
         elif signum != SIGINT:
             self.stopping.start_clock(now)
@@ -117,8 +117,16 @@ class Policy:
         """Pass on a signal that is no stop, to all children or to one."""
         self._asking.forward(signum, now, only)
 
-    def stop(self, reason: str, now: float) -> None:
-        """Begin the stop, unless it has begun."""
+    def stop(self, reason: str, now: float, *, seem_told: int | None = None) -> None:
+        """Begin the stop, unless it has begun.
+
+        Args:
+            reason: why.
+            now: the time.
+            seem_told: the signal that the children seem to have had from elsewhere: they are told at half time.
+        """
+        if self.budget is None:
+            self.stopping.told_elsewhere, self.stopping.told_surely = seem_told, seem_told is None
         self.stopping.begin(reason, now, None, drain=0.0)
 
     # -- what follows ---------------------------------------------------------------------------------------------------

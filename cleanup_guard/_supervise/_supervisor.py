@@ -27,7 +27,7 @@ from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._ready import parse as parse_sign
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 from cleanup_guard._supervise._terms import KILL_BEFORE_CALLBACKS, Terms
-from cleanup_guard._supervise._tie import Tie
+from cleanup_guard._supervise._tie import Tie, sent_to_everybody
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
@@ -316,7 +316,7 @@ class Supervisor:
             if self._tie.others is not None:
                 terms.kill_share = KILL_BEFORE_CALLBACKS
             terms.grace = terms.grace.within(self._tie.left)
-            self._policy.stop(reason, time.monotonic())
+            self._policy.stop(reason, time.monotonic(), seem_told=sent_to_everybody())
         self._poke()
 
     def close(self) -> None:

@@ -27,6 +27,9 @@ GIVE_UP_AFTER = 0.08
 GIVE_UP_WHEN_HURRIED = 5.0
 """Seconds that SIGKILL gets to work when a person cannot wait."""
 
+DOUBT = 5.0
+"""Seconds for which who seems to have been told is left alone, where there is no half time."""
+
 INSISTED, ABANDONED = 2, 3
 """Presses of Ctrl-C: the second ends the patience, the third everything."""
 
@@ -81,7 +84,8 @@ class Stop:
         self.budget: Budget | None = None
         self.reason: str = ""
         self.signum: int | None = None  # the one that came from outside
-        self.told_elsewhere = False  # the platform has sent it to everybody, not only to us
+        self.told_elsewhere: int | None = None  # what the platform has sent to everybody, not only to us
+        self.told_surely = True  # as the kernel says; else it seems so
         self.sent: int | None = None  # what is sent to children without a stop signal of their own
         self.ask_from = -inf
         self.hurried_at = inf
@@ -137,6 +141,11 @@ class Stop:
     def middle(self, began: float) -> float:
         """When half of the time for asking is over, for who was asked at that instant."""
         return began + max(0.0, self.rescue_at - began) / 2
+
+    def doubted_from(self, began: float) -> float:
+        """When who seemed to be told elsewhere, at that instant, is told after all, if he is still there."""
+        middle = self.middle(began)
+        return middle if middle < inf else began + DOUBT
 
     def share_over(self, began: float, now: float) -> float:
         """How much of the time for asking is over, for who was asked at that instant: 1 is all of it."""

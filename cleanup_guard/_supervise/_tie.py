@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from cleanup_guard._guard.options import Default
 
 
+def sent_to_everybody() -> int | None:
+    """The signal of the program's stop, if the platform seems to have sent it to the children, too: who sends is not told."""
+    process = REGISTRY.process
+    stop = None if process is None else process.stop
+    if process is None or stop is None or stop.budget.period.by_hand:
+        return None
+    return stop.signum if process.whereabouts.tells_everybody else None
+
+
 class Tie:
     """The guard that a supervisor takes part in.
 

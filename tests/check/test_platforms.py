@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import CLEAN, PATIENCE
 
+from cleanup_guard._cli._check import USAGE, understand
 from cleanup_guard._ground.platforms import PLATFORMS, Surroundings, matches
 from cleanup_guard._rehearse._platforms import WAYS, clean
 
@@ -149,6 +151,17 @@ def test_mistakes(words: list[str], complaint: str) -> None:
     assert done.returncode == 2, done.stderr
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_manifest_is_stopped_as_kubernetes_does_it(tmp_path: Path) -> None:
+    """Without being told; another platform can be, where the manifest is for another cluster."""
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text("kind: Pod\nspec: {containers: [{name: web, image: web}]}\n")
+    for more, name in ([], "kubernetes"), (["--platform", "kubernetes-spot"], "kubernetes-spot"):
+        given, words = USAGE.split(["--kubernetes", str(manifest), *more])
+        way = understand(given, words).way
+        assert way is not None
+        assert way.name == name
 
 
 def test_the_sidecars_two_seconds() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from run.supervised import COMMAND, STUBBORN, cleans_up, python, running
-from support import wait_until
+from support import child, wait_until
 from terminals import screen
 
 SHOW = "import os; print(os.environ.get('CLEANUP_GUARD_GRACE'))"
@@ -72,13 +72,14 @@ def test_work_goes_on_while_there_is_hope() -> None:
     [
         ({"DYNO": "web.1"}, True),
         ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}, True),
+        ({"LSB_JOBID": "1"}, True),
         ({}, False),
     ],
 )
 def test_where_the_platform_tells_everybody_nobody_is_told_twice(
     environ: dict[str, str], platform: bool, tmp_path: Path
 ) -> None:
-    """On Heroku and in a Slurm step a child hears one SIGTERM; without such a platform it would be two."""
+    """On Heroku, in a Slurm step and an LSF job a child hears one SIGTERM; without such a platform it would be two."""
     go = tmp_path / "go"
     environ = {**environ, "GO": str(go), "CLEANUP_GUARD_GRACE": "60"}
     with running("--verbose", "--", *python(TELLS), env=environ) as run:
@@ -93,6 +94,43 @@ def test_where_the_platform_tells_everybody_nobody_is_told_twice(
         go.touch()
         assert run.end() == 0
         assert run.out.count("told") == (1 if platform else 2)
+
+
+SUPERVISES = f"""
+PROGRAM = {TELLS.replace("ready {os.getpid()}", "{os.getpid()}{chr(10)}ready")!r}
+from cleanup_guard import Supervisor, run
+with guard() as g:
+    g.callback(print, "callback")
+    START
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "with Supervisor() as s:\n        s.start(sys.executable, '-c', PROGRAM); s.wait()",
+        "run([sys.executable, '-c', PROGRAM])",
+    ],
+    ids=["Supervisor", "run"],
+)
+@pytest.mark.parametrize(("grace", "times"), [("120", 1), ("10", 2)])
+def test_python_does_not_tell_twice_either_before_half_time(
+    start: str, grace: str, times: int, tmp_path: Path
+) -> None:
+    """Who sends is not told to Python: a child that should have heard it from Heroku is told when half of the time is over."""
+    go = tmp_path / "go"
+    environ = {"DYNO": "web.1", "GO": str(go), "CLEANUP_GUARD_GRACE": grace}
+    with child(SUPERVISES.replace("START", start), env=environ) as started:
+        os.kill(int(started.out[0]), signal.SIGTERM)
+        started.wait_for_line("told")
+        started.signal(signal.SIGTERM)
+        wait_until(lambda: "SIGTERM received" in started.err, "the stop")
+        wait_until(lambda: started.out.count("told") == times, "the second telling")
+        go.touch()
+        ended = started.end()
+    assert ended.out[-1] == "callback"
+    assert ended.out.count("told") == times
+    assert ended.status == 143
 
 
 def test_a_person_who_stops_run_alone_is_passed_on_everywhere(tmp_path: Path) -> None:
