@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.errors import SignalExit as SignalExit
     from cleanup_guard._ground.events import CallbackDone as CallbackDone
     from cleanup_guard._ground.events import CallbackFailed as CallbackFailed
+    from cleanup_guard._ground.events import CallbackRecord as CallbackRecord
     from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
     from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
     from cleanup_guard._ground.events import ClockStarted as ClockStarted
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import SteppedIn as SteppedIn
     from cleanup_guard._ground.events import StillRunning as StillRunning
     from cleanup_guard._ground.events import StopReceived as StopReceived
+    from cleanup_guard._ground.events import StopRecord as StopRecord
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CallbackDone",
     "CallbackFailed",
+    "CallbackRecord",
     "CallbackStarted",
     "CallbackTimedOut",
     "Child",
@@ -72,6 +75,7 @@ __all__ = [
     "SteppedIn",
     "StillRunning",
     "StopReceived",
+    "StopRecord",
     "StopRedelivered",
     "Supervisor",
     "TasksLeft",

@@ -81,6 +81,10 @@ class Event:
         error: BaseException | None = getattr(self, "error", None)
         return error
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Whom it tells to have been cut short: what it was, and for how long it had run."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class StopReceived(Event):
@@ -201,6 +205,10 @@ class HeldToTheEnd(Event):
     where: str
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """What held it."""
+        return ((self.what.partition(",")[0], self.seconds),)
+
     def __str__(self) -> str:
         return (
             f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
@@ -237,6 +245,10 @@ class WorkCut(Event):
     work: tuple[tuple[str, float], ...]
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """All of it."""
+        return self.work
+
     def __str__(self) -> str:
         return f"work in flight is waited for no longer: {say_work(self.work)}"
 
@@ -260,6 +272,10 @@ class HookLeftRunning(Event):
     seconds: float
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """It."""
+        return ((f"on_stop {self.name}", self.seconds),)
+
     def __str__(self) -> str:
         return f"on_stop {self.name} is still running after {self.seconds:.1f} s; the stop goes on without waiting for it"
 
@@ -278,6 +294,10 @@ class SteppedIn(Event):
     handler: str
     where: str
     level = WARNING
+
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Main."""
+        return (("main", self.seconds),)
 
     def __str__(self) -> str:
         return (
@@ -335,6 +355,10 @@ class TookOver(Event):
     seconds: float
     where: str
     level = WARNING
+
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Main."""
+        return (("main", self.seconds),)
 
     def __str__(self) -> str:
         return f"main has not come back after {self.seconds:.1f} s ({self.where}); running the callbacks in a thread of ours"
@@ -509,6 +533,59 @@ class Finished(Event):
         failed = f", {self.failures} failed" if self.failures else ""
         plural = "" if self.callbacks == 1 else "s"
         return f"done{after}: {self.callbacks} callback{plural}{failed}, {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackRecord:
+    """One callback of a stop, in its `StopRecord`.
+
+    Example:
+        >>> CallbackRecord(name="flush", began=0.1, seconds=0.3, error=None, interrupted=False).name
+        'flush'
+    """
+
+    name: str
+    began: float
+    """Seconds since the stop came; less than nothing for one that had begun before."""
+    seconds: float
+    error: BaseException | None
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRecord(Event):
+    """All that a stop took, at its end: for metrics and traces. No line is written for it.
+
+    Example:
+        >>> flush = CallbackRecord(name="flush", began=0.1, seconds=0.3, error=None, interrupted=False)
+        >>> known = {"where": "", "sure": 10, "grace": 10, "at": 1764115200.0, "cut": (), "skipped": ()}
+        >>> phases = (("unwinding", 0.1), ("cleaning up", 0.3))
+        >>> print(StopRecord(reason="SIGTERM", signum=15, seconds=0.4, phases=phases, callbacks=(flush,), **known))
+        SIGTERM took 0.40 s: unwinding 0.10 s, cleaning up 0.30 s
+    """
+
+    reason: str
+    signum: int | None
+    where: str
+    sure: float | None
+    grace: float | None
+    at: float
+    """When it came, as `time.time` tells it."""
+    seconds: float
+    phases: tuple[tuple[str, float], ...]
+    """What it went through, each with its seconds: "draining", "stopping", "unwinding", "waiting for work", "cleaning up"."""
+    callbacks: tuple[CallbackRecord, ...]
+    """Those that have ended, first one first."""
+    cut: tuple[tuple[str, float], ...]
+    """Who was cut short, and how long he had run then: work, main, a callback."""
+    skipped: tuple[str, ...]
+    """Callbacks that had no turn."""
+    level = DEBUG
+    notable = False
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.phases)
+        return f"{self.reason} took {self.seconds:.2f} s: {phases}"
 
 
 if TYPE_CHECKING:

@@ -255,7 +255,7 @@ class Asking:
             self._once.give_back()  # a shield was entered meanwhile
             return
         if host.in_main:
-            process.delivery.raised()
+            process.tells_main()
         self.cancels += 1
         host.cancel_task(stop)
 

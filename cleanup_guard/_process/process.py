@@ -29,6 +29,7 @@ from cleanup_guard._process.watch import Watch
 from cleanup_guard._process.whereabouts import Whereabouts
 from cleanup_guard._stop.delivery import Delivery
 from cleanup_guard._stop.ending import ending_of
+from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.stack import IN_CALLBACK, describe
 from cleanup_guard._stop.state import State, state_of
 from cleanup_guard._stop.stop import Ballot, Stop
@@ -172,9 +173,11 @@ class Process:
             self.delivery.becomes_ours(stop, budget)
             return True
         drain = self.roster.drain(budget.period.drain)
-        return ballot.propose(
-            Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
-        )
+        stop = Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
+        if not ballot.propose(stop):
+            return False
+        self.roster.history = stop.history
+        return True
 
     def claim_signal(self, signum: int, theirs: object) -> None:
         """Record a signal as the stop, if it is the first, or the first that is ours.
@@ -206,6 +209,7 @@ class Process:
             drain=self.roster.drain(grace.drain),
         )
         if ballot.propose(stop):
+            self.roster.history = stop.history
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
@@ -250,16 +254,31 @@ class Process:
         self.roster.tell(event)
         self.told.announced = True
 
-    def tell_finished(self) -> None:
-        """Tell that all callbacks have had their turn, once."""
-        stop = self.stop
+    def tells_main(self) -> None:
+        """The stop is being raised in main, or its tasks are being cancelled."""
+        self.delivery.raised()
+        if self.stop is not None:
+            self.stop.history.enters(UNWINDING, self.clock())
+
+    def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None:
+        """Tell that all callbacks have had their turn, once, and the record.
+
+        Args:
+            skipped: those that have no turn, where it is over before its end.
+        """
+        stop, now = self.stop, self.clock()
         if stop is None or not self.told.ended.claim():
             return
         self.announce()  # it may have come so late that nobody has yet
-        took = self.clock() - stop.budget.began
-        self.roster.tell(
-            Finished(reason=stop.reason, callbacks=stop.callbacks, failures=stop.failures, seconds=took)
-        )
+        history, took = stop.history, now - stop.budget.began
+        if skipped is None:
+            self.roster.tell(
+                Finished(
+                    reason=stop.reason, callbacks=history.callbacks, failures=history.failures, seconds=took
+                )
+            )
+        if self.roster.reporter().wants_details:
+            self.roster.tell(history.record(stop, now, time.time(), skipped or ()))
 
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""
@@ -306,6 +325,7 @@ class Process:
         LastWord.take_back()
         GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
+        self.roster.history = None
         self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()

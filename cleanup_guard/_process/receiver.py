@@ -244,7 +244,7 @@ class Receiver:
         self.token = Token()
         mark(exception, self.token)
         self.moment.found()
-        self.process.delivery.raised()
+        self.process.tells_main()
 
     @property
     def handling(self) -> bool:

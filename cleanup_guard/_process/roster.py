@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cleanup_guard._process.last_resort import LastResort
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
+    from cleanup_guard._stop.history import History
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.state import State
     from cleanup_guard._stop.stop import ExitStatus, Stop
@@ -174,6 +175,7 @@ class Roster:
         work: the work in flight, oldest first.
         readiness: whether the program takes work, once it has said so.
         notify: systemd, if it wants to know.
+        history: of the stop, if there is one.
     """
 
     def __init__(self) -> None:
@@ -188,6 +190,7 @@ class Roster:
         self.work: dict[Section, None] = {}
         self.readiness: Readiness | None = None
         self.notify: Listener | None = None
+        self.history: History | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -319,6 +322,8 @@ class Roster:
 
     def tell(self, event: Event) -> None:
         """Tell all hooks."""
+        if self.history is not None:
+            self.history.told(event)
         self.reporter().emit(event)
 
 
@@ -377,7 +382,8 @@ if TYPE_CHECKING:
         def claim_signal(self, signum: int, theirs: object) -> None: ...
         def ask_main(self) -> None: ...
         def announce(self) -> None: ...
-        def tell_finished(self) -> None: ...
+        def tells_main(self) -> None: ...
+        def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None: ...
         def make_exception(self) -> BaseException: ...
         def forget(self) -> None: ...
         def tidy(self, *, in_handler: bool = False) -> None: ...

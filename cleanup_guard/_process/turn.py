@@ -123,8 +123,13 @@ class Turn:
         seconds = self.process.clock() - self.started
         stop = self.process.stop
         if stop is not None:
-            stop.callbacks += 1
-            stop.failures += error is not None
+            stop.history.ended(
+                callback.name,
+                error,
+                began=self.started,
+                seconds=seconds,
+                interrupted=isinstance(error, CallbackInterrupted),
+            )
         event: Event
         if error is None:
             if self._details or seconds >= SLOW:

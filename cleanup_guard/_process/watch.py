@@ -23,6 +23,7 @@ from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
 from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
@@ -410,7 +411,9 @@ class Watcher:
         process.announce()
         process.roster.withdraw()
         stop = process.stop
-        if stop is not None and not stop.drained:
+        if stop is not None and stop.drained:
+            stop.history.enters(STOPPING, process.clock())
+        elif stop is not None:
             process.roster.tell(Draining(seconds=stop.drain.seconds, asked=stop.drain.asked))
             return
         if not any(member.stop_hooks for member in process.roster.everybody()):

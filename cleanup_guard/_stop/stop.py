@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 from cleanup_guard._ground.once import Once
+from cleanup_guard._stop.history import DRAINING, STOPPING, History
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Stop:
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
-        callbacks, failures: how many callbacks have run since, and how many failed.
+        history: what has happened since.
         drain: for how long the program serves on before the stop begins.
         forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
@@ -57,11 +58,10 @@ class Stop:
     __slots__ = (
         "armed",
         "budget",
-        "callbacks",
         "drain",
-        "failures",
         "finished",
         "forgotten",
+        "history",
         "owed",
         "reason",
         "sender",
@@ -89,8 +89,6 @@ class Stop:
         self.budget: Budget = budget
         self.theirs: object = theirs
         self.wanted: ExitStatus = None
-        self.callbacks: int = 0
-        self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
         self.armed: Once = Once()
@@ -98,6 +96,7 @@ class Stop:
         # Nobody sends work to who is being stopped by a framework, and a person in a terminal is not to wait for it.
         drains = theirs is None and not budget.period.by_hand
         self.drain: Drain = Drain(drain if drains else 0.0, budget.sure(budget.STUCK) - budget.began)
+        self.history: History = History(budget.began, STOPPING if self.drain.over else DRAINING)
 
     @property
     def drained(self) -> bool:

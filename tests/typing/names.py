@@ -11,6 +11,7 @@ import cleanup_guard
 from cleanup_guard import (
     CallbackDone,
     CallbackFailed,
+    CallbackRecord,
     CallbackStarted,
     CallbackTimedOut,
     Child,
@@ -26,6 +27,7 @@ from cleanup_guard import (
     SignalsUnheard,
     SteppedIn,
     StillRunning,
+    StopRecord,
     StopRedelivered,
     Supervisor,
     TasksLeft,
@@ -43,6 +45,7 @@ def records(event: Event) -> None:
     assert_type(event.level, int)
     assert_type(event.notable, bool)
     assert_type(event.failure(), BaseException | None)
+    assert_type(event.cut_short(), tuple[tuple[str, float], ...])
     match event:
         case CallbackStarted() | CallbackDone() | CallbackFailed() | CallbackTimedOut():
             assert_type(event.name, str)
@@ -76,6 +79,12 @@ def more_records(event: Event) -> None:
             assert_type(event.running, str | None)
         case Finished():
             assert_type(event.callbacks, int)
+        case StopRecord():
+            assert_type(event.phases, tuple[tuple[str, float], ...])
+            assert_type(event.callbacks, tuple[CallbackRecord, ...])
+            assert_type(event.callbacks[0].error, BaseException | None)
+            assert_type(event.cut, tuple[tuple[str, float], ...])
+            assert_type(event.skipped, tuple[str, ...])
         case _:
             pass
 
