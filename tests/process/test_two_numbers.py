@@ -165,3 +165,22 @@ def test_a_framework_is_not_stepped_in_on_because_of_a_guess() -> None:
     )
     ended = run(code, signal.SIGTERM, env={"AWS_LAMBDA_FUNCTION_NAME": "f"})
     assert (ended.status, ended.out) == (0, ["drained", "saved"])
+
+
+def test_slurms_second_stop_an_hour_later_changes_nothing() -> None:
+    """Preemption stops a job twice: a callback that takes what `grace=None` allows goes on after an hour."""
+    code = """
+from cleanup_guard._process.process import REGISTRY
+def checkpoint():
+    REGISTRY.process.clock = lambda: time.monotonic() + 3600
+    for signum in (signal.SIGCONT, signal.SIGTERM): os.kill(os.getpid(), signum)
+    time.sleep(1)
+    print("written")
+with guard(grace=None) as g:
+    g.callback(checkpoint)
+    ready()
+    time.sleep(60)
+"""
+    ended = run(code, signal.SIGTERM, env={"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"})
+    assert (ended.status, ended.out) == (143, ["written"])
+    assert ended.err.count("SIGTERM received in a Slurm job (SLURM_JOB_ID)") == 1
