@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import pytest
-from support import run
+from support import PATIENCE, run
 from tasks.stage import every_loop, perform
+
+from cleanup_guard import DeadlineReached, Event, Finished, StopRecord
+from cleanup_guard._ground.clock import Budget
+from cleanup_guard._process import ends
+from cleanup_guard._process.process import Process
+from cleanup_guard._process.report import OUTBOX
+from cleanup_guard._stop.stop import Stop
 
 HOOK = """
 def hook(event):
@@ -57,31 +65,34 @@ with guard(hooks=[hook], drain=0.1, grace=30) as g:
     assert ended.status == 143
 
 
-def test_a_stop_that_is_given_up() -> None:
+class Fake(SimpleNamespace):
+    """A part of a guard, of which only this is there."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_a_stop_that_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs to the end was cut, and what had no turn was skipped; the record comes all the same."""
-    ended = run(
-        SAY
-        + """
-def hang():
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
-with guard(hooks=[hook], grace=2) as g:
-    g.options(name="unlock").callback(print)
-    g.callback(hang)
-    ready()
-    time.sleep(60)
-""",
-        signal.SIGTERM,
-    )
-    assert ended.out == [
-        "stopping unwinding cleaning up",
-        "hang:NoneType:True",
-        "cut callback hang",
-        "skipped unlock",
-        "True True",
-    ]
-    assert ended.status == 143
+    process, told = Process(), list[Event]()
+    process.clock = lambda: 109.0
+    stop = Stop(signal.SIGTERM, "SIGTERM", status=143, budget=Budget(10.0, 100.0))
+    hangs = Fake(current=Fake(name="hang"), started=101.0)
+    guard = Fake(hooks=(told.append,), stack=Fake(names=lambda: ["unlock"]))
+    process.roster.turns[hangs] = process.roster.main[guard] = None
+    process.ballot.propose(stop)
+    process.roster.history = stop.history
+
+    def end_process(process: Process, stop: Stop, event: DeadlineReached) -> None:
+        process.tell_finished(event.skipped)
+
+    monkeypatch.setattr(ends, "end_process", end_process)
+    monkeypatch.setattr(process, "announce", lambda: None)
+    ends.give_up(process)
+    assert OUTBOX.drain(PATIENCE)
+    (record,) = (each for each in told if isinstance(each, StopRecord))
+    assert record.cut == (("callback hang", 8.0),)
+    assert record.skipped == ("unlock",)
+    assert not any(isinstance(each, Finished) for each in told)
 
 
 def test_a_main_that_is_taken_over_from_was_cut() -> None:
@@ -89,7 +100,7 @@ def test_a_main_that_is_taken_over_from_was_cut() -> None:
     ended = run(
         SAY
         + """
-with guard(hooks=[hook], grace=2) as g:
+with guard(hooks=[hook], grace=8) as g:
     g.options(name="saved").callback(time.sleep, 0)
     ready()
     os.system("trap : INT TERM; sleep 60")
