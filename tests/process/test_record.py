@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support import PATIENCE, run
@@ -76,8 +77,8 @@ def test_a_stop_that_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     process, told = Process(), list[Event]()
     process.clock = lambda: 109.0
     stop = Stop(signal.SIGTERM, "SIGTERM", status=143, budget=Budget(10.0, 100.0))
-    hangs = Fake(current=Fake(name="hang"), started=101.0)
-    guard = Fake(hooks=(told.append,), stack=Fake(names=lambda: ["unlock"]))
+    hangs: Any = Fake(current=Fake(name="hang"), started=101.0)
+    guard: Any = Fake(hooks=(told.append,), stack=Fake(names=lambda: ["unlock"]))
     process.roster.turns[hangs] = process.roster.main[guard] = None
     process.ballot.propose(stop)
     process.roster.history = stop.history
