@@ -646,7 +646,7 @@ with guard(hooks=[lambda event: seen.append(event)]) as g:
     ready(); time.sleep(60)
 """
     ended = run(code, TERM)
-    names = "StopReceived CallbackStarted CallbackDone CallbackStarted CallbackFailed Finished"
+    names = "StopReceived CallbackStarted CallbackDone CallbackStarted CallbackFailed Finished StopRecord"
     assert (ended.out, ended.err) == ([names], "")
 
 

@@ -29,7 +29,6 @@ from cleanup_guard._process.watch import Watch
 from cleanup_guard._process.whereabouts import Whereabouts
 from cleanup_guard._stop.delivery import Delivery
 from cleanup_guard._stop.ending import ending_of
-from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.stack import IN_CALLBACK, describe
 from cleanup_guard._stop.state import State, state_of
 from cleanup_guard._stop.stop import Ballot, Stop
@@ -254,12 +253,6 @@ class Process:
         self.roster.tell(event)
         self.told.announced = True
 
-    def tells_main(self) -> None:
-        """The stop is being raised in main, or its tasks are being cancelled."""
-        self.delivery.raised()
-        if self.stop is not None:
-            self.stop.history.enters(UNWINDING, self.clock())
-
     def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None:
         """Tell that all callbacks have had their turn, once, and the record.
 
@@ -278,7 +271,7 @@ class Process:
                 )
             )
         if self.roster.reporter().wants_details:
-            self.roster.tell(history.record(stop, now, time.time(), skipped or ()))
+            self.roster.tell(stop.record(now, time.time(), skipped or ()))
 
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""

@@ -13,6 +13,7 @@ import sys
 from cleanup_guard._process import native
 from cleanup_guard._process.main import CallInMain
 from cleanup_guard._process.moment import Moment, waits_for_child
+from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import Token, handles, mark
 
@@ -244,7 +245,9 @@ class Receiver:
         self.token = Token()
         mark(exception, self.token)
         self.moment.found()
-        self.process.tells_main()
+        self.process.delivery.raised()
+        if (stop := self.process.stop) is not None:
+            stop.history.enters(UNWINDING, self.process.clock())
 
     @property
     def handling(self) -> bool:

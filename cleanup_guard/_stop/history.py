@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from cleanup_guard._ground.events import CallbackRecord, StopRecord
+from cleanup_guard._ground.events import CallbackRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cleanup_guard._ground.events import Event
-    from cleanup_guard._stop.stop import Stop
 
 DRAINING, STOPPING, UNWINDING = "draining", "stopping", "unwinding"
 WORK, CLEANING = "waiting for work", "cleaning up"
@@ -61,34 +60,27 @@ class History:
         """How many of them failed."""
         return sum(error is not None for _, _, _, error, _ in self._callbacks[:])
 
-    def record(self, stop: Stop, now: float, at: float, skipped: tuple[str, ...] = ()) -> StopRecord:
-        """All of it.
+    def cut(self) -> tuple[tuple[str, float], ...]:
+        """Who was cut short."""
+        return tuple(self._cut)
 
-        Args:
-            stop: whose history this is.
-            now: the time.
-            at: the same, as `time.time` tells it.
-            skipped: callbacks that have no turn any more.
-        """
-        log, took = self._phases[:], now - self._began
+    def phases(self, now: float) -> tuple[tuple[str, float], ...]:
+        """What it went through until now, each phase with all of its seconds."""
+        log = self._phases[:]
         phases: dict[str, float] = {}
         for (name, began), (_, end) in zip(log, [*log[1:], ("", now)], strict=True):
             phases[name] = phases.get(name, 0.0) + max(0.0, end - began)
-        return StopRecord(
-            reason=stop.reason,
-            signum=stop.signum,
-            where=stop.budget.period.where,
-            sure=stop.budget.period.sure,
-            grace=stop.budget.period.hope,
-            at=at - took,
-            seconds=took,
-            phases=tuple(phases.items()),
-            callbacks=tuple(
-                CallbackRecord(
-                    name=name, began=began - self._began, seconds=each, error=error, interrupted=interrupted
-                )
-                for name, began, each, error, interrupted in self._callbacks[:]
-            ),
-            cut=tuple(self._cut),
-            skipped=skipped,
+        return tuple(phases.items())
+
+    def seconds(self, now: float) -> float:
+        """How long it has taken."""
+        return now - self._began
+
+    def records(self) -> tuple[CallbackRecord, ...]:
+        """The callbacks that have ended."""
+        return tuple(
+            CallbackRecord(
+                name=name, began=began - self._began, seconds=seconds, error=error, interrupted=interrupted
+            )
+            for name, began, seconds, error, interrupted in self._callbacks[:]
         )

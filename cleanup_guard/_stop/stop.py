@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+from cleanup_guard._ground.events import StopRecord
 from cleanup_guard._ground.once import Once
 from cleanup_guard._stop.history import DRAINING, STOPPING, History
 
@@ -116,6 +117,30 @@ class Stop:
     def end_drain(self) -> None:
         """The program serves no longer: from now on it is being stopped."""
         self.drain.over = True
+
+    def record(self, now: float, at: float, skipped: tuple[str, ...] = ()) -> StopRecord:
+        """All that it took until now.
+
+        Args:
+            now: the time.
+            at: the same, as `time.time` tells it.
+            skipped: callbacks that have no turn any more.
+        """
+        history, period = self.history, self.budget.period
+        took = history.seconds(now)
+        return StopRecord(
+            reason=self.reason,
+            signum=self.signum,
+            where=period.where,
+            sure=period.sure,
+            grace=period.hope,
+            at=at - took,
+            seconds=took,
+            phases=history.phases(now),
+            callbacks=history.records(),
+            cut=history.cut(),
+            skipped=skipped,
+        )
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""

@@ -20,7 +20,7 @@ def a_stop(drain: float = 0.0) -> Stop:
 
 def record(stop: Stop, now: float) -> StopRecord:
     """What is told then; on the clock of the wall it is 1000 s later."""
-    return stop.history.record(stop, now, now + 1000)
+    return stop.record(now, now + 1000)
 
 
 def test_each_phase_lasts_until_the_next_one() -> None:
