@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -40,7 +40,7 @@ def _rehearse() -> Callable[..., Rehearsal]:
 
 @pytest.fixture(autouse=True)
 def _own_guard_of_the_fixtures() -> Generator[None, None, None]:
-    """What fixtures of one test register runs after them; what those of a module or a session register, at the end of the run."""
+    """What fixtures of one test register runs after them; what those of a module or a session do, at the end of the run."""
     yield from _own_guard()
 
 
@@ -86,8 +86,8 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown() -> Generator[None, object, object]:
-    """See `_end_at_a_stop`."""
-    return (yield from _end_at_a_stop())
+    """See `_end_at_a_stop` and `_put_off`."""
+    return (yield from _end_at_a_stop(_put_off()))
 
 
 def _end_at_a_stop(inner: Generator[None, object, object] | None = None) -> Generator[None, object, object]:
@@ -131,7 +131,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getini(OPTION) and in_main and is_free and not is_worker:
         signal.signal(signal.SIGTERM, _terminate)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_put_back)  # what a test forks dies of SIGTERM as it would without us
+            os.register_at_fork(
+                after_in_child=_put_back
+            )  # what a test forks dies of SIGTERM as it would without us
 
 
 def pytest_unconfigure() -> None:
@@ -144,8 +146,25 @@ def _put_back() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated("SIGTERM received")
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
+    if not PUT_OFF or PUT_OFF[-1]:  # the second one interrupts, whatever it finds
+        raise Terminated("SIGTERM received")
+    PUT_OFF[-1] = True
+
+
+PUT_OFF: list[bool] = []
+"""While fixtures are torn down: whether a SIGTERM has come. It is not raised there: pytest would forget those that are left."""
+
+
+def _put_off() -> Generator[None, object, object]:
+    """A SIGTERM that comes meanwhile is raised afterwards."""
+    PUT_OFF.append(False)
+    try:
+        result = yield
+    finally:
+        if PUT_OFF.pop():
+            raise Terminated("SIGTERM received")
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -160,9 +179,19 @@ def pytest_runtestloop() -> Generator[None, object, object]:
     return (yield from _end_when_terminated())
 
 
-def _end_when_terminated() -> Generator[None, object, object]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish() -> Generator[None, object, object]:
+    """See `_end_when_terminated` and `_put_off`."""
+    return (yield from _end_when_terminated(_put_off()))
+
+
+def _end_when_terminated(
+    inner: Generator[None, object, object] | None = None,
+) -> Generator[None, object, object]:
     """With the status that a shell gives to a SIGTERM, not with that of Ctrl-C."""
     try:
+        if inner is not None:
+            return (yield from inner)
         return (yield)
     except Terminated as error:
         pytest.exit(str(error), returncode=128 + signal.SIGTERM)
