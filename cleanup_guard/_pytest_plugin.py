@@ -5,6 +5,7 @@ Every pytest run where this package is installed imports it, so it imports nothi
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -130,10 +131,7 @@ def pytest_configure(config: pytest.Config) -> None:
     is_free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if config.getini(OPTION) and in_main and is_free and not is_worker:
         signal.signal(signal.SIGTERM, _terminate)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                after_in_child=_put_back
-            )  # what a test forks dies of SIGTERM as it would without us
+        _register_at_fork()
 
 
 def pytest_unconfigure() -> None:
@@ -144,6 +142,33 @@ def pytest_unconfigure() -> None:
 def _put_back() -> None:
     if signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+MASK = threading.local()
+
+
+@functools.cache
+def _register_at_fork() -> None:
+    if sys.platform != "win32":
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go_in_child)
+
+
+def _hold() -> None:
+    """What a test forks dies of SIGTERM as it would without us, even if that comes before the handler is put back there."""
+    if sys.platform != "win32" and signal.getsignal(signal.SIGTERM) is _terminate:
+        MASK.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _let_go() -> None:
+    mask = vars(MASK).pop("before", None)
+    if sys.platform != "win32" and mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _let_go_in_child() -> None:
+    if "before" in vars(MASK):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _let_go()
 
 
 def _terminate(_signum: int, _frame: FrameType | None) -> None:
