@@ -21,6 +21,7 @@ from cleanup_guard._process.readiness import Readiness
 from cleanup_guard._process.report import Reporter, log_event
 from cleanup_guard._process.roster import CONTEXT, THREADS
 from cleanup_guard._process.signals import DEFAULT_SIGNALS
+from cleanup_guard._stop.owner import is_tests
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import handles
 
@@ -225,7 +226,7 @@ class Stay:
         """Be the guard of a program that has none, wherever this is called.
 
         Outside of the main thread signals cannot be taken. There main is asked to do it as soon as it runs a line of Python,
-        unless somebody handles SIGTERM already.
+        unless somebody handles SIGTERM already. In a run of pytest it takes none, and is around no other guard.
         """
         roster = self.process.roster
         NETS.stretch()
@@ -235,17 +236,19 @@ class Stay:
             self.inside_cleanup = self._follows_a_stop()
         self.host = ThreadHost()
         roster.program = self
-        if in_main():
+        by_pytest = in_run_of_pytest()
+        if in_main() and not by_pytest:
             self._enter_in_main()
             return
         roster.popped[self] = None
-        if can_be_taken():
+        if can_be_taken() and not by_pytest:
             CallInMain(lambda _: self.settle()).ask()
 
     def settle(self) -> None:
         """Take the signals that could not be taken in another thread, if this is the main one. Does nothing the second time."""
         roster = self.process.roster
-        if in_main() and self in roster.popped and not (self.left or self.foreign or roster.main):
+        is_settled = self not in roster.popped or self.left or self.foreign or roster.main
+        if in_main() and not (is_settled or in_run_of_pytest()):
             self.host = ThreadHost()
             roster.popped.pop(self)
             self._enter_in_main()
@@ -277,7 +280,21 @@ def _find_probes(roster: Roster, ready_file: str | None) -> None:
         roster.readiness.withdraw()  # what an earlier process has left behind
 
 
-# -- for the names that users import --
+def in_run_of_pytest() -> bool:
+    """Whether our plugin of pytest sees to it that a SIGTERM tears everything down."""
+    import signal
+
+    return is_tests(signal.getsignal(signal.SIGTERM))
+
+
+# -- for the names that users import, and for the plugin of pytest --
+
+
+def set_program(stay: Stay | None) -> Stay | None:
+    """Have `on_exit` use this guard of the program's, or set up a new one. Returns the one before."""
+    roster = REGISTRY.get().roster
+    before, roster.program = roster.program, stay
+    return before if isinstance(before, Stay) else None
 
 
 def current_stay() -> Stay | None:
