@@ -12,6 +12,8 @@ import signal
 import stat
 import sys
 
+from cleanup_guard._ground.unpatched import make_poll, write
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -63,7 +65,7 @@ class Stderr:
             for start in range(0, len(data), CHUNK):
                 if self.blocks and not _writable(self.fileno):
                     return
-                os.write(self.fileno, data[start : start + CHUNK])
+                write(self.fileno, data[start : start + CHUNK])
         except OSError:
             pass  # closed, full, or a terminal that hung up: a report is never worth an exception
 
@@ -103,7 +105,7 @@ def _is_file(fd: int) -> bool:
 def _has_reader(fd: int) -> bool:
     if sys.platform == "win32":
         return True
-    poll = select.poll()
+    poll = make_poll()
     poll.register(fd, 0)
     return not poll.poll(0)  # POLLERR and POLLHUP are told without being asked for
 
@@ -111,7 +113,7 @@ def _has_reader(fd: int) -> bool:
 def _writable(fd: int) -> bool:
     if sys.platform == "win32":
         return True
-    poll = select.poll()
+    poll = make_poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(0))
 

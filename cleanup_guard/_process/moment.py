@@ -13,6 +13,7 @@ import os
 import sys
 from math import inf
 
+from cleanup_guard._ground.unpatched import read
 from cleanup_guard._process import native
 from cleanup_guard._process.blocks import Way
 from cleanup_guard._stop.stack import CALLERS
@@ -189,7 +190,7 @@ def _catches(pid: int, signum: int) -> bool:
     try:
         fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            status = os.read(fd, 65536)
+            status = read(fd, 65536)
         finally:
             os.close(fd)
         caught = int(status.partition(b"\nSigCgt:")[2].split(maxsplit=1)[0], 16)

@@ -1,9 +1,7 @@
 """Threads, locks and waits of the operating system, also in a program in which gevent or eventlet has replaced Python's.
 
-There `threading.Thread` makes greenlets, `time.sleep` and locks switch to other greenlets, and `select` has no `poll`: a
-watcher
-made of these would wait for the very loop that it is to watch. What is used here is as it was before anybody patched it,
-whichever was imported first.
+There `threading.Thread` makes greenlets, and `time.sleep` and locks switch to other greenlets: a watcher made of these would
+wait for the very loop that it is to watch. What is used here is as it was before anybody patched it.
 """
 
 from __future__ import annotations
@@ -13,54 +11,25 @@ import sys
 import threading
 import time
 
+from cleanup_guard._ground.unpatched import BUILTIN, original
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
-BUILTIN = type(len)
-"""Functions that are written in C."""
-
-
-def _original(name: str, attribute: str) -> object:
-    """A function of a module as it was before anybody patched it: another copy of a module in C can be made anew."""
-    found = getattr(__import__(name), attribute, None)
-    if isinstance(found, BUILTIN) or (isinstance(found, type) and found.__module__ == name):
-        return found
-    import importlib.util
-
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, attribute)
-
-
-OS = "posix" if "posix" in sys.builtin_module_names else "nt"
-"""The module that `os` is made of."""
-
-if TYPE_CHECKING:
-
-    def read(fd: int, length: int, /) -> bytes: ...
-    def write(fd: int, data: bytes, /) -> int: ...
     def sleep(seconds: float, /) -> None: ...
     def make_lock() -> threading.Lock: ...
     def make_rlock() -> threading.RLock: ...
-    def make_poll() -> select.poll: ...
     def get_ident() -> int: ...
     def get_native_id() -> int: ...
     def start_new_thread(function: Callable[[], object], args: tuple[()], /) -> int: ...
 else:
-    sleep = _original("time", "sleep")
-    make_lock = _original("_thread", "allocate_lock")
-    make_rlock = _original("_thread", "RLock")
-    get_ident = _original("_thread", "get_ident")
-    get_native_id = _original("_thread", "get_native_id")
-    start_new_thread = _original("_thread", "start_new_thread")
-    make_poll = None if sys.platform == "win32" else _original("select", "poll")
-    read = _original(OS, "read")  # posix, of which os is made; eventlet patches os
-    write = _original(OS, "write")
+    sleep = original("time", "sleep")
+    make_lock = original("_thread", "allocate_lock")
+    make_rlock = original("_thread", "RLock")
+    get_ident = original("_thread", "get_ident")
+    get_native_id = original("_thread", "get_native_id")
+    start_new_thread = original("_thread", "start_new_thread")
 
 
 def is_patched() -> bool:

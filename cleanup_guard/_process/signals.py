@@ -18,6 +18,7 @@ import sys
 
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.unpatched import make_poll, read, write
 from cleanup_guard._process import native
 from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
@@ -241,7 +242,7 @@ class WakeupPipe:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        self._poll = native.make_poll()
+        self._poll = make_poll()
         self._poll.register(reader, select.POLLIN)
         return reader, writer
 
@@ -284,7 +285,7 @@ class WakeupPipe:
     def wake(self) -> None:
         """End the reader's wait."""
         try:
-            native.write(self._writer, self.POKE)
+            write(self._writer, self.POKE)
         except OSError:
             pass  # full: the reader wakes anyway; closed: nobody is left to wake
 
@@ -292,7 +293,7 @@ class WakeupPipe:
         """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived."""
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
         try:
-            data = native.read(self._reader, 65536)
+            data = read(self._reader, 65536)
         except BlockingIOError:
             return b""
         return data.replace(self.POKE, b"")
@@ -301,7 +302,7 @@ class WakeupPipe:
         """Give a signal to the wakeup fd of somebody else."""
         if self._theirs != -1:
             try:
-                native.write(self._theirs, bytes((signum,)))
+                write(self._theirs, bytes((signum,)))
             except OSError:
                 pass  # theirs is full or closed, as it would be without us
 
