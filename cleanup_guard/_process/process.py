@@ -78,7 +78,7 @@ class Process:
             stopped=stop is not None,
             told=self.delivery.told,
             taken_over=self.delivery.took_over,
-            finished=stop is not None and stop.finished and not roster.main,
+            finished=stop is not None and stop.finished and not roster.concerned(stop),
         )
 
     @property
@@ -197,7 +197,6 @@ class Process:
             return
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
-            GUEST.stand_by(self)
             grace = grace if known else None
         elif native.in_main():
             self.signals.take_ctrl_c()
@@ -277,7 +276,6 @@ class Process:
         """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
         self.last_resort.disarm()
         LastWord.take_back()
-        GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
         self.receiver.forget()
         self.watch.forget()
@@ -298,6 +296,8 @@ class Process:
         self.tell_replaced(
             self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
         )
+        if not self.signals.previous:
+            GUEST.stand_down()
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()
 

@@ -76,9 +76,12 @@ class Receiver:
         if theirs is not None:
             if _in_hook(frame):
                 self._held_back.append(signum)
+            elif self._is_called(signum):
+                theirs(signum, frame)
             else:
+                insists = self.process.insists
                 self._call(theirs, signum, frame)
-                if self.process.insists:
+                if insists:
                     self._look_at_once(frame)
         while self._held_back and not _in_hook(frame):
             held = self._held_back.pop(0)
@@ -89,8 +92,9 @@ class Receiver:
     def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
         process = self.process
+        called = self._is_called(signum)
         # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
-        if process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
+        if not called and process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
             self._pokes[signum] = self._pokes.get(signum, 0) + 1
             theirs = None
         elif not process.roster.listens and process.stop is None:
@@ -98,7 +102,7 @@ class Receiver:
             theirs = None
         else:
             self.calls[signum] = self.calls.get(signum, 0) + 1
-            theirs = process.signals.before(signum)
+            theirs = process.signals.beneath(signum) if called else process.signals.before(signum)
             owner = None if process.insists else theirs
             process.claim_signal(signum, owner)
             if process.stop is None and theirs is None:
@@ -113,6 +117,10 @@ class Receiver:
         elif theirs is None:
             self._look_at_once(frame)
         return theirs
+
+    def _is_called(self, signum: int) -> bool:
+        """Whether somebody's handler that is installed over ours, and is being called, calls ours, which it had found."""
+        return self._calls > 0 and self.process.signals.lost(signum)
 
     def _look_at_once(self, frame: FrameType | None) -> None:
         if sys.platform == "win32":
@@ -141,12 +149,11 @@ class Receiver:
         """
         signals = self.process.signals
         install, current, interrupt = (
-            _signal.signal,
-            _signal.getsignal,
+            native.set_handler,
+            native.get_handler,
             getattr(_signal, "siginterrupt", None),
         )
         ours, restarts = self.on_signal, signals.restarts(signum)
-        before, default = signals.previous, _signal.SIG_DFL
         signals.uninstall(signum)
         calls = self._calls
         try:
@@ -154,10 +161,7 @@ class Receiver:
             theirs(signum, frame)
         finally:
             self._calls = calls
-            found = current(signum)
-            if found is default:  # for the next one, ours: it would end the process before any callback
-                before[signum] = found
-            if found in (theirs, default):
+            if current(signum) is theirs:
                 install(signum, ours)
                 if restarts and interrupt is not None:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it
@@ -247,4 +251,5 @@ class Receiver:
         late, self._unclaimed = self._unclaimed, []
         for signum in late:
             if signum not in self.process.signals.previous:
+                self.process.signals.put_right(signum)
                 _signal.raise_signal(signum)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+    from cleanup_guard._process.native import Handler
 else:
     # The C functions: whoever traces the program (a debugger's own handler for Ctrl-C begins to) is not led into signal.py.
     import _signal
@@ -55,6 +55,8 @@ class Signals:
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self._handler = handler
         self.previous: dict[int, Handler] = {}
+        self._above: dict[int, Handler] = {}  # what somebody has installed over ours since: ours calls it
+        self._given_back: dict[int, Handler] = {}  # what to find where somebody has put ours back later
         # Held while main is poked, and while what was there before is put back. Reentrant, for main's handler.
         self.fence: threading.RLock = native.make_rlock()
         self._blocked: set[int] = set()  # before we unblocked them
@@ -80,7 +82,8 @@ class Signals:
             raise
 
     def _take(self, signum: int, *, named: bool) -> bool:
-        before = _signal.getsignal(signum)
+        self.put_right(signum)
+        before = native.get_handler(signum)
         if before == signal.SIG_IGN and signum in HUSHED and not named:
             return False
         if before is None or any(name in sys.modules for name in HOSTS_IN_C):
@@ -103,22 +106,22 @@ class Signals:
 
     def install(self, signum: int) -> None:
         """Put our handler in place, in front of what was there before."""
-        _signal.signal(signum, self._handler)
+        native.set_handler(signum, self._handler)
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def uninstall(self, signum: int) -> None:
-        """Put in place what was there before, for the time of a call of it."""
-        before = self.previous.get(signum)
-        if before is None:
+        """Put in place what is behind ours, for the time of a call of it."""
+        behind = self.behind(signum)
+        if behind is None:
             return  # a signal came a moment ago, and its handler has given everything back
-        _signal.signal(signum, before)
+        native.set_handler(signum, behind)
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def take_ctrl_c(self) -> None:
         """Take SIGINT, where it was left to Python: from now on a KeyboardInterrupt would cut a cleanup short."""
-        is_pythons = _signal.getsignal(SIGINT) is _signal.default_int_handler
+        is_pythons = native.get_handler(SIGINT) is _signal.default_int_handler
         if is_pythons and SIGTERM in self.previous and SIGINT not in self.previous:
             self._take(SIGINT, named=False)
 
@@ -128,15 +131,17 @@ class Signals:
         """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
         lost: list[int] = []
         for signum in signums:
-            if self.lost(signum):
+            if self.lost(signum) or callable(self._above.get(signum)):
                 lost.append(signum)
-            elif signum in self.previous:
+            if signum in self.previous and not self.lost(signum):
                 if signum == SIGINT and is_of_ended_loop(
                     self.previous[signum]
                 ):  # which found ours, and left it there
                     self.previous[signum] = _signal.default_int_handler
+                self._given_back[signum] = self.previous[signum]
                 self._put_back(signum)
             self.previous.pop(signum, None)
+            self._above.pop(signum, None)
             self._blocked.discard(signum)
             self._restarting.discard(signum)
         return lost
@@ -160,38 +165,73 @@ class Signals:
     def ignore(self) -> None:
         """Ignore what is still ours. Unlike a Python handler SIG_IGN survives the end of the interpreter (H35)."""
         for signum in self.ours():
-            _signal.signal(signum, int(signal.SIG_IGN))
+            native.set_handler(signum, int(signal.SIG_IGN))
 
     # -- look --
 
     def lost(self, signum: int) -> bool:
         """Whether a signal that we took now has somebody else's handler. Any thread."""
-        return signum in self.previous and _signal.getsignal(signum) != self._handler
+        return signum in self.previous and native.get_handler(signum) != self._handler
 
     def ours(self) -> list[int]:
         """The signals that still have our handler. Any thread."""
         return [signum for signum in list(self.previous) if not self.lost(signum)]
 
+    def behind(self, signum: int) -> Handler:
+        """What would be in place without us: what was there before ours, or what somebody has installed since. Any thread."""
+        return self._above.get(signum, self.previous.get(signum))
+
     def before(self, signum: int) -> Callable[..., Any] | None:
         """The handler in front of which we stand, if the signal is its. Any thread."""
-        before = self.previous.get(signum)
-        return before if callable(before) and owner_of(before) is Owner.THEIRS else None
+        return _theirs(self.behind(signum))
+
+    def beneath(self, signum: int) -> Callable[..., Any] | None:
+        """The same for whoever has installed his over ours, and calls ours himself."""
+        return _theirs(self.previous.get(signum))
 
     def theirs(self, signum: int) -> object:
         """The handler whose signal this is, if it is not ours: that one, or one that has replaced ours. Any thread."""
-        if not self.lost(signum):
-            return self.before(signum)
-        now: object = _signal.getsignal(signum)
-        return now if owner_of(now) is Owner.THEIRS else None
+        return _theirs(native.get_handler(signum)) if self.lost(signum) else self.before(signum)
 
     def restarts(self, signum: int) -> bool:
         """Whether system calls are restarted after it, as somebody has asked for."""
         return signum in self._restarting
 
-    def reclaim(self, signum: int) -> None:
-        """They have put the default back, and are about to die of it: it comes to us instead. Main thread only."""
-        self.previous[signum] = int(signal.SIG_DFL)
-        self.install(signum)
+    # -- what others see --
+
+    def seen(self, signum: int) -> Handler:
+        """What somebody else finds installed: ours, until he has installed something himself."""
+        found = native.get_handler(signum)
+        return self._above.get(signum, found) if found == self._handler else found
+
+    def replace(self, signum: int, handler: Handler, *, stays: bool) -> Handler:
+        """Somebody installs a handler where ours is. Main thread only.
+
+        Args:
+            signum: one that we took.
+            handler: what is to be there; ours, if he puts back what he had found.
+            stays: ours stays in front of it.
+
+        Returns:
+            What he finds installed.
+        """
+        found = self.seen(signum)
+        if stays and handler is not self._handler:
+            self.install(signum)  # refuses other threads; and not for a moment is the default there
+            self._above[signum] = handler
+        else:
+            native.set_handler(signum, handler)
+            self._above.pop(signum, None)
+        return found
+
+    def put_right(self, signum: int) -> None:
+        """Somebody has put ours back after we had given it back: put back what was there before it."""
+        if signum not in self.previous and native.get_handler(signum) == self._handler:
+            native.set_handler(signum, self._given_back.get(signum, signal.SIG_DFL))
+
+
+def _theirs(handler: Handler) -> Callable[..., Any] | None:
+    return handler if callable(handler) and owner_of(handler) is Owner.THEIRS else None
 
 
 def is_of_ended_loop(handler: object) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cleanup_guard._process import native
 from cleanup_guard._process.signals import DEFAULT_SIGNALS, Signals, WakeupPipe
 from cleanup_guard._stop.owner import Owner, owner_of
 
@@ -112,7 +113,7 @@ def test_an_ignored_sigterm_is_taken(stage: Stage) -> None:
 
 def test_a_handler_in_c_is_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python cannot call it, nor put it back."""
-    monkeypatch.setattr(C_MODULE, "getsignal", lambda signum: None)
+    monkeypatch.setattr(native, "get_handler", lambda signum: None)
     assert stage.take(TERM) == ()
 
 
@@ -203,17 +204,59 @@ def test_whose_signal_it_is(before: object, now: object, theirs: object, stage: 
     assert stage.signals.theirs(TERM) is theirs
 
 
-def test_a_default_that_was_put_back_is_reclaimed(stage: Stage) -> None:
-    """They have dealt with the signal and are about to die of it: it comes to us, and the default is what was there before."""
+def test_what_is_installed_over_ours_comes_behind_it(stage: Stage) -> None:
+    """Ours stays; they find what they have installed, the signal is theirs, and it is there when ours is given back."""
+    stage.take(TERM)
+    assert stage.signals.replace(TERM, handler, stays=True) == stage.ours
+    signal.raise_signal(TERM)
+    assert stage.heard == [TERM]
+    assert stage.signals.before(TERM) is stage.signals.seen(TERM) is handler
+    assert stage.signals.beneath(TERM) is None
+    assert stage.signals.give_back([TERM]) == [TERM]
+    assert signal.getsignal(TERM) is handler
+
+
+def test_a_default_that_is_put_over_ours_makes_the_signal_ours(stage: Stage) -> None:
+    """They have dealt with it and are about to die of it: it comes to us. Who puts ours back again has changed nothing."""
     signal.signal(TERM, handler)
     stage.take(TERM)
-    signal.signal(TERM, signal.SIG_DFL)
-    stage.signals.reclaim(TERM)
+    found = stage.signals.replace(TERM, signal.SIG_DFL, stays=True)
     signal.raise_signal(TERM)
     assert stage.heard == [TERM]
     assert stage.signals.before(TERM) is None
-    stage.signals.give_back([TERM])
+    assert stage.signals.replace(TERM, found, stays=True) == signal.SIG_DFL
+    assert stage.signals.before(TERM) is handler
+    stage.signals.replace(TERM, signal.SIG_DFL, stays=True)
+    assert stage.signals.give_back([TERM]) == []
     assert signal.getsignal(TERM) == signal.SIG_DFL
+
+
+def test_what_is_to_be_ignored_is_ignored(stage: Stage) -> None:
+    """There ours does not stay, nor what was installed over it."""
+    stage.take(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    assert stage.signals.replace(TERM, signal.SIG_IGN, stays=False) is handler
+    signal.raise_signal(TERM)
+    assert stage.heard == []
+    assert stage.signals.replace(TERM, handler, stays=True) == signal.SIG_IGN
+    signal.raise_signal(TERM)
+    assert stage.heard == [TERM]
+    stage.signals.give_back([TERM])
+
+
+def test_ours_that_is_put_back_when_nobody_guards_any_more(stage: Stage) -> None:
+    """Somebody had found it, and puts it back too late: it is no handler of a stranger's, and what was there before is found."""
+    signal.signal(TERM, handler)
+    stage.take(TERM)
+    stage.signals.give_back([TERM])
+    for _ in range(2):
+        signal.signal(TERM, stage.ours)
+        stage.take(TERM)
+        assert stage.signals.before(TERM) is handler
+        stage.signals.give_back([TERM])
+    signal.signal(TERM, stage.ours)
+    stage.signals.put_right(TERM)
+    assert signal.getsignal(TERM) is handler
 
 
 def test_theirs_is_in_place_for_the_time_of_a_call(stage: Stage) -> None:
