@@ -1,48 +1,70 @@
-"""The C-level timer that ends the process when Python cannot: it works while the GIL is held, and as PID 1 (hazard H22)."""
+"""The C-level timer that ends the process when Python cannot: it works while the GIL is held, and as PID 1 (hazard H22).
+
+Main, its handler and the watcher all come here, and none of them may wait for another. So whoever has set the timer looks
+afterwards whether its stop is still in force: main may have gone on after it in the meantime, and the timer would kill it.
+"""
 
 from __future__ import annotations
 
 import os
 
-from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import Stderr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from cleanup_guard._stop.stop import Stop
+
+    _T = TypeVar("_T")
 
 
 class LastResort:
-    """`faulthandler.dump_traceback_later(exit=True)`, one for a process. Main, its handler and the watcher all come here."""
+    """`faulthandler.dump_traceback_later(exit=True)`, one for a process. Any thread, any handler.
 
-    def __init__(self) -> None:
-        self.stderr: Stderr | None = None
-        self._devnull: int | None = None
-        self._armed = Once()
+    Args:
+        in_force: says which stop there is now.
+    """
+
+    def __init__(self, in_force: Callable[[], Stop | None]) -> None:
+        self._in_force = in_force
+        # Lists, because one `pop` gives a thing to one thread.
+        self._stderrs: list[Stderr] = []
+        self._devnulls: list[int] = []
+
+    @property
+    def stderr(self) -> Stderr | None:
+        """Where it would report."""
+        return self._stderrs[0] if self._stderrs else None
 
     def arm(self, stop: Stop, now: float) -> None:
-        """Arm it, once."""
-        if stop.budget.grace is None or not self._armed.claim():
+        """Arm it for a stop, once."""
+        if stop.budget.grace is None or not stop.armed.claim():
             return
         try:
-            self.stderr = Stderr()
-            if self.stderr.safe_fileno() is None:
-                self._devnull = os.open(os.devnull, os.O_WRONLY)
+            stderr = Stderr()
+            self._stderrs.append(stderr)
+            if stderr.safe_fileno() is None:
+                self._devnulls.append(os.open(os.devnull, os.O_WRONLY))
         except OSError:
             pass  # no descriptor left: the watcher's deadline still stands
         self._set(stop.budget.last_resort - now)
+        if self._in_force() is not stop:
+            self.disarm(now)
 
     def postpone(self, stop: Stop, now: float) -> None:
         """Python runs and is about to end the process itself, with the right status: let it, if that takes a moment longer."""
-        if self._armed.claimed:
+        if stop.armed.claimed:
             self._set(stop.budget.last_moment - now)
 
     def _set(self, left: float) -> None:
         import faulthandler
 
-        fd = None if self.stderr is None else self.stderr.safe_fileno()
-        if fd is None:
-            fd = self._devnull
+        stderr, devnulls = self.stderr, list(self._devnulls)
+        fd = None if stderr is None else stderr.safe_fileno()
+        if fd is None and devnulls:
+            fd = devnulls[0]
         if fd is None:
             return
         try:
@@ -52,7 +74,7 @@ class LastResort:
 
     def pause(self) -> bool:
         """Take the timer back for a moment: it is a thread, which makes forks warn. `resume` goes on. Says whether it ran."""
-        if not self._armed.claimed or (self.stderr is None and self._devnull is None):
+        if not self._stderrs and not self._devnulls:
             return False
         import faulthandler
 
@@ -61,24 +83,31 @@ class LastResort:
 
     def resume(self, stop: Stop | None, now: float) -> None:
         """Undo `pause`."""
-        if self._armed.claimed and stop is not None and stop.budget.grace is not None:
+        if stop is not None and stop.armed.claimed and stop.budget.grace is not None:
             self._set(stop.budget.last_resort - now)
 
-    def disarm(self) -> None:
-        """Take it back."""
-        if not self._armed.claimed:
-            return
-        import faulthandler
-
-        faulthandler.cancel_dump_traceback_later()
-        self.disown()
-        self._armed.give_back()
+    def disarm(self, now: float) -> None:
+        """Take it back for a stop that is not in force any more. The timer of one that came after it is set again."""
+        if self.pause():
+            self.disown()
+        stop = self._in_force()
+        if stop is not None and stop.armed.claimed:
+            stop.armed.give_back()
+            self.arm(stop, now)
 
     def disown(self) -> None:
         """Close what was opened for it; in a fork child, which has no timer, that is all."""
-        if self.stderr is not None:
-            self.stderr.close()
-            self.stderr = None
-        if self._devnull is not None:
-            os.close(self._devnull)
-            self._devnull = None
+        for each in _take(self._stderrs):
+            each.close()
+        for fd in _take(self._devnulls):
+            os.close(fd)
+
+
+def _take(things: list[_T]) -> list[_T]:
+    """Empty a list, of which each thing goes to one thread."""
+    taken: list[_T] = []
+    try:
+        while True:
+            taken.append(things.pop())
+    except IndexError:
+        return taken

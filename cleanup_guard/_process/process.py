@@ -57,7 +57,7 @@ class Process:
         self.watch: Watch = Watch(self)
         self.receiver: Receiver = Receiver(self)
         self.signals: Signals = Signals(self.receiver.on_signal)
-        self.last_resort: LastResort = LastResort()
+        self.last_resort: LastResort = LastResort(lambda: self.stop)
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.exiting: bool = False  # the interpreter is on its way out
 
@@ -274,9 +274,9 @@ class Process:
 
     def forget(self) -> None:
         """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
-        self.last_resort.disarm()
         LastWord.take_back()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
+        self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()
         if in_main():

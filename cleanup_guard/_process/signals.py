@@ -131,15 +131,15 @@ class Signals:
         """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
         lost: list[int] = []
         for signum in signums:
+            before = self.previous.get(signum)  # a handler that comes here may give back all of it
             if self.lost(signum) or callable(self._above.get(signum)):
                 lost.append(signum)
-            if signum in self.previous and not self.lost(signum):
-                if signum == SIGINT and is_of_ended_loop(
-                    self.previous[signum]
-                ):  # which found ours, and left it there
-                    self.previous[signum] = _signal.default_int_handler
-                self._given_back[signum] = self.previous[signum]
-                self._put_back(signum)
+            if before is not None:
+                if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there
+                    before = self.previous[signum] = _signal.default_int_handler
+                self._given_back[signum] = before
+                if not self.lost(signum):
+                    self._put_back(signum)
             self.previous.pop(signum, None)
             self._above.pop(signum, None)
             self._blocked.discard(signum)

@@ -1,7 +1,7 @@
 """The life of a stop, as data: every state, every move, and what each move leads to.
 
-The table is the specification: the diagram in the README is drawn from it (`python -m cleanup_guard._stop.state`), and the
-tests check that the facts which a move changes make the state that the table says.
+The table is the specification: the diagram in examples/guard.md is drawn from it (`python -m cleanup_guard._stop.state`), and
+the tests check that the facts which a move changes make the state that the table says.
 """
 
 from __future__ import annotations

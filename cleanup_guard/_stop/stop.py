@@ -8,6 +8,8 @@ Rules:
 
 from __future__ import annotations
 
+from cleanup_guard._ground.once import Once
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
@@ -28,11 +30,13 @@ class Stop:
         budget: what the grace period is spent on.
         theirs: the handler whose stop it is, if it is not ours (see `Owner`).
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
+        armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
     """
 
     __slots__ = (
+        "armed",
         "budget",
         "callbacks",
         "failures",
@@ -67,6 +71,7 @@ class Stop:
         self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
+        self.armed: Once = Once()
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""

@@ -18,7 +18,7 @@ NEVER_CAUGHT = ["sleep", "60"]
 def test_the_fixture_shows_what_it_saw(
     rehearse: Callable[..., Rehearsal], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the README shows; the timeline is in the captured output, for a test that fails."""
+    """What the page shows; the timeline is in the captured output, for a test that fails."""
     found = rehearse(PROGRAM, ready="!!!Set up!!!")
     assert found.clean
     assert "!!!Clean up!!!" in found.output

@@ -115,7 +115,7 @@ def wait(pipe):
 
 @pytest.mark.parametrize("how", ["os._exit(0)", "return"])
 def test_a_bare_fork_runs_what_it_registered_when_it_ends_as_python_does(how: str) -> None:
-    """os._exit runs nothing, as the README says; a return does."""
+    """os._exit runs nothing, as the table of events says; a return does."""
     code = f"""
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

@@ -26,7 +26,7 @@ FLOORS = (
 
 MOST_ATTRIBUTES, MOST_METHODS, MOST_BRANCHES, MOST_LINES = 14, 25, 12, 650
 USERS_WORDS = {"Guard"}
-"""Classes whose methods are what the README documents, however many those are."""
+"""Classes whose methods are what the pages document, however many those are."""
 
 BRANCHES = (
     ast.If,

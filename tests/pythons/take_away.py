@@ -10,6 +10,7 @@ import multiprocessing.context  # noqa: F401
 import os
 import queue  # noqa: F401
 import select
+import selectors
 import signal
 import socket
 import stat
@@ -36,6 +37,8 @@ def pretend(platform: str, modules: list[str], names: dict[str, list[str]]) -> N
         names: by module, what it does not have there.
     """
     asyncio.new_event_loop().close()  # its policy, too, is imported by platform, and late
+    # Loops use what every platform has: 3.12's epoll selector looks up `select.EPOLLIN` each time.
+    setattr(selectors, "DefaultSelector", selectors.SelectSelector)  # noqa: B010 - to type checkers it is not to be set
     loaded: dict[str, Any] = sys.modules
     for module in modules:
         loaded[module] = None

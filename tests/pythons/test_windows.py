@@ -110,12 +110,8 @@ WAYS = {
         ["second", "first"],
         -signal.SIGINT,
     ),
-    "Ctrl-C, Ctrl-Break": (
-        "time.sleep(60)",
-        [signal.SIGINT, BREAK],
-        ["second", "first"],
-        -signal.SIGINT,
-    ),
+    # Sent at once, the kernel gives each to another thread, and the second may be there first.
+    "Ctrl-C, Ctrl-Break": ("time.sleep(60)", [signal.SIGINT, BREAK], ["second", "first"], None),
     "raise_signal(SIGTERM)": (
         "signal.raise_signal(signal.SIGTERM); time.sleep(60)",
         [],
@@ -132,11 +128,14 @@ WAYS = {
 
 
 @pytest.mark.parametrize(("body", "signals", "out", "status"), WAYS.values(), ids=WAYS)
-def test_callbacks_run_however_main_ends(body: str, signals: list[int], out: list[str], status: int) -> None:
+def test_callbacks_run_however_main_ends(
+    body: str, signals: list[int], out: list[str], status: int | None
+) -> None:
     """On return, exception, Ctrl-C and Ctrl-Break callbacks run once, last registered first."""
     ended = run(MAIN.format(body=body), *signals, preamble=WINDOWS)
     assert ended.out == out, ended.err
-    assert ended.status in (CTRL_C if status == -signal.SIGINT else (status,)), ended.err
+    allowed = {-signal.SIGINT: CTRL_C, None: (*CTRL_C, 128 + BREAK)}.get(status, (status,))
+    assert ended.status in allowed, ended.err
     assert ("mine" in ended.err) == ("mine" in body)
     assert "AttributeError" not in ended.err
     assert "ImportError" not in ended.err

@@ -501,7 +501,7 @@ def test_a_stop_that_does_not_count_starts_everybody(words: list[str], pending: 
 
 
 def test_a_stop_while_python_starts_is_not_lost() -> None:
-    """What the README advises: `env --block-signal=TERM` keeps a stop from the first instruction on until we can take it."""
+    """What the page advises: `env --block-signal=TERM` keeps a stop from the first instruction on until we can take it."""
     wrapper = ["env", "--block-signal=TERM"]
     if subprocess.run([*wrapper, "true"], check=False, capture_output=True).returncode:
         pytest.skip("env has no --block-signal here: GNU coreutils 8.31 or newer has")

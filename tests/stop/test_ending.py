@@ -1,4 +1,4 @@
-"""With which status, or by which signal, the process ends: the README's table of events is the test, row by row."""
+"""With which status, or by which signal, the process ends: the table of events is the test, row by row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from cleanup_guard._stop.stop import Stop
 if TYPE_CHECKING:
     from cleanup_guard._stop.stop import ExitStatus
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+GUARD = (ROOT / "examples" / "guard.md").read_text()
 SIGTERM, SIGINT, SIGHUP = int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP)
 
 
@@ -66,17 +68,17 @@ def test_what_brings_it_about(signum: int | None, by_exception: bool, last_word:
     assert ending.needs_last_word is last_word
 
 
-# -- the README ----------------------------------------------------------------------------------------------------------
+# -- the pages ----------------------------------------------------------------------------------------------------------
 
 
-def rows(heading: str) -> list[list[str]]:
+def rows(page: str, heading: str) -> list[list[str]]:
     """The rows of the first table after a heading: their cells."""
-    table = README[README.index(heading) :].split("\n\n")
+    table = page[page.index(heading) :].split("\n\n")
     lines = next(block for block in table if block.startswith("|")).splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-EVENTS = {event: status for event, _, status in rows("## What happens")}
+EVENTS = {event: status for event, _, status in rows(README, "## What happens")}
 
 STOPS = {
     "SIGTERM": of_signal(SIGTERM),
@@ -116,9 +118,9 @@ def test_every_row_of_the_readme_has_its_test() -> None:
         assert not said or said.startswith("as for the ") or "signal" in said or "they" in said, (event, said)
 
 
-def test_the_readme_says_how_to_choose_another_status() -> None:
+def test_the_page_says_how_to_choose_another_status() -> None:
     """`exit_status=0`, "signal", and the status of `request_stop`."""
-    says = {what: how for what, how in rows("| you want | write |")}  # noqa: C416  # of two cells each
+    says = {what: how for what, how in rows(GUARD, "| you want | write |")}  # noqa: C416  # of two cells each
     assert "guard(exit_status=0)" in says["exit status 0 on SIGTERM"]
     assert '"signal"' in says["exit status 0 on SIGTERM"]
     found = re.search(r"request_stop\(.*status=(\d+)\)", says["to stop from inside"])

@@ -457,6 +457,8 @@ class Tripwire:
     def run(self, function: Callable[[], object]) -> bool:
         """Run a function under the trace. Returns whether it was cut short."""
         before = sys.gettrace()
+        # 3.12's `settrace` looks whether a frame has asked for opcodes by then; it does not hear of one that asks later.
+        sys._getframe().f_trace_opcodes = self.event == "opcode"
         sys.settrace(self.trace)
         try:
             function()

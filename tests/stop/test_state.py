@@ -192,7 +192,7 @@ TestWalk = Walk.TestCase
 
 
 def test_the_diagram_is_drawn_from_the_table() -> None:
-    """The README's picture has every change of state that the table has, and no other."""
+    """The picture has every change of state that the table has, and no other."""
     lines = set(diagram().splitlines()[2:-1])
     names = {state: state.value.replace(" ", "_") for state in State}
     assert lines == {
