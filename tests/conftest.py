@@ -15,10 +15,6 @@ settings.load_profile("the same every time")
 
 
 OPEN = {
-    "test_greenlets_are_unwound_by_callbacks": "gevent and eventlet print a traceback where the stop is raised in their hub",
-    "test_a_guard_inside_one_line_ends_that_line[ipython]": "IPython: fails on a loaded machine, cause not found",
-    "test_pdb_stops_in_the_program": "pdb stops in the first line of the program, cause not found",
-    "test_a_notebooks_kernel_lives[on_exit]": "fails on a loaded machine, cause not found",
     "test_after_a_stop[popped guard, stop in main-'signal'": "a guard that pop_all made does not die of the signal",
     "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
     "warns_of_no_thread_of_ours[callbacks with limits]": "a fork in a callback with a time limit warns at times",

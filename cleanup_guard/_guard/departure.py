@@ -237,10 +237,8 @@ class Departure:
             return False
         if self._raises_stop is None:
             self._raises_stop = stay in roster.main and not stay.inside_cleanup
-        stop = process.stop
-        last = (list(roster.main) if stop is None else roster.concerned(stop)) == [stay]
-        if last:
-            stop = self._close_ballot()
+        last = roster.concerned(process.stop) == [stay]
+        stop = self._close_ballot() if last else process.stop
         if stop is not None:
             if stay.exit_status is not None:
                 stop.wanted = stay.exit_status

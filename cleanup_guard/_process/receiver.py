@@ -93,9 +93,7 @@ class Receiver:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
         process = self.process
         called = self._is_called(signum)
-        # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
-        if not called and process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
-            self._pokes[signum] = self._pokes.get(signum, 0) + 1
+        if not called and self._is_poke(signum):
             theirs = None
         elif not process.roster.listens and process.stop is None:
             self._unclaimed.append(signum)
@@ -109,14 +107,26 @@ class Receiver:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None
-        if process.watch.resume_due and not _in_hook(frame):  # a fork has ended (see `forks.py`)
-            process.watch.resume()
-            process.last_resort.resume(process.stop, process.clock())
+        self._resume(frame)
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
             self._look_at_once(frame)
         return theirs
+
+    def _resume(self, frame: FrameType | None) -> None:
+        """Have watcher and last resort back, if a fork has ended (see `forks.py`)."""
+        process = self.process
+        if process.watch.resume_due and not _in_hook(frame):
+            process.watch.resume()
+            process.last_resort.resume(process.stop, process.clock())
+
+    def _is_poke(self, signum: int) -> bool:
+        """Whether this is a poke. Those that coalesced leave a rest, which hides a signal from us, not from the watcher."""
+        if self.process.watch.pokes.get(signum, 0) <= self._pokes.get(signum, 0):
+            return False
+        self._pokes[signum] = self._pokes.get(signum, 0) + 1
+        return True
 
     def _is_called(self, signum: int) -> bool:
         """Whether somebody's handler that is installed over ours, and is being called, calls ours, which it had found."""
@@ -244,6 +254,7 @@ class Receiver:
     def forget(self) -> None:
         """There is no stop any more."""
         self.noticed = False
+        self.calls = {}
         self.token = None
 
     def raise_unclaimed(self) -> None:

@@ -171,9 +171,9 @@ class Roster:
         """Whether main is inside a guard, or one is left that wants its signals."""
         return bool(self.main) or any(member.signums for member in list(self.popped))
 
-    def concerned(self, stop: Stop) -> list[Member]:
+    def concerned(self, stop: Stop | None) -> list[Member]:
         """Main's guards that a stop ends: not the one that `on_exit` set up, if it leaves the signal to Python."""
-        signum, program = stop.signum, self.program
+        signum, program = None if stop is None else stop.signum, self.program
         return [
             each for each in list(self.main) if each is not program or signum is None or signum in each.signums
         ]

@@ -227,7 +227,7 @@ class Signals:
     def put_right(self, signum: int) -> None:
         """Somebody has put ours back after we had given it back: put back what was there before it."""
         if signum not in self.previous and native.get_handler(signum) == self._handler:
-            native.set_handler(signum, self._given_back.get(signum, signal.SIG_DFL))
+            native.set_handler(signum, self._given_back.get(signum, int(signal.SIG_DFL)))
 
 
 def _theirs(handler: Handler) -> Callable[..., Any] | None:

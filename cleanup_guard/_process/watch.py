@@ -308,8 +308,12 @@ class Watcher:
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
         # Whoever has replaced our wakeup fd may have left us the handler.
         sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
-        press, stop = self._presses.count(sigint, now), process.stop
-        if stop is None or stop.theirs is not None:
+        stop = process.stop
+        if stop is None:
+            self._presses = Presses(sigint)  # those of which there came no stop were somebody else's
+            return
+        press = self._presses.count(sigint, now)
+        if stop.theirs is not None:
             return
         if press == Presses.INSISTS:
             self._insist(now)
@@ -426,8 +430,10 @@ class Watcher:
         self._process.forget()
 
     def begin_anew(self) -> None:
-        """There is no stop any more."""
-        self._presses = Presses(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT))
+        """There is no stop any more, and what came during it was of it."""
+        for signum, seen in list(self._seen.items()):
+            self._seen[signum] = min(seen, self._own_pokes(signum))
+        self._presses = Presses()
         self._forwarded.clear()
 
     def where(self) -> str:

@@ -21,6 +21,7 @@ from cleanup_guard._stop.owner import Owner, owner_of
 
 INT, TERM, HUP, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 USED = (INT, TERM, HUP, USR1)
+DEFAULT, IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)
 C_MODULE: Any = sys.modules["_signal"]
 
 
@@ -220,13 +221,13 @@ def test_a_default_that_is_put_over_ours_makes_the_signal_ours(stage: Stage) -> 
     """They have dealt with it and are about to die of it: it comes to us. Who puts ours back again has changed nothing."""
     signal.signal(TERM, handler)
     stage.take(TERM)
-    found = stage.signals.replace(TERM, signal.SIG_DFL, stays=True)
+    found = stage.signals.replace(TERM, DEFAULT, stays=True)
     signal.raise_signal(TERM)
     assert stage.heard == [TERM]
     assert stage.signals.before(TERM) is None
     assert stage.signals.replace(TERM, found, stays=True) == signal.SIG_DFL
     assert stage.signals.before(TERM) is handler
-    stage.signals.replace(TERM, signal.SIG_DFL, stays=True)
+    stage.signals.replace(TERM, DEFAULT, stays=True)
     assert stage.signals.give_back([TERM]) == []
     assert signal.getsignal(TERM) == signal.SIG_DFL
 
@@ -235,7 +236,7 @@ def test_what_is_to_be_ignored_is_ignored(stage: Stage) -> None:
     """There ours does not stay, nor what was installed over it."""
     stage.take(TERM)
     stage.signals.replace(TERM, handler, stays=True)
-    assert stage.signals.replace(TERM, signal.SIG_IGN, stays=False) is handler
+    assert stage.signals.replace(TERM, IGNORE, stays=False) is handler
     signal.raise_signal(TERM)
     assert stage.heard == []
     assert stage.signals.replace(TERM, handler, stays=True) == signal.SIG_IGN
