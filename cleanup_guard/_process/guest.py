@@ -66,7 +66,7 @@ class Guest:
 
 
 def _stays(process: ProcessView, handler: object) -> bool:
-    """Whether ours stays in front: of a handler of somebody's own, and of the default as long as there are callbacks to lose."""
+    """Whether ours stays: in front of somebody's own handler, and of the default while there are callbacks to lose."""
     if callable(handler):
         return owner_of(handler) is Owner.THEIRS
     if handler != signal.SIG_DFL:

@@ -175,7 +175,9 @@ class Roster:
         """Main's guards that a stop ends: not the one that `on_exit` set up, if it leaves the signal to Python."""
         signum, program = None if stop is None else stop.signum, self.program
         return [
-            each for each in list(self.main) if each is not program or signum is None or signum in each.signums
+            each
+            for each in list(self.main)
+            if each is not program or signum is None or signum in each.signums
         ]
 
     def remove(self, member: Member) -> None:

@@ -60,8 +60,8 @@ IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
 
 SETTLES, ARRIVES = 0.2, 1.0
-"""Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait does
-not end that. Not at once, because that handler may be a debugger's, which would stop at the help."""
+"""Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait
+does not end that. Not at once, because that handler may be a debugger's, which would stop at the help."""
 
 BLOCKED = 1.0
 """Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""

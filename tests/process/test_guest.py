@@ -38,7 +38,7 @@ def main():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("guarded", ["guard(main)()", "main()"], ids=["guard", "on_exit"])
 def test_a_handler_over_ours_that_dies_at_once(way: str, guarded: str) -> None:
-    """It puts the default back and signals itself before anybody else has heard of the signal: main unwinds, nothing is lost."""
+    """It puts the default back and signals itself before anybody else has heard of it: main unwinds, nothing is lost."""
     ended = run(SPIN + DIES.format(way=WAYS[way]) + guarded, signal.SIGTERM, start_new_session=True)
     assert ended.out == ["theirs True", "unwound", "callback"], ended.err
     assert ended.status == 143

@@ -246,7 +246,7 @@ def test_what_is_to_be_ignored_is_ignored(stage: Stage) -> None:
 
 
 def test_ours_that_is_put_back_when_nobody_guards_any_more(stage: Stage) -> None:
-    """Somebody had found it, and puts it back too late: it is no handler of a stranger's, and what was there before is found."""
+    """Somebody had found it, and puts it back too late: it is no stranger's handler, and what was there before is found."""
     signal.signal(TERM, handler)
     stage.take(TERM)
     stage.signals.give_back([TERM])

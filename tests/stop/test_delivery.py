@@ -127,7 +127,7 @@ def test_nobody_steps_in_where_the_grace_period_is_not_known(grace: float | None
 
 @pytest.mark.parametrize("grace", [GRACE, None])
 def test_a_main_that_has_not_noticed_somebody_elses_signal_is_nudged(grace: float | None) -> None:
-    """A signal that comes just before a wait does not end it; nudges do, from when main should have run its handler, for a second."""
+    """A signal that comes just before a wait does not end it; nudges do, a moment later, until a second is over."""
     stage = Stage(theirs="server.on_signal", grace=grace)
     assert stage.look() == []
     assert stage.due == BEGAN + SETTLES
