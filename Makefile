@@ -5,6 +5,7 @@
 #   make lint      ruff, rules and format          make types    mypy and pyright, both strict
 #   make nightly   the long tests                  make bench    measurements
 #   make coverage  the suite, with the branches it missed
+#   make docs      the reference, to read in a browser: dist/docs/index.html
 #   make dist      sdist and wheel in dist/        make clean    forget everything built
 #
 # Variables:
@@ -33,7 +34,7 @@ extras     := dev$(if $(GUESTS),$(comma)guests)
 forget     := @rm -f $(VENV)/.demo-* $(VENV)/.dev-*; $(pip) --quiet uninstall --yes cleanup-guard
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test nightly bench coverage lint types dist clean
+.PHONY: demo test nightly bench coverage lint types docs dist clean
 .DELETE_ON_ERROR:
 
 demo: $(demo_stamp)
@@ -67,6 +68,10 @@ types: $(dev_stamp)
 	$(bin)/pyright
 	$(bin)/pyright --verifytypes cleanup_guard --ignoreexternal
 	$(bin)/mypy --platform darwin --exclude 'cleanup_guard/_(supervise|rehearse)/' cleanup_guard
+
+# The warnings are about annotations whose names are imported for type checkers only: they are shown as they are written.
+docs: $(dev_stamp)
+	$(bin)/python -W ignore::UserWarning -m pdoc --docformat google --output-directory dist/docs cleanup_guard cleanup_guard.testing
 
 dist: $(dev_stamp)
 	rm -rf dist

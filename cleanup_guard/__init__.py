@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
     from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
     from cleanup_guard._ground.events import DeadlineReached as DeadlineReached
+    from cleanup_guard._ground.events import Draining as Draining
     from cleanup_guard._ground.events import Event as Event
     from cleanup_guard._ground.events import Finished as Finished
     from cleanup_guard._ground.events import HandlerReplaced as HandlerReplaced
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
+    from cleanup_guard._ground.events import WorkAwaited as WorkAwaited
+    from cleanup_guard._ground.events import WorkCut as WorkCut
     from cleanup_guard._guard.guard import Guard as Guard
     from cleanup_guard._guard.guard import guard as guard
     from cleanup_guard._guard.on_exit import current_guard as current_guard
@@ -53,6 +56,7 @@ __all__ = [
     "Child",
     "CleanupError",
     "DeadlineReached",
+    "Draining",
     "Event",
     "Finished",
     "Guard",
@@ -68,6 +72,8 @@ __all__ = [
     "Supervisor",
     "TasksLeft",
     "TookOver",
+    "WorkAwaited",
+    "WorkCut",
     "current_guard",
     "exec_into",
     "guard",

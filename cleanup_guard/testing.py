@@ -39,11 +39,25 @@ others may write there. What is ours comes last, so nothing that lies beside it 
 
 
 class CannotRehearse(Exception):
-    """There was no stop to rehearse: the program did not start, ended before, or was not ready in time."""
+    """There was no stop to rehearse: the program did not start, ended before, or was not ready in time.
+
+    Example:
+        >>> try:
+        ...     rehearse(["true"])
+        ... except CannotRehearse as error:
+        ...     print(str(error)[:17])
+        the program ended
+    """
 
 
 class Rehearsal(_seen.Rehearsal):
-    """One rehearsed stop. `str()` of it is the timeline, with verdict and advice, as the command prints it."""
+    """One rehearsed stop. `str()` of it is the timeline, with verdict and advice, as the command prints it.
+
+    Example:
+        >>> found = rehearse(["sleep", "60"], after=0.1, grace=0.2, tries=False)
+        >>> found.clean, found.signal, found.processes[0].how
+        (False, 'SIGTERM', 'killed')
+    """
 
     def __str__(self) -> str:
         """The timeline, the verdict and the advice as text."""
@@ -102,6 +116,11 @@ def rehearse(
     Raises:
         CannotRehearse: there was nothing to stop; the message says why.
         ValueError: the arguments make no sense.
+
+    Example:
+        >>> found = rehearse(["sh", "-c", "trap 'exit 0' TERM; echo started; sleep 60 & wait"], ready="started")
+        >>> found.status
+        0
     """
     __tracebackhide__ = True  # pytest: what is wrong is told by the message
     given = {

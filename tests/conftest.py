@@ -23,9 +23,18 @@ OPEN = {
 """What does not hold each time, and why, as far as it is known: reported as xfailed or xpassed, never as a failure."""
 
 
+ABOUT_LINUX = {"check", "cli", "exec", "run"}
+"""Folders of tests whose subject is processes and the kernel."""
+
+ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py", "test_timeline.py", "test_told_once.py"}
+"""Files in them that use most of Python."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is open."""
+    """Mark what is not for every Python, and what is open."""
     for item in items:
+        if item.path.parent.name in ABOUT_LINUX and item.path.name not in ON_EVERY_PYTHON:
+            item.add_marker(pytest.mark.two_pythons)
         for part, reason in OPEN.items():
             if part in item.nodeid:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

@@ -45,14 +45,14 @@ class Screen:
         return self.status
 
     def _ended(self) -> bool:
-        if select.select([self.fd], [], [], 0)[0]:
-            try:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-            except OSError:
-                pass  # all have closed it
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.status = os.waitstatus_to_exitcode(status) if pid else None
+        while select.select([self.fd], [], [], 0)[0]:
+            try:
+                self.text += os.read(self.fd, 65536).decode(errors="replace")
+            except OSError:
+                break  # all have closed it
         return self.status is not None
 
 

@@ -83,3 +83,16 @@ def test_the_demo_shows_the_main_job() -> None:
 def test_every_example_is_tested() -> None:
     """No numbered example of the guard is left out here."""
     assert {path.name for path in EXAMPLES.glob("0*.py")} == STOPPED.keys() | ELSEWHERE
+
+
+def test_the_example_with_pools_closes_the_database_last(tmp_path: Path) -> None:
+    """What runs is finished, what has not begun is dropped, no process is left, and the database is closed last."""
+    program = tmp_path / "pools.py"
+    program.write_text((EXAMPLES / "threads" / "pools.py").read_text())
+    # From a file of its own: a process pool may import main.
+    code = f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_path({str(program)!r}, run_name='__main__')"
+    with child(code, preamble="", env={"PYTHONPATH": str(tmp_path)}) as started:
+        started.signal(signal.SIGTERM)
+        ended = started.end()
+    assert ended.status == 143, ended.err
+    assert ended.out == ["processes are gone", "threads are gone", "database closed"]

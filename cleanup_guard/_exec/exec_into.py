@@ -73,6 +73,12 @@ def exec_into(
         RuntimeError: not in the main thread, inside an event loop, or in a cleanup callback.
         TypeError, ValueError: an argument makes no sense, or the user or group does not exist.
         NotImplementedError: on Windows, where a process cannot become another program; capabilities elsewhere than on Linux.
+
+    Example:
+        >>> code = "from cleanup_guard import exec_into; exec_into('echo', 'the program')"
+        >>> done = subprocess.run([sys.executable, "-c", code], check=True, text=True, capture_output=True)
+        >>> done.stdout.strip()
+        'the program'
     """
     if sys.platform != "win32":
         from cleanup_guard._exec.handover import hand_over

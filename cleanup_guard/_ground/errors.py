@@ -20,6 +20,14 @@ class SignalExit(SystemExit):
         signum: the signal's number, or None when the stop came from `Guard.request_stop`.
         code: the exit status of the process, 128 + signum unless chosen otherwise.
         reason: what `request_stop` was told, or the signal's name.
+
+    Example:
+        >>> try:
+        ...     with guard(hooks=()) as g:
+        ...         g.request_stop("lease lost", status=1)
+        ... except SignalExit as stop:
+        ...     print(stop.reason, stop.code)
+        lease lost 1
     """
 
     def __init__(self, signum: int | None, code: int, reason: str) -> None:
@@ -32,7 +40,18 @@ class SignalExit(SystemExit):
 
 
 class CleanupError(ExceptionGroup[Exception]):
-    """One or more callbacks failed on a normal exit. All the others ran; `exceptions` holds the failures, first one first."""
+    """One or more callbacks failed on a normal exit. All the others ran; `exceptions` holds the failures, first one first.
+
+    Example:
+        >>> def flush() -> None:
+        ...     raise OSError("disk full")
+        >>> try:
+        ...     with guard(hooks=()) as g:
+        ...         _ = g.callback(flush)
+        ... except* OSError as failed:
+        ...     print(failed.exceptions)
+        (OSError('disk full'),)
+    """
 
     # Typeshed's overloads also promise groups of BaseExceptions, which a subclass of ExceptionGroup cannot be.
     def derive(  # type: ignore[override]

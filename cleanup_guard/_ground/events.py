@@ -52,6 +52,9 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 SLOW = 1.0
 """Seconds after which a callback is worth a line of its own."""
 
+MOST_NAMED = 10
+"""Pieces of work that one line names."""
+
 
 class Event:
     """The base of all records.
@@ -59,6 +62,13 @@ class Event:
     Attributes:
         level: how important, as a `logging` level.
         notable: shown on stderr by a program that has not configured logging.
+
+    Example:
+        >>> def hook(event: Event) -> None:  # for `guard(hooks=[hook])`
+        ...     if event.level >= 30:
+        ...         print("warning:", event)
+        >>> hook(StopRedelivered(times=1))
+        warning: main swallowed the stop and ran on; raising it again (time 1)
     """
 
     level: int = INFO
@@ -72,7 +82,12 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class StopReceived(Event):
-    """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again."""
+    """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again.
+
+    Example:
+        >>> print(StopReceived(reason="SIGTERM", signum=15, sender=None, grace=10, handler=None))
+        SIGTERM received, 10 s to clean up
+    """
 
     reason: str
     signum: int | None
@@ -90,8 +105,25 @@ class StopReceived(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draining(Event):
+    """The program is not ready any more, and serves on for some seconds until nobody sends it work; then the stop begins."""
+
+    seconds: float
+    asked: float
+
+    def __str__(self) -> str:
+        less = f" ({self.asked:g} s do not fit into the grace period)" if self.seconds < self.asked else ""
+        return f"draining: not ready any more, serving on for {self.seconds:g} s{less}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRedelivered(Event):
-    """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again."""
+    """Main swallowed the stop (a bare `except:`, `__del__`, a C callback) and ran on; it was raised again.
+
+    Example:
+        >>> print(StopRedelivered(times=1))
+        main swallowed the stop and ran on; raising it again (time 1)
+    """
 
     times: int
     level = WARNING
@@ -103,7 +135,13 @@ class StopRedelivered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldToTheEnd(Event):
-    """A critical section, or a main that cooperates, held the stop back for as long as the grace period allows."""
+    """A critical section, or a main that cooperates, held the stop back for as long as the grace period allows.
+
+    Example:
+        >>> held = HeldToTheEnd(what="a critical section", seconds=8.1, where="in app.py:12")
+        >>> str(held)[:47]
+        'a critical section has held the stop back for 8'
+    """
 
     what: str
     seconds: float
@@ -118,8 +156,43 @@ class HeldToTheEnd(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkAwaited(Event):
+    """Main has left its guard, and the callbacks wait for work in flight. Each piece: its name, and for how long it has run."""
+
+    work: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return f"waiting for work in flight: {say_work(self.work)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkCut(Event):
+    """Work in flight is waited for no longer, because time is nearly over or Ctrl-C was pressed again.
+
+    Each piece: its name, and for how long it has run.
+    """
+
+    work: tuple[tuple[str, float], ...]
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"work in flight is waited for no longer: {say_work(self.work)}"
+
+
+def say_work(work: tuple[tuple[str, float], ...]) -> str:
+    """Pieces of work for a person to read, no more than a line holds."""
+    said = [f"{name} (running for {seconds:.1f} s)" for name, seconds in work[:MOST_NAMED]]
+    return ", ".join([*said, f"{len(work) - MOST_NAMED} more"] if len(work) > MOST_NAMED else said)
+
+
+@dataclass(frozen=True, kw_only=True)
 class HookLeftRunning(Event):
-    """An `on_stop` callback has used up its part of the grace period; main is stopped while it runs on."""
+    """An `on_stop` callback has used up its part of the grace period; main is stopped while it runs on.
+
+    Example:
+        >>> print(HookLeftRunning(name="unready", seconds=2.0))
+        on_stop unready is still running after 2.0 s; the stop goes on without waiting for it
+    """
 
     name: str
     seconds: float
@@ -131,7 +204,13 @@ class HookLeftRunning(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SteppedIn(Event):
-    """Whoever owns the stop has not stopped the program in time; the guard does."""
+    """Whoever owns the stop has not stopped the program in time; the guard does.
+
+    Example:
+        >>> late = SteppedIn(seconds=7.2, handler="app.stop", where="in app.py:12")
+        >>> str(late)[:50]
+        'app.stop has not stopped the program after 7.2 s; '
+    """
 
     seconds: float
     handler: str
@@ -147,7 +226,12 @@ class SteppedIn(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SignalsUnheard(Event):
-    """A guard was entered where no signal reaches it."""
+    """A guard was entered where no signal reaches it.
+
+    Example:
+        >>> str(SignalsUnheard(thread="worker"))[:69]
+        "a guard was entered in thread 'worker', where no signal reaches it: i"
+    """
 
     thread: str
     level = WARNING
@@ -162,7 +246,12 @@ class SignalsUnheard(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TasksLeft(Event):
-    """Tasks that were begun inside the guard outlive it: nobody awaited or cancelled them."""
+    """Tasks that were begun inside the guard outlive it: nobody awaited or cancelled them.
+
+    Example:
+        >>> print(TasksLeft(names=("poll", "send")))
+        tasks outlive the guard, nobody has awaited them: poll, send
+    """
 
     names: tuple[str, ...]
     level = WARNING
@@ -174,7 +263,12 @@ class TasksLeft(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TookOver(Event):
-    """Main did not come back to run the callbacks; the watcher thread runs them."""
+    """Main did not come back to run the callbacks; the watcher thread runs them.
+
+    Example:
+        >>> print(TookOver(seconds=4.5, where="in app.py:12"))
+        main has not come back after 4.5 s (in app.py:12); running the callbacks in a thread of ours
+    """
 
     seconds: float
     where: str
@@ -186,7 +280,12 @@ class TookOver(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class HandlerReplaced(Event):
-    """Somebody else's handler was found where the guard's had been; it was left in place."""
+    """Somebody else's handler was found where the guard's had been; it was left in place.
+
+    Example:
+        >>> print(HandlerReplaced(signum=15, signal="SIGTERM", handler="app.stop"))
+        the SIGTERM handler was replaced by app.stop; leaving it in place
+    """
 
     signum: int
     signal: str
@@ -199,7 +298,12 @@ class HandlerReplaced(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackStarted(Event):
-    """A callback begins."""
+    """A callback begins.
+
+    Example:
+        >>> print(CallbackStarted(name="flush"))
+        callback flush started
+    """
 
     name: str
     level = DEBUG
@@ -211,7 +315,12 @@ class CallbackStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackDone(Event):
-    """A callback returned."""
+    """A callback returned.
+
+    Example:
+        >>> print(CallbackDone(name="flush", seconds=1.5))
+        callback flush took 1.5 s
+    """
 
     name: str
     seconds: float
@@ -236,7 +345,12 @@ class CallbackDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackFailed(Event):
-    """A callback raised; the others still run."""
+    """A callback raised; the others still run.
+
+    Example:
+        >>> print(CallbackFailed(name="flush", seconds=0.1, error=OSError("disk full"), during_stop=True))
+        callback flush failed: OSError: disk full
+    """
 
     name: str
     seconds: float
@@ -250,7 +364,15 @@ class CallbackFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackTimedOut(Event):
-    """A callback was interrupted, because its time was up or a person pressed Ctrl-C again; the others still run."""
+    """A callback was interrupted, because its time was up or a person pressed Ctrl-C again; the others still run.
+
+    Example:
+        >>> record = CallbackTimedOut(
+        ...     name="flush", seconds=2.0, why="its 2 s are over", error=TimeoutError(), during_stop=True
+        ... )
+        >>> print(record)
+        callback flush interrupted after 2.0 s: its 2 s are over
+    """
 
     name: str
     seconds: float
@@ -265,7 +387,12 @@ class CallbackTimedOut(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class MainFailed(Event):
-    """Main raised something else while the stop unwound it; the process still ends as the stop says."""
+    """Main raised something else while the stop unwound it; the process still ends as the stop says.
+
+    Example:
+        >>> print(MainFailed(error=ValueError("no number")))
+        main raised ValueError while it was being stopped: no number
+    """
 
     error: BaseException
     level = ERROR
@@ -276,7 +403,12 @@ class MainFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DeadlineReached(Event):
-    """The grace period is nearly over and something does not yield; the process ends itself."""
+    """The grace period is nearly over and something does not yield; the process ends itself.
+
+    Example:
+        >>> print(DeadlineReached(seconds=9.0, running="flush", skipped=("unlock",)))
+        giving up after 9.0 s: callback flush is still running; did not run: unlock
+    """
 
     seconds: float
     running: str | None
@@ -293,7 +425,12 @@ class DeadlineReached(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """All callbacks of a guard, or after a stop of all guards, have had their turn."""
+    """All callbacks of a guard, or after a stop of all guards, have had their turn.
+
+    Example:
+        >>> print(Finished(reason="SIGTERM", callbacks=2, failures=0, seconds=0.31))
+        done after SIGTERM: 2 callbacks, 0.31 s
+    """
 
     reason: str | None
     callbacks: int

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
+from cleanup_guard._ground.clock import Budget
 from cleanup_guard._ground.events import Finished
 from cleanup_guard._ground.once import Once
+from cleanup_guard._guard.work import WaitForWork
 from cleanup_guard._process.report import Reporter
 from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.stack import Outcome, run_all, take_steps
@@ -49,8 +51,8 @@ class Cleanup:
         return Outcome(error) if self._outcome is None else self._outcome
 
     def run(self, error: BaseException | None) -> Steps[None]:
-        """Run them, if nobody else does; else wait for whoever does."""
-        yield from self._take_turn(error)
+        """Run them once the work in flight is over, if nobody else does; else wait for whoever does."""
+        yield from self._work_and_turn(error)
         if not self._done.claimed:
             yield self._is_over
 
@@ -71,9 +73,18 @@ class Cleanup:
         if host.in_loop and stop is not None:
             # The callbacks need the rest of the time.
             patience = min(1.0, (stop.budget.end - self._process.clock()) / 2)
-            if host.run_here(lambda: host.take_steps(self._take_turn(error)), patience):
+            if host.run_here(lambda: host.take_steps(self._work_and_turn(error)), patience):
                 return
-        take_steps(self._take_turn(error), host.wait_without_loop)
+        take_steps(self._work_and_turn(error), host.wait_without_loop)
+
+    def _work_and_turn(self, error: BaseException | None) -> Steps[None]:
+        """Callbacks close what work in flight uses. Without a stop it has a share of the time limit, as it has of a budget."""
+        limit, began = self._exit_timeout, self._process.clock()
+        patience = None if limit is None else Budget.FORCE * limit
+        yield from WaitForWork(self._process, self.stack, self._hooks, patience).steps()
+        if limit is not None:
+            self._exit_timeout = max(0.0, limit - (self._process.clock() - began))
+        yield from self._take_turn(error)
 
     def _take_turn(self, error: BaseException | None) -> Steps[None]:
         began = self._process.clock()

@@ -167,6 +167,9 @@ class Departure:
     def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
         """Run the callbacks, or wait for whoever runs them."""
         process, stay, host = self._process, self._stay, self._host
+        if process.stop is not None:
+            process.stop.end_drain()  # who leaves serves no longer
+            process.watch.wake()
         if stay in process.roster.main:
             yield from self._begin_in_main()
         elif stay in process.roster.popped and in_main():
@@ -174,6 +177,8 @@ class Departure:
         if process.stop is not None:
             yield from self._announce()
         stay.left = True
+        if list(process.roster.main)[:1] == [stay]:
+            process.roster.withdraw(waits=True)
         stay.wake_waiters()
         yield from stay.cleanup.run(error)
         if host.in_loop and list(host.members) == [stay]:

@@ -9,9 +9,9 @@ import functools
 
 from cleanup_guard._ground.clock import seconds
 from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, kind_of
+from cleanup_guard._guard.in_sight import StopInSight
 from cleanup_guard._guard.options import Default, Options
 from cleanup_guard._guard.registrar import Registrar
-from cleanup_guard._guard.shield import Shield
 from cleanup_guard._hosts.waiters import Waiters
 from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import timedelta
+    from os import PathLike
     from types import TracebackType
     from typing import Any, Literal, Self, TypeVar, overload
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.decorate import RunsMain
     from cleanup_guard._guard.stay import Stay
-    from cleanup_guard._stop.stop import Stop
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -40,7 +40,7 @@ else:
         return function
 
 
-class Guard:
+class Guard(StopInSight):
     """A LIFO stack of cleanup callbacks, run exactly once, whatever ends the program.
 
     It speaks `contextlib.ExitStack`'s vocabulary, so that code moves over unchanged.
@@ -62,6 +62,9 @@ class Guard:
         exit_timeout: seconds for all callbacks together when main returned or raised; None for no limit.
         hooks: called with each event record, from a thread of ours; None for `log_event`, () for silence.
         name: what reports call this guard.
+        drain: seconds for which the program serves on when a stop has come, ready no more, before anything happens to it: until
+            whoever balances the load has heard of it. At most half of the grace period; Ctrl-C again ends it. None: no time.
+        ready_file: is there while the program is ready (see `ready`), for probes that look for a file.
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message says which and why.
@@ -78,6 +81,8 @@ class Guard:
         exit_timeout: float | timedelta | None = None,
         hooks: Iterable[Hook] | None = None,
         name: str | None = None,
+        drain: float | timedelta | None = None,
+        ready_file: str | PathLike[str] | None = None,
     ) -> None:
         options = Options(
             grace=grace,
@@ -88,6 +93,8 @@ class Guard:
             exit_timeout=exit_timeout,
             hooks=hooks,
             name=name,
+            drain=drain,
+            ready_file=ready_file,
         )
         self._set_up(options)
 
@@ -96,7 +103,7 @@ class Guard:
         self._stack = CallbackStack()
         self._stop_hooks: list[Callback] = []
         self._waiters = Waiters()
-        self._stay: Stay | None = None
+        self._stay = None
         self._popped = False  # made by pop_all and not entered since
 
     @classmethod
@@ -349,111 +356,6 @@ class Guard:
             f"callback {name!r} was not registered: {self!r} is done. Register before main ends, or use a new guard."
         )
 
-    # -- the stop, as main and its threads see it --
-
-    @property
-    def state(self) -> str:
-        """A word for a log line: "new", "running", "leaving", "stopping", "unwinding", "cleaning up" or "done"."""
-        if self._stack.closed:
-            return "done"
-        if self._stay is None:
-            return "new"
-        return self._stay.process.state.value
-
-    @property
-    def _stop(self) -> Stop | None:
-        stay = self._stay
-        return None if stay is None else stay.process.stop
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop has arrived, or this guard has begun its cleanup. Any thread; costs next to nothing."""
-        stay = self._stay
-        return stay is not None and (stay.left or stay.process.stop is not None)
-
-    @property
-    def reason(self) -> str | None:
-        """What stopped the process: the signal's name or what `request_stop` was told; None as long as nothing has."""
-        stop = self._stop
-        return None if stop is None else stop.reason
-
-    def wait(self, timeout: float | timedelta | None = None) -> bool:
-        """Wait for the stop, or for the guard to begin its cleanup. Any thread; all waiters wake at once.
-
-        Args:
-            timeout: seconds; None waits without limit.
-
-        Returns:
-            Whether it came.
-        """
-        limit = seconds(timeout, "timeout")
-        return self.stopping or self._waiters.wait(limit) or self.stopping
-
-    def sleep(self, duration: float | timedelta) -> bool:
-        """Sleep, but no longer than until a stop. Any thread.
-
-        Args:
-            duration: seconds.
-
-        Returns:
-            True if it slept to the end, False if there is a stop: `while g.sleep(5): work()`.
-        """
-        return not self.wait(duration)
-
-    async def stopped(self, timeout: float | timedelta | None = None) -> bool:  # noqa: ASYNC109  # as `wait` has it
-        """`wait` for coroutines: `while not await g.stopped(timeout=5): work()`. On any event loop, in any thread.
-
-        Args:
-            timeout: seconds; None waits without limit.
-
-        Returns:
-            Whether the stop, or the guard's cleanup, came.
-        """
-        from cleanup_guard._hosts.loops import backend
-
-        if self.stopping:
-            return True
-        came = await backend().wait_for_stop(self._waiters, seconds(timeout, "timeout"))
-        return came or self.stopping
-
-    def remaining(self) -> float | None:
-        """Seconds left of the grace period for callbacks, the safety margin already taken off. Any thread.
-
-        Returns:
-            None where there is no limit: no stop has arrived, or `grace=None`. Never negative.
-        """
-        stay, stop = self._stay, self._stop
-        return None if stay is None or stop is None else stop.budget.remaining(stay.process.clock())
-
-    def request_stop(self, reason: str = "stop requested", *, status: int = 0) -> bool:
-        """Stop the process as a signal would, without one: on_stop, unwinding, callbacks, inside the grace period. Any thread.
-
-        Args:
-            reason: said in the report, and by `SignalExit`.
-            status: the exit status of the process.
-
-        Returns:
-            Whether this call began the stop; False if one was under way.
-
-        Raises:
-            RuntimeError: the guard is not entered.
-        """
-        stay = self._stay
-        if stay is None or stay.gone:
-            raise RuntimeError(f"request_stop({reason!r}) has no process to stop: {self!r} is not entered")
-        return stay.request_stop(reason, status)
-
-    def shield(self) -> Shield:
-        """A critical section, for `with` and `async with`: a stop that arrives inside is delivered when the outermost one ends.
-
-        Only main is ever interrupted, so in another thread it does nothing. When nine tenths of the grace period have passed
-        the stop is delivered all the same.
-
-        In a task use `async with`: once a stop has come, no task begins a section that would hold it back further, but
-        waits at the entry until it is cancelled.
-        """
-        return Shield(self._stay)
-
     # -- entering and leaving --
 
     def __enter__(self) -> Self:
@@ -611,6 +513,8 @@ def guard(  # noqa: F811  # ruff does not know our `overload`
     exit_timeout: float | timedelta | None = ...,
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
+    drain: float | timedelta | None = ...,
+    ready_file: str | PathLike[str] | None = ...,
 ) -> RunsMain: ...
 @overload
 def guard(  # noqa: F811  # as above
@@ -623,6 +527,8 @@ def guard(  # noqa: F811  # as above
     exit_timeout: float | timedelta | None = ...,
     hooks: Iterable[Hook] | None = ...,
     name: str | None = ...,
+    drain: float | timedelta | None = ...,
+    ready_file: str | PathLike[str] | None = ...,
 ) -> Guard: ...
 def guard(  # noqa: F811  # as above
     function: Callable[..., Any] | None = None, /, *, run: str | None = None, **options: Any

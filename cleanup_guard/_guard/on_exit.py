@@ -22,6 +22,11 @@ def current_guard() -> Guard | None:
     """The guard that `on_exit` registers on: the innermost of this task or thread, else of main, else the program's, else None.
 
     Any thread.
+
+    Example:
+        >>> with guard(name="app") as g:
+        ...     current_guard() is g
+        True
     """
     if "cleanup_guard._guard.stay" not in sys.modules:
         return None  # no guard has been entered
@@ -48,6 +53,15 @@ def on_exit(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> C
     Raises:
         TypeError: it is not callable, or a coroutine function that no guard here could await.
         RuntimeError: the guard is done.
+
+    Example:
+        >>> @guard
+        ... def main() -> None:
+        ...     on_exit(print, "database closed")
+        ...     print("working")
+        >>> main()
+        working
+        database closed
     """
     must_await = awaits(function)
     current = current_guard()
@@ -75,6 +89,12 @@ def unregister(function: Callable[..., object]) -> int:
 
     Returns:
         How many were removed; a function that was never registered is no error.
+
+    Example:
+        >>> with guard():
+        ...     _ = on_exit(print, "never printed")
+        ...     unregister(print)
+        1
     """
     if "cleanup_guard._guard.stay" not in sys.modules:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from os import fspath
 
 from cleanup_guard._ground.clock import seconds
 from cleanup_guard._ground.names import caught
@@ -12,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import timedelta
+    from os import PathLike
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._stop.stop import ExitStatus
@@ -30,6 +32,7 @@ class Options:
     """The options of one guard. `hooks` None is the default hook, which is not loaded before it is needed."""
 
     __slots__ = (
+        "drain",
         "exit_status",
         "exit_timeout",
         "grace",
@@ -39,6 +42,7 @@ class Options:
         "interrupt",
         "is_programs",
         "name",
+        "ready_file",
         "signals",
     )
 
@@ -53,6 +57,8 @@ class Options:
         exit_timeout: float | timedelta | None,
         hooks: Iterable[Hook] | None,
         name: str | None,
+        drain: float | timedelta | None,
+        ready_file: str | PathLike[str] | None,
     ) -> None:
         self.has_grace: bool = not isinstance(grace, Default)
         self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
@@ -65,6 +71,8 @@ class Options:
             None if hooks is None else tuple(check_callable(hook, "a hook") for hook in hooks)
         )
         self.name: str | None = name
+        self.drain: float | None = seconds(drain, "drain")
+        self.ready_file: str | None = None if ready_file is None else fspath(ready_file)
         self.is_programs: bool = False  # of the guard that `on_exit` sets up where there is none
 
 

@@ -18,6 +18,7 @@ from cleanup_guard._process.main import call_in_main, can_be_taken
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.nets import NETS
 from cleanup_guard._process.process import REGISTRY, Process
+from cleanup_guard._process.readiness import Readiness
 from cleanup_guard._process.report import Reporter, log_event
 from cleanup_guard._process.roster import CONTEXT, THREADS
 from cleanup_guard._process.signals import DEFAULT_SIGNALS
@@ -104,6 +105,11 @@ class Stay:
         return self.options.has_grace, self.options.grace
 
     @property
+    def drain(self) -> float | None:
+        """For how long it wants the program to serve on after a stop has come; None if it does not say."""
+        return self.options.drain
+
+    @property
     def exit_status(self) -> ExitStatus:
         """What status it wants."""
         return self.options.exit_status
@@ -150,6 +156,9 @@ class Stay:
         """
         grace_from_environment(os.environ)  # type: ignore[arg-type]
         process, main = self.process, in_main()
+        if self.options.ready_file is not None:
+            process.roster.readiness = Readiness(self.options.ready_file)
+            process.roster.readiness.withdraw()  # what an earlier process has left behind
         NETS.stretch()
         FORK_HOOKS.register()
         told_already = (main and self._follows_a_stop()) or process.state is State.UNWINDING

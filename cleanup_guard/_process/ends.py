@@ -50,7 +50,7 @@ def run_stop_hooks(process: ProcessView, watch: Hooks) -> None:
             started = process.clock()
             watch.hook = hook.name
             try:
-                _run_stop_hook(hook, member, stop.budget.at(stop.budget.HOOKS) - started)
+                _run_stop_hook(hook, member, stop.hooks_until - started)
             except BaseException as error:
                 seconds = process.clock() - started
                 name = f"on_stop {hook.name}"

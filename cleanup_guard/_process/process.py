@@ -99,24 +99,30 @@ class Process:
 
     @property
     def announced(self) -> bool:
-        """Whether the on_stop callbacks are over, or have used up their time."""
+        """Whether the drain and the on_stop callbacks are over, or have used up their time."""
         stop = self.stop
-        return stop is None or self.watch.hooks_are_over or self.clock() >= stop.budget.at(stop.budget.HOOKS)
+        return stop is None or (
+            stop.drained and (self.watch.hooks_are_over or self.clock() >= stop.hooks_until)
+        )
 
     @property
     def may_tell(self) -> bool:
         """Whether main may be told of the stop now."""
-        return self._may_tell(shielded=self.roster.shields > 0)
+        return self._may_tell(shielded=self.roster.shields > 0, working=self.roster.working)
 
     @property
     def is_wanted(self) -> bool:
-        """The same, but for critical sections: who waits at the entry of one is told there."""
-        return self._may_tell(shielded=False)
+        """The same, but for critical sections and work: who waits at the entry of one is told there."""
+        return self._may_tell(shielded=False, working=False)
 
-    def _may_tell(self, *, shielded: bool) -> bool:
+    def _may_tell(self, *, shielded: bool, working: bool) -> bool:
         stop = self.stop
         return stop is not None and self.delivery.may_tell(
-            stop, announced=self.announced, shielded=shielded, cooperates=self.roster.cooperates
+            stop,
+            announced=self.announced,
+            shielded=shielded,
+            cooperates=self.roster.cooperates,
+            working=working,
         )
 
     @property
@@ -174,7 +180,10 @@ class Process:
         if stop is not None and stop.theirs is not None:  # the program does not wait for whoever stops it
             self.delivery.becomes_ours(stop, budget)
             return True
-        return ballot.propose(Stop(None, reason, status=status, budget=budget, sender=os.getpid()))
+        drain = self.roster.drain
+        return ballot.propose(
+            Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
+        )
 
     def claim_signal(self, signum: int, theirs: object) -> None:
         """Record a signal as the stop, if it is the first, or the first that is ours.
@@ -200,7 +209,14 @@ class Process:
             grace = grace if known else None
         elif native.in_main():
             self.signals.take_ctrl_c()
-        stop = Stop(signum, name_of(signum), status=128 + signum, budget=Budget(grace, now), theirs=whose)
+        stop = Stop(
+            signum,
+            name_of(signum),
+            status=128 + signum,
+            budget=Budget(grace, now),
+            theirs=whose,
+            drain=self.roster.drain,
+        )
         if ballot.propose(stop):
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
@@ -210,8 +226,9 @@ class Process:
         if stop is None:
             return
         self.last_resort.arm(stop, self.clock())
-        for each in self.roster.everybody():
-            each.wake_waiters()
+        if stop.drained:
+            for each in self.roster.everybody():
+                each.wake_waiters()
         if not self.told.began.claim():
             return
         event = StopReceived(
@@ -274,6 +291,9 @@ class Process:
 
     def forget(self) -> None:
         """The program went on after its stop: as if there had been none. Any thread; main gives back its part later."""
+        stop = self.stop
+        if stop is None or not stop.forgotten.claim():
+            return
         LastWord.take_back()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
         self.last_resort.disarm(self.clock())

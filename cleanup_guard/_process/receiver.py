@@ -133,6 +133,9 @@ class Receiver:
         return self._calls > 0 and self.process.signals.lost(signum)
 
     def _look_at_once(self, frame: FrameType | None) -> None:
+        stop = self.process.stop
+        if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
+            stop.end_drain()  # nobody would have us look when it is over
         if sys.platform == "win32":
             self._wait_for_watcher()
         if sys.platform == "win32" or not self.process.watch.running:
@@ -254,7 +257,6 @@ class Receiver:
     def forget(self) -> None:
         """There is no stop any more."""
         self.noticed = False
-        self.calls = {}
         self.token = None
 
     def raise_unclaimed(self) -> None:

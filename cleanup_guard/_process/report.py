@@ -35,6 +35,12 @@ def log_event(event: Event) -> None:
 
     Args:
         event: what happened.
+
+    Example:
+        >>> seen = []
+        >>> with guard(hooks=[log_event, seen.append]) as g:  # besides a hook of your own
+        ...     _ = g.callback(print, "saved")
+        saved
     """
     if logging_is_configured():
         import logging

@@ -11,12 +11,15 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 
-from cleanup_guard._ground.events import Event  # noqa: TC001  # what a reporter is told
+from cleanup_guard._ground.events import Event, WorkCut
+from cleanup_guard._process import native
+from cleanup_guard._process.readiness import Readiness
 from cleanup_guard._process.report import Reporter, log_event
+from cleanup_guard._stop.delivery import WORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, Protocol
 
     from cleanup_guard._ground.events import Hook
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
         def insist(self) -> bool: ...
         @property
         def grace(self) -> tuple[bool, float | None]: ...  # is one named, and which
+        @property
+        def drain(self) -> float | None: ...
         @property
         def exit_status(self) -> ExitStatus: ...
         @property
@@ -108,6 +113,16 @@ if TYPE_CHECKING:
         def why_due(self) -> str: ...
         def interrupt_thread(self, callback: Callback) -> None: ...
 
+    class Section(Protocol):
+        """Work in flight (`_guard/work.py`)."""
+
+        name: str
+        began: float
+        stack: CallbackStack
+        in_main: bool
+        holds: bool
+        cut: bool
+
     class Interrupt(Protocol):
         """The interrupt of the callback in progress."""
 
@@ -118,6 +133,9 @@ if TYPE_CHECKING:
         def ask(self, why: str, now: float) -> None: ...
         def make(self) -> BaseException: ...
 
+
+DEFAULT_DRAIN = 0.0
+"""Seconds of drain where no guard names any."""
 
 CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
 """The guards around what runs, from the first `async with` on, outermost first; child tasks inherit it."""
@@ -145,6 +163,8 @@ class Roster:
         turns: callbacks in progress.
         hosts: tasks with guards in them, by what identifies them.
         shields: how many critical sections main is in.
+        work: the work in flight, oldest first.
+        readiness: whether the program takes work, once it has said so.
     """
 
     def __init__(self) -> None:
@@ -156,6 +176,8 @@ class Roster:
         self.program: Member | None = None
         self.hosts: dict[object, Host] = {}
         self.shields: int = 0  # main's alone
+        self.work: dict[Section, None] = {}
+        self.readiness: Readiness | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -186,11 +208,43 @@ class Roster:
             each.pop(member, None)
         if self.program is member:
             self.program = None
+        if not self.main:
+            self.readiness = None
 
     @property
     def grace(self) -> tuple[bool, float | None]:
         """Whether a guard in main names a grace period, and which: the outermost decides."""
         return next((each.grace for each in list(self.main) if each.grace[0]), (False, None))
+
+    @property
+    def drain(self) -> float:
+        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides."""
+        return next((each.drain for each in list(self.main) if each.drain is not None), DEFAULT_DRAIN)
+
+    def declare(self, file: str | None) -> None:
+        """The program takes work.
+
+        Args:
+            file: what is to say so.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self.readiness is None:
+            self.readiness = Readiness(file)
+        self.readiness.declare()
+
+    def withdraw(self, *, waits: bool = False) -> None:
+        """The program takes no work any more.
+
+        Args:
+            waits: whoever calls this may wait for a file system; else it is done in a thread of ours.
+        """
+        readiness = self.readiness
+        if readiness is not None and readiness.ready:
+            readiness.ready = False
+            if waits or not native.Thread(readiness.withdraw, "cleanup_guard readiness").start():
+                readiness.withdraw()
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -201,11 +255,27 @@ class Roster:
     @property
     def held(self) -> str | None:
         """What holds a stop back, for a person to read."""
-        if self.shields > 0:
+        work = list(self.work)
+        if self.shields > sum(each.in_main for each in work):
             return "a critical section"
+        if self.shields > 0:
+            return WORK
         if self.cooperates:
             return f"main, which looks for the stop itself ({list(self.main)[-1].label}),"
-        return None
+        return WORK if self.working else None
+
+    @property
+    def working(self) -> bool:
+        """Whether work in other threads is in flight that main's stop waits for."""
+        return any(each.holds and not each.cut for each in list(self.work))
+
+    def cut_work(self, sections: Iterable[Section], now: float) -> None:
+        """Say which of these are in flight and not waited for any longer, once each."""
+        cut = [each for each in sections if each in self.work and not each.cut]
+        for each in cut:
+            each.cut = True
+        if cut:
+            self.tell(WorkCut(work=tuple((each.name, now - each.began) for each in cut)))
 
     @property
     def cooperates(self) -> bool:

@@ -263,6 +263,10 @@ def _restarts(signum: int) -> bool:
 SA_RESTART = 0x10000000
 
 
+MARK = 255
+"""What is no signal's number."""
+
+
 class WakeupPipe:
     """A pipe that the C-level handler writes each signal's number to, even while main is stuck in C.
 
@@ -324,13 +328,21 @@ class WakeupPipe:
 
     def wake(self) -> None:
         """End the reader's wait."""
+        self._send(self.POKE)
+
+    def mark(self) -> bool:
+        """Tell the reader that what has come up to now is history. Returns whether there was room to."""
+        return self._send(bytes((MARK,)))
+
+    def _send(self, data: bytes) -> bool:
         try:
-            write(self._writer, self.POKE)
+            write(self._writer, data)
         except OSError:
-            pass  # full: the reader wakes anyway; closed: nobody is left to wake
+            return False  # full: the reader wakes anyway; closed: nobody is left to wake
+        return True
 
     def wait(self, timeout: float | None) -> bytes:
-        """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived."""
+        """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived, and marks."""
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
         try:
             data = read(self._reader, 65536)
@@ -367,12 +379,12 @@ class WakeupSockets(WakeupPipe):
         self._pythons.settimeout(0)
         return self._ours.fileno(), self._pythons.fileno()
 
-    def wake(self) -> None:
-        """End the reader's wait."""
+    def _send(self, data: bytes) -> bool:
         try:
-            self._pythons.send(self.POKE)
+            self._pythons.send(data)
         except OSError:
-            pass
+            return False
+        return True
 
     def wait(self, timeout: float | None) -> bytes:
         """See `WakeupPipe.wait`."""
@@ -407,6 +419,11 @@ def unblock(signums: Iterable[int]) -> set[int]:
     if sys.platform == "win32":
         return set()
     return {int(each) for each in _signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)}
+
+
+def let_signals_in() -> None:
+    """Have what was sent to the calling thread before be seen: the kernel delivers at the end of a system call."""
+    unblock(())
 
 
 def block_all() -> None:

@@ -10,9 +10,10 @@ callback has a time limit, or a stop is under way. `need` and `release` decide t
 from __future__ import annotations
 
 import os
+from collections import deque
 from math import inf
 
-from cleanup_guard._ground.events import TookOver
+from cleanup_guard._ground.events import Draining, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
@@ -20,7 +21,7 @@ from cleanup_guard._process import ends, native
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
-from cleanup_guard._process.signals import WakeupPipe, block_all, make_wakeup, poke
+from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
 from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.state import State
 
@@ -48,7 +49,7 @@ class Watch:
         self._pipe: WakeupPipe | None = None
         self._watcher: Watcher | None = None
         self._thread: native.Thread | None = None
-        self._leaves = False
+        self._leaves: Once = Once()  # claimed: the thread is to end; each has its own
         self.pokes: dict[int, int] = {}
         self.poked_at: float = -inf
         self.hooks: Once = Once()
@@ -123,14 +124,14 @@ class Watch:
         watcher, pipe = self._watcher, self._pipe
         assert watcher is not None
         assert pipe is not None
-        self._leaves = False
+        leaves = self._leaves = Once()
 
         def watch() -> None:
             block_all()
             timeout: float | None = 0.0
-            while not self._leaves:
+            while not leaves.claimed:
                 signums = pipe.wait(timeout)
-                if not self._leaves:
+                if not leaves.claimed:
                     timeout = watcher.look_safely(signums)
 
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
@@ -141,7 +142,7 @@ class Watch:
         thread, self._thread = self._thread, None
         if thread is None:
             return False
-        self._leaves = True
+        self._leaves.claim()
         self.wake()
         thread.join()
         return True
@@ -185,7 +186,7 @@ class Watch:
         if pipe.wired or not roster.empty:
             return
         thread, self._thread, self._pipe, self._watcher = self._thread, None, None, None
-        self._leaves = True
+        self._leaves.claim()
         pipe.wake()
         if thread is None:
             pipe.close()
@@ -203,9 +204,17 @@ class Watch:
         """There is no stop any more."""
         self.hooks.give_back()
         self.hooks_ended = False
-        watcher = self._watcher
-        if watcher is not None:
+        watcher, pipe = self._watcher, self._pipe
+        if watcher is None or pipe is None:
+            return
+        if not in_main():
             watcher.begin_anew()
+            return
+        with self._process.signals.fence:  # no poke is being sent
+            let_signals_in()
+            watcher.pasts.append(dict(self.pokes))
+            if not pipe.mark():
+                watcher.pasts.pop()
 
     def disown(self) -> None:
         """In a fork child: there is no thread, and the pipe is the parent's."""
@@ -229,7 +238,9 @@ class Watcher:
         self._watch = watch
         self._pipe = pipe
         self._seen: dict[int, int] = {}
+        self._dealt: dict[int, int] = {}  # of those seen, what was no poke
         self._pokes_before = dict(watch.pokes)
+        self.pasts: deque[dict[int, int]] = deque()  # the pokes before each mark in the pipe
         self._forwarded: set[int] = set()
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
@@ -250,6 +261,9 @@ class Watcher:
         """Notice signals, and do what is due. Returns for how long nothing else is, in seconds."""
         process = self._process
         for signum in signums:
+            if signum == MARK:
+                self._forget_past(self.pasts.popleft())
+                continue
             self._seen[signum] = self._seen.get(signum, 0) + 1
             self._forward(signum)
         now = process.clock()
@@ -280,8 +294,14 @@ class Watcher:
             hook=self._watch.hook,
         )
 
-    def _own_pokes(self, signum: int) -> int:
-        return self._watch.pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
+    def _own_pokes(self, signum: int, pokes: dict[int, int] | None = None) -> int:
+        pokes = self._watch.pokes if pokes is None else pokes
+        return pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
+
+    def _forget_past(self, pokes: dict[int, int]) -> None:
+        """Main has forgotten a stop, after so many pokes: what was seen before is history, and begins no other one."""
+        self._dealt = {signum: seen - self._own_pokes(signum, pokes) for signum, seen in self._seen.items()}
+        self.begin_anew()
 
     def _forward(self, signum: int) -> None:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
@@ -299,20 +319,21 @@ class Watcher:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
         process = self._process
         for signum in list(process.signals.previous):
-            seen, pokes = self._seen.get(signum, 0), self._own_pokes(signum)
-            if pokes > seen and now - self._watch.poked_at > 1.0:
+            seen, known = self._seen.get(signum, 0), self._own_pokes(signum) + self._dealt.get(signum, 0)
+            if known > seen and now - self._watch.poked_at > 1.0:
                 # A poke that the kernel merged with another one is not to hide a signal for ever.
-                self._seen[signum] = seen = pokes
-            if seen > pokes and process.stop is None and process.roster.listens:
+                self._seen[signum] = seen = known
+            if seen <= known:
+                continue
+            if process.stop is None and process.roster.listens:
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
-        # Whoever has replaced our wakeup fd may have left us the handler.
-        sigint = max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), process.calls(SIGINT))
+            self._dealt[signum] = self._dealt.get(signum, 0) + seen - known  # one signal is not two stops
         stop = process.stop
         if stop is None:
-            self._presses = Presses(sigint)  # those of which there came no stop were somebody else's
+            self._presses = Presses(self._count_ctrl_c())  # those of which there came no stop were somebody else's
             return
-        press = self._presses.count(sigint, now)
+        press = self._presses.count(self._count_ctrl_c(), now)
         if stop.theirs is not None:
             return
         if press == Presses.INSISTS:
@@ -321,13 +342,22 @@ class Watcher:
             process.delivery.over = True
             ends.give_up(process)
 
+    def _count_ctrl_c(self) -> int:
+        """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
+        return max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.calls(SIGINT))
+
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
         process = self._process
         turns = [turn for turn in list(process.roster.turns) if turn.current is not None]
         for turn in turns:
             self._interrupt(turn, now, "Ctrl-C was pressed again")
-        if not turns and process.state in (State.STOPPING, State.UNWINDING):
+        if turns:
+            return
+        cleaning = process.state is State.CLEANING  # main has left, and waits for the work of its tasks, too
+        work = list(process.roster.work)
+        process.roster.cut_work([each for each in work if cleaning or not each.in_main], now)
+        if process.state in (State.STOPPING, State.UNWINDING):
             process.delivery.insisted = True
             self._watch.poke()
 
@@ -361,10 +391,20 @@ class Watcher:
 
     # -- the world of a delivery --
 
+    def drain(self) -> None:
+        """Announce the stop, and be ready no more; the program serves on."""
+        process = self._process
+        process.announce()
+        process.roster.withdraw()
+        stop = process.stop
+        if stop is not None:
+            process.roster.tell(Draining(seconds=stop.drain, asked=process.roster.drain))
+
     def begin(self) -> None:
-        """Announce the stop, and start the on_stop callbacks."""
+        """Announce the stop, be ready no more, and start the on_stop callbacks."""
         process, watch = self._process, self._watch
         process.announce()
+        process.roster.withdraw()
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True
             return
@@ -407,6 +447,11 @@ class Watcher:
         for host in list(self._process.roster.hosts.values()):
             host.lift_shields()
 
+    def cut_work(self) -> None:
+        """Say which work in flight is not waited for any longer."""
+        roster = self._process.roster
+        roster.cut_work(list(roster.work), self._process.clock())
+
     def prepare_death(self) -> None:
         """Load what dying of a signal needs."""
         ends.prepare_death(self._process)
@@ -430,10 +475,8 @@ class Watcher:
         self._process.forget()
 
     def begin_anew(self) -> None:
-        """There is no stop any more, and what came during it was of it."""
-        for signum, seen in list(self._seen.items()):
-            self._seen[signum] = min(seen, self._own_pokes(signum))
-        self._presses = Presses()
+        """There is no stop any more."""
+        self._presses = Presses(self._count_ctrl_c())
         self._forwarded.clear()
 
     def where(self) -> str:

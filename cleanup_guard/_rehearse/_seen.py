@@ -26,6 +26,10 @@ class Heard:
         at: seconds after the stop; for one that still waited at the end of the grace period, blocked for example, that moment.
         name: SIGTERM, for example.
         sender: the pid of who sent it; None for the platform or the kernel.
+
+    Example:
+        >>> Heard(at=0.01, name="SIGTERM", sender=None).name
+        'SIGTERM'
     """
 
     at: float
@@ -76,6 +80,10 @@ class Seen:
         raised: whether it sent the stop signal to itself, not caught, as programs do to die of it.
         hurried: whether a stop signal was still on its way to it when one of its own killed it.
         has: what it has at the stop; not in the JSON.
+
+    Example:
+        >>> Seen(pid=7, parent=1, argv=["python", "app.py"], how="killed").was_killed
+        True
     """
 
     pid: int
@@ -111,6 +119,10 @@ class Requests:
         refused: how many new connections were refused after the stop, or answered with 503: who asks tries elsewhere.
         dropped: how many new connections were accepted after the stop, and then not answered.
         served: how many were accepted after the stop, and answered.
+
+    Example:
+        >>> Requests(in_flight=2, answered=2).lost
+        0
     """
 
     in_flight: int = 0
@@ -132,6 +144,11 @@ class Advice:
         fault: whether it makes the stop unclean; if not, it is a remark.
         tried: seconds from the stop to the end with that line, in a rehearsal that was clean; None: it was not tried.
         where: the file and the number of the line in it that is to be changed, as in `entry.sh:4`; may be empty.
+
+    Example:
+        >>> advice = Advice(code="never-caught", text="Nobody catches it.", line="exec app", fault=True, where="entry.sh:4")
+        >>> advice.where, advice.line
+        ('entry.sh:4', 'exec app')
     """
 
     code: str

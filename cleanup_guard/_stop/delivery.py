@@ -7,8 +7,9 @@ facts, and does what is decided (`World`); tests have a world and a clock of the
 Rules:
 1. While somebody else owns the stop (`Stop.theirs`) main is left alone until eight tenths of a grace period that is known.
    Then the stop becomes ours, is raised in main, and if that does not help a tenth later, taken over.
-2. Ours is raised in main when the `on_stop` callbacks are over and no critical section and no cooperative main holds it back;
-   from nine tenths on nothing holds it back.
+2. Ours is raised in main when the `on_stop` callbacks are over and no critical section, no work in flight and no cooperative
+   main holds it back; from nine tenths on nothing holds it back.
+   Before all that the program may serve on for a while (drain): it is ready no more, and nothing else happens to it.
 3. A main that lets go of the stop and runs on is told again. One that has let go three times is taken over from at once, so
    that the callbacks have the rest of the time.
 4. A main that has not run a line of Python since the stop is taken over from at half time; one that handles it, in a `finally`
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     class World(Protocol):
         """What a decision may do. The watcher is the real one."""
 
-        def begin(self) -> None: ...  # announce the stop, start the on_stop callbacks
+        def drain(self) -> None: ...  # announce the stop, and be ready no more
+        def begin(self) -> None: ...  # the same, wake those who wait for it, start the on_stop callbacks
         def poke(self) -> None: ...  # have main run our handler, which looks what it may do
         def nudge(self) -> None: ...  # the same, but never with a signal that is somebody else's
         def ask_hosts(self) -> None: ...  # ask the loops to cancel their guarded tasks, once
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
             self, *, everybody: bool
         ) -> None: ...  # ask them again, or those who have let go of the stop
         def lift_shields(self) -> None: ...  # no critical section of a task holds the stop back any more
+        def cut_work(self) -> None: ...  # say which work in flight is not waited for any longer
         def prepare_death(self) -> None: ...  # load what dying of a signal needs
         def take_over(self) -> None: ...  # run the callbacks in a thread of ours
         def give_up(self) -> None: ...  # report, and end the process
@@ -69,6 +72,9 @@ BLOCKED = 1.0
 CHANCES = 5
 """The looks at an event loop that find no answer before it counts as blocked."""
 
+WORK = "work in flight"
+"""What holds a stop back where it is that, and nothing else."""
+
 LETS_GO = 3
 """How often main may let go of the stop before it is taken over from."""
 
@@ -81,7 +87,7 @@ class Facts:
         announced: the on_stop callbacks are over, or have used up their time.
         may_tell: main may be told (see `Delivery.may_tell`).
         noticed: main has run our handler since the stop.
-        held: what holds the stop back, for a person to read: a critical section, a main that cooperates; None if nothing does.
+        held: what holds the stop back, for a person to read: a critical section, work, a main that cooperates; None if nothing.
         handling: main is on its way out because of the stop (only looked at while it unwinds, and when all is done).
         in_tasks: main runs an event loop with guarded tasks in it.
         asked_at: when that loop was asked and has not answered since; infinity if it owes no answer.
@@ -164,7 +170,9 @@ class Delivery:
         """
         return self.times > self._let_go_of
 
-    def may_tell(self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool) -> bool:
+    def may_tell(
+        self, stop: Stop, *, announced: bool, shielded: bool, cooperates: bool, working: bool = False
+    ) -> bool:
         """Whether main may be told now.
 
         Args:
@@ -172,12 +180,13 @@ class Delivery:
             announced: the on_stop callbacks are over.
             shielded: main is in a critical section.
             cooperates: main looks for the stop itself.
+            working: work that it waits for is in flight in another thread.
         """
         if stop.theirs is not None:
             return False
         if self.forced or shielded:
             return self.forced
-        return self.insisted or (announced and not cooperates)
+        return self.insisted or (announced and not cooperates and not working)
 
     def raised(self) -> None:
         """The stop has been raised in main, or its tasks were cancelled."""
@@ -198,8 +207,7 @@ class Delivery:
         Returns:
             When to look again.
         """
-        if self._is_first("begin"):
-            world.begin()
+        self._begin(now, stop, world)
         if self.over:
             return inf
         budget = stop.budget
@@ -207,14 +215,25 @@ class Delivery:
             self.over = True
             world.give_up()
             return inf
-        if facts.hook is not None and now >= budget.at(budget.HOOKS) and self._is_first("hook"):
+        if facts.hook is not None and now >= stop.hooks_until and self._is_first("hook"):
             world.tell(HookLeftRunning(name=facts.hook, seconds=now - budget.began))
         if now >= budget.at(budget.TAKE_OVER) and self._is_first("prepare"):
             world.prepare_death()
-        due = min((at for at in map(budget.at, budget.INSTANTS) if at > now), default=inf)
+        instants = (stop.drain_until, stop.hooks_until, *map(budget.at, budget.INSTANTS))
+        due = min((at for at in instants if at > now), default=inf)
         if stop.theirs is not None:
             return min(due, self._look_at_theirs(now, stop, facts, world))
         return min(due, self._look_at_ours(now, stop, facts, world))
+
+    def _begin(self, now: float, stop: Stop, world: World) -> None:
+        if not stop.drained:
+            if self._is_first("drain"):
+                world.drain()
+            if now < stop.drain_until and not self.insisted:
+                return
+            stop.end_drain()
+        if self._is_first("begin"):
+            world.begin()
 
     def _is_first(self, what: str) -> bool:
         """Whether this is to be done now, and never again."""
@@ -230,7 +249,10 @@ class Delivery:
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
                 self._done.add("held")
-                world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
+                if facts.held == WORK:
+                    world.cut_work()
+                else:
+                    world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()
         if facts.state is State.STOPPING:

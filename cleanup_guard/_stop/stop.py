@@ -33,14 +33,20 @@ class Stop:
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
+        drain: seconds for which the program serves on before the stop begins.
+        drained: they are over, or main has ended by itself.
+        forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
     __slots__ = (
         "armed",
         "budget",
         "callbacks",
+        "drain",
+        "drained",
         "failures",
         "finished",
+        "forgotten",
         "owed",
         "reason",
         "sender",
@@ -59,6 +65,7 @@ class Stop:
         budget: Budget,
         sender: int | None = None,
         theirs: object = None,
+        drain: float = 0.0,
     ) -> None:
         self.signum: int | None = signum
         self.reason: str = reason
@@ -72,10 +79,28 @@ class Stop:
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
         self.armed: Once = Once()
+        self.forgotten: Once = Once()
+        self.drain: float = min(drain, budget.at(budget.STUCK) - budget.began)
+        self.drained: bool = theirs is not None or self.drain <= 0
+
+    @property
+    def drain_until(self) -> float:
+        """When the stop begins."""
+        return self.budget.began + self.drain
+
+    @property
+    def hooks_until(self) -> float:
+        """Until when on_stop callbacks hold it back."""
+        return self.budget.at(self.budget.HOOKS) + self.drain
+
+    def end_drain(self) -> None:
+        """The program serves no longer: from now on it is being stopped."""
+        self.drained = True
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
         self.budget, self.theirs = budget, None
+        self.drain = 0.0
 
 
 class Ballot:

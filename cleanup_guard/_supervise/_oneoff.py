@@ -87,6 +87,10 @@ def run(
         FileNotFoundError, PermissionError: there is no such program, or it cannot be executed; or so with `cwd`.
         NotADirectoryError: `cwd` is none.
         ValueError, TypeError: the arguments make no sense.
+
+    Example:
+        >>> run(["echo", "done"], check=True, capture_output=True, text=True).stdout.strip()
+        'done'
     """
     if isinstance(args, (str, bytes)):
         raise TypeError(f"args must be a list of words such as {str(args).split()!r}: no shell is involved")

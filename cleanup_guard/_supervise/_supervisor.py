@@ -57,6 +57,14 @@ class Child:
         name: what reports call it.
         pid: its process id, and that of its process group.
         started: when it was started, in seconds on the monotonic clock.
+
+    Example:
+        >>> with Supervisor() as children:
+        ...     child = children.start("sh", "-c", "exit 3", name="job")
+        ...     children.wait()
+        3
+        >>> child.name, child.running, child.status
+        ('job', False, 3)
     """
 
     def __init__(self, supervisor: Supervisor, inner: _child.Child, pidfd: int) -> None:
@@ -115,6 +123,13 @@ class Supervisor:
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
+
+    Example:
+        >>> with Supervisor(grace=10) as children:
+        ...     database = children.start("sleep", "0.1", name="database")
+        ...     web = children.start("sleep", "0.1", name="web", after=[database])
+        ...     children.wait()
+        0
     """
 
     def __init__(

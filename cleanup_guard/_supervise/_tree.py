@@ -53,7 +53,7 @@ class Process:
     Attributes:
         started: when it was, in ticks since the machine was; with the pid it tells it from a later one with the same pid.
         executed: whether it has executed a program since it was forked.
-        caught: the signals that it has a handler for, or keeps blocked in order to fetch them, as a mask.
+        caught: the signals that it has a handler for, or blocks in order to fetch them, as a mask.
         ignored: those that it ignores.
         sleeps_in: the function of the kernel that it waits in, where that matters and can be known; else empty.
         switches: how often it gave up the processor, or lost it: unchanged, it has not run.
@@ -164,7 +164,7 @@ def look(pid: int) -> Process | None:
     return process
 
 
-SIGNALS = {b"SigBlk": "caught", b"SigCgt": "caught", b"SigIgn": "ignored"}
+MASKS = {b"SigBlk": 0, b"SigCgt": 1, b"SigIgn": 2}
 
 
 def look_closely(pid: int) -> Process | None:
@@ -172,18 +172,30 @@ def look_closely(pid: int) -> Process | None:
     process = look(pid)
     if process is None or not process.alive:
         return process
+    masks = [0, 0, 0]
     for line in _read(f"/proc/{pid}/status").split(b"\n"):
         word, _, value = line.partition(b":")
-        mask = SIGNALS.get(word)
-        if mask is not None:
-            setattr(process, mask, getattr(process, mask) | int(value, 16))
+        if word in MASKS:
+            masks[MASKS[word]] = int(value, 16)
         elif word.endswith(b"_ctxt_switches"):
             process.switches += int(value)
+    blocked, process.caught, process.ignored = masks
+    if _may_fetch(process):
+        process.caught |= blocked
     if not process.caught & _bit(SIGTERM) or process.name in SHELLS:
         process.sleeps_in = _read(f"/proc/{pid}/wchan").partition(b".")[0].decode()
     if 1 < process.threads <= MANY_THREADS:
         process.switches = switches(pid)
     return process
+
+
+def _may_fetch(process: Process) -> bool:
+    """Whether a process that blocks a signal may do so in order to fetch it.
+
+    Shells do for the moment in which they start a program, and die of the signal right after. So does who has just been
+    forked, and who waits in vfork(2) until his child has executed its program.
+    """
+    return process.executed and process.state != "D" and process.name not in SHELLS
 
 
 def switches(pid: int) -> int:

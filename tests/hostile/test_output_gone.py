@@ -130,9 +130,9 @@ def test_a_callback_that_prints_to_a_full_pipe_costs_only_itself(tmp_path: Path)
     with full_pipe() as stdout:
         code = f"""
 def chatty(): print("x" * 100_000, flush=True)
-@guard(grace=3)
+@guard(grace=6)
 def main():
-    on_exit(open({str(marker)!r}, "a").write, "last")
+    on_exit(os.write, os.open({str(marker)!r}, os.O_WRONLY | os.O_CREAT), b"last")
     on_exit(chatty)
     ready()
     os.dup2({stdout}, 1)

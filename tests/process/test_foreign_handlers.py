@@ -36,6 +36,7 @@ def explore(scenario: str, start: int, step: int) -> int:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.two_pythons
 def test_a_handler_that_raises_costs_no_callback_but_the_one_it_hits(scenario: str) -> None:
     """At every seventh place: the other callbacks run, once and in order, and the process ends, with the right status."""
     assert explore(scenario, 1, SAMPLE) > 1

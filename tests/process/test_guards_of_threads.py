@@ -227,6 +227,9 @@ try:
         signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
 except SystemExit: print("survived", flush=True)
+"""
+
+FORGOTTEN = """
 # The stop is history when a new guard does not know of it.
 limit = time.monotonic() + 30
 while time.monotonic() < limit:
@@ -234,32 +237,29 @@ while time.monotonic() < limit:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL: break
 """
 
-
-@pytest.mark.parametrize(
-    ("end", "daemon"),
-    [
-        ("return", True),
-        ("next stop", True),
-        ("next stop", False),
-        ("thread leaves", True),
-        ("thread leaves", False),
-    ],
-)
-def test_threads_keep_their_callbacks_when_main_survives_a_stop(end: str, daemon: bool) -> None:
-    """The program goes on after its stop: a thread that was guarded before it still has its callback run, once, in the end."""
-    ends = {
-        "return": "ready()",
-        "next stop": """
+GOES_ON = {
+    "return": "ready()",
+    "next guard": "with guard(hooks=()): ready()",
+    "next guard at once": "with guard(hooks=()): ready(); time.sleep(0.1)",
+    "on_exit at once": "on_exit(int); ready()",
+    "next stop": """
 with guard(hooks=()) as g:
     ready()
     signal.raise_signal(signal.SIGTERM)
     time.sleep(60)
 """,
-        "thread leaves": "ready(); leave.set(); thread.join()",
-    }
+    "thread leaves": "ready(); leave.set(); thread.join()",
+}
+
+
+@pytest.mark.parametrize("daemon", [True, False], ids=["daemon", "not daemon"])
+@pytest.mark.parametrize("end", GOES_ON)
+def test_threads_keep_their_callbacks_when_main_survives_a_stop(end: str, daemon: bool) -> None:
+    """The program goes on after its stop: a thread that was guarded before it still has its callback run, once, in the end."""
     # A thread that is no daemon is waited for by the interpreter: it leaves when its callback has run, or main says so.
     let_go = "" if daemon or end == "thread leaves" else "on_exit(leave.set)\n"
-    ended = run(SURVIVED.format(daemon=daemon) + let_go + ends[end])
+    forgotten = "" if end.endswith("at once") else FORGOTTEN
+    ended = run(SURVIVED.format(daemon=daemon) + forgotten + let_go + GOES_ON[end])
     assert ended.status == (143 if end == "next stop" else 0), ended.err
     assert ended.out.count("thread's callback") == 1, ended.err
 

@@ -23,6 +23,8 @@ from proof.boundaries import Plan, Summary
 from proof.scenarios import SCENARIOS
 from support import _default_signals
 
+pytestmark = pytest.mark.two_pythons
+
 TESTS = Path(__file__).parent.parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SEED = int(os.environ.get("CLEANUP_GUARD_SEED", "1"))

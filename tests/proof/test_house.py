@@ -11,6 +11,8 @@ import pytest
 
 import cleanup_guard
 
+pytestmark = pytest.mark.one_python
+
 PACKAGE = Path(cleanup_guard.__file__).parent
 FLOORS = (
     {"_ground"},

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from run.supervised import COMMAND, STUBBORN, cleans_up, python, running
+from run.supervised import COMMAND, STUBBORN, blocks_term, cleans_up, python, running
 from support import wait_until
+
+from cleanup_guard._supervise._tree import children, look_closely
 
 COUNTS = r"""\
 import os, signal, sys, time
@@ -151,6 +153,41 @@ def test_the_output_of_a_cleanup_arrives(pipeline: str, tmp_path: Path) -> None:
         assert run.stop() == 143
         assert log.read_text().splitlines()[1:] == ["told 15", "cleaned up"]
         assert run.seconds < 6
+
+
+BLOCKS = {
+    "shell": (["sh", "-c", "read x; :"], False),
+    "other": (python("input()"), True),
+    "fork": (python("import os, time; os.fork() or time.sleep(600) or os._exit(0); os.wait()"), False),
+}
+
+
+@pytest.mark.parametrize(("words", "hears"), BLOCKS.values(), ids=BLOCKS)
+def test_a_shell_that_blocks_the_stop_does_not_catch_it(words: list[str], hears: bool) -> None:
+    """It does so for the moment in which it starts a program. Others may, to fetch it; but not in a fork before its exec."""
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+    )
+    try:
+        forks = "fork" in words[-1]
+        wait_until(lambda: blocks_term(Path(f"/proc/{process.pid}/status")), "the program")
+        wait_until(lambda: len(children(process.pid)) == forks, "the fork")
+        pid = children(process.pid)[0] if forks else process.pid
+
+        def is_taken_to_hear() -> bool:
+            seen = look_closely(pid)
+            assert seen is not None
+            return seen.hears(signal.SIGTERM)
+
+        wait_until(
+            lambda: is_taken_to_hear() == hears, "the right answer"
+        )  # who waits for a disk is not asked
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 READS = """\

@@ -22,6 +22,7 @@ from cleanup_guard._stop.delivery import (
     QUICK,
     SETTLES,
     SLOW_POKE,
+    WORK,
     Delivery,
     Facts,
     Presses,
@@ -88,6 +89,77 @@ class Stage:
 def share(of: float) -> float:
     """So many seconds after the stop is this share of the usable time spent."""
     return of * USABLE
+
+
+# -- work in flight ------------------------------------------------------------------------------------------------------
+
+
+def test_work_in_flight_holds_the_stop_until_nine_tenths() -> None:
+    """Then main is told, and which work is waited for no longer; a person who insists does not wait for it."""
+    stop, delivery = Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(GRACE, BEGAN)), Delivery()
+    facts = {"announced": True, "shielded": False, "cooperates": False}
+    assert not delivery.may_tell(stop, working=True, **facts)
+    assert delivery.may_tell(stop, working=False, **facts)
+    delivery.insisted = True
+    assert delivery.may_tell(stop, working=True, **facts)
+    stage = Stage()
+    assert "cut_work" not in stage.look_until(share(0.9) - 0.01, may_tell=False, held=WORK)
+    assert "cut_work" in stage.look(at=share(0.9), may_tell=False, held=WORK)
+    assert stage.world.events == []
+    assert stage.delivery.may_tell(stage.stop, working=True, **facts)
+
+
+# -- drain ---------------------------------------------------------------------------------------------------------------
+
+
+def drained_stage(drain: float) -> Stage:
+    """A stage whose stop begins so many seconds late."""
+    stage = Stage()
+    stage.stop = Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(GRACE, BEGAN), drain=drain)
+    return stage
+
+
+def test_a_stop_begins_when_the_drain_is_over() -> None:
+    """Until then it is announced, and no more; on_stop callbacks have as long as ever, from then on."""
+    stage = drained_stage(2.0)
+    draining: dict[str, Any] = {"may_tell": False, "noticed": True, "announced": False}
+    assert stage.look(**draining) == ["drain"]
+    assert stage.due == BEGAN + share(0.2)
+    stage.look_until(1.99, **draining)
+    assert stage.due == BEGAN + 2.0
+    assert "begin" not in stage.world.done
+    assert not stage.stop.drained
+    stage.look(at=2.0, **draining)
+    assert stage.world.done.count("begin") == 1
+    assert stage.stop.drained
+    hook: dict[str, Any] = {**draining, "hook": "flip"}
+    stage.look_until(2.0 + share(0.2) - 0.01, **hook)
+    assert stage.world.events == []
+    stage.look(at=2.0 + share(0.2), **hook)
+    assert [type(event) for event in stage.world.events] == [HookLeftRunning]
+
+
+@pytest.mark.parametrize("drain", [5.0, 60.0, inf])
+def test_a_drain_has_at_most_half_of_the_time(drain: float) -> None:
+    """Rescues are not put off by it."""
+    assert drained_stage(drain).stop.drain == share(0.5)
+    assert Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(None, BEGAN), drain=drain).drain == drain
+
+
+def test_a_person_who_insists_ends_the_drain() -> None:
+    """The stop begins at once."""
+    stage = drained_stage(2.0)
+    stage.look(may_tell=False, noticed=True)
+    stage.delivery.insisted = True
+    stage.look(at=0.7, noticed=True)
+    assert "begin" in stage.world.done
+    assert stage.stop.drained
+
+
+def test_a_stop_of_somebody_else_has_no_drain() -> None:
+    """He has begun already."""
+    stop = Stop(15, "SIGTERM", status=143, budget=Budget(GRACE, BEGAN), theirs="server", drain=5.0)
+    assert stop.drained
 
 
 # -- rule 1: somebody else's stop ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import assert_type
 
 from cleanup_guard import (
@@ -54,7 +55,7 @@ async def async_numbers(limit: int) -> AsyncGenerator[int, str]:
     yield limit
 
 
-@guard(run="asyncio", grace=30)
+@guard(run="asyncio", grace=30, drain=5, ready_file=Path("/run/ready"))
 async def main(number: int, *, text: str = "") -> bool:
     return bool(number) and bool(text)
 
@@ -93,6 +94,10 @@ def block() -> None:
         g.on_stop(close, "db")
         with g.shield():
             pass
+        with g.work("GET /"), g.work():
+            pass
+        g.ready()
+        assert_type(g.is_ready, bool)
 
 
 async def flush(name: str, *, force: bool = False) -> int:
@@ -119,7 +124,7 @@ async def task() -> None:
         assert_type(await g.enter_async_context(connect()), int)
         g.push_async_exit(connect())
         assert_type(await g.stopped(timeout=1), bool)
-        async with g.shield():
+        async with g.shield(), g.work("GET /"):
             pass
         await g.aclose()
 
