@@ -5,6 +5,8 @@
    `tempfile` are not made for an exception between two of their lines (hazard H12).
 3. On CPython 3.14 not between an `__enter__` that is written in C and the block after it (CPython issue 148874): the exit would
    be skipped, and the lock held for ever.
+4. Not in a trace function that is written in Python, of a debugger or a coverage tool, while it moves: whose trace function
+   raises is not traced any more, and sees nothing of the cleanup.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ STILL = 0.008
 PATIENCE = 0.5
 """Seconds for which an exception waits for main to come out of the standard library, or to stand still in it."""
 
+TRACED_PATIENCE = 3.0
+"""The same for who traces main: a program of short lines is hardly ever out of its trace function."""
+
 GAP = sys.version_info[:2] == (3, 14)
 CALL, LOAD_SPECIAL = 52, 95
 """The opcodes of 3.14: they are fixed for a minor release."""
@@ -75,6 +80,8 @@ class Moment:
         if filename.startswith(OURS):
             # Our own lines are never interrupted, except where they have called a user's function that is written in C.
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
+        if _is_in_tracer(frame):
+            return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
         if not is_stdlib(filename) or self._stands_still(frame, PATIENCE, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
@@ -233,6 +240,16 @@ def _filename_below_pure(frame: FrameType) -> str:
 def _is_programs(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     return not (filename.startswith(OURS) or is_stdlib(filename))
+
+
+def _is_in_tracer(frame: FrameType) -> bool:
+    """Whether this is the thread's trace function, or was called by it."""
+    tracer: Any = sys.gettrace()
+    code = getattr(getattr(tracer, "__func__", tracer), "__code__", None)
+    caller: FrameType | None = None if code is None else frame
+    while caller is not None and caller.f_code is not code:
+        caller = caller.f_back
+    return caller is not None
 
 
 def is_stdlib(filename: str) -> bool:

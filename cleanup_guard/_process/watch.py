@@ -391,20 +391,15 @@ class Watcher:
 
     # -- the world of a delivery --
 
-    def drain(self) -> None:
-        """Announce the stop, and be ready no more; the program serves on."""
-        process = self._process
-        process.announce()
-        process.roster.withdraw()
-        stop = process.stop
-        if stop is not None:
-            process.roster.tell(Draining(seconds=stop.drain, asked=process.roster.drain))
-
     def begin(self) -> None:
-        """Announce the stop, be ready no more, and start the on_stop callbacks."""
+        """Announce the stop, and be ready no more; if the program does not serve on, start the on_stop callbacks."""
         process, watch = self._process, self._watch
         process.announce()
         process.roster.withdraw()
+        stop = process.stop
+        if stop is not None and not stop.drained:
+            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=process.roster.drain))
+            return
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True
             return
@@ -443,13 +438,10 @@ class Watcher:
                 host.asking.insist()
 
     def lift_shields(self) -> None:
-        """Critical sections of tasks hold the stop back no more."""
-        for host in list(self._process.roster.hosts.values()):
-            host.lift_shields()
-
-    def cut_work(self) -> None:
-        """Say which work in flight is not waited for any longer."""
+        """Critical sections of tasks hold the stop back no more, nor does work."""
         roster = self._process.roster
+        for host in list(roster.hosts.values()):
+            host.lift_shields()
         roster.cut_work(list(roster.work), self._process.clock())
 
     def prepare_death(self) -> None:

@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     class World(Protocol):
         """What a decision may do. The watcher is the real one."""
 
-        def drain(self) -> None: ...  # announce the stop, and be ready no more
-        def begin(self) -> None: ...  # the same, wake those who wait for it, start the on_stop callbacks
+        def begin(self) -> None: ...  # announce the stop; once it is drained, start the on_stop callbacks
         def poke(self) -> None: ...  # have main run our handler, which looks what it may do
         def nudge(self) -> None: ...  # the same, but never with a signal that is somebody else's
         def ask_hosts(self) -> None: ...  # ask the loops to cancel their guarded tasks, once
         def insist(
             self, *, everybody: bool
         ) -> None: ...  # ask them again, or those who have let go of the stop
-        def lift_shields(self) -> None: ...  # no critical section of a task holds the stop back any more
-        def cut_work(self) -> None: ...  # say which work in flight is not waited for any longer
+        def lift_shields(
+            self,
+        ) -> None: ...  # no critical section of a task, and no work, holds the stop back any more
         def prepare_death(self) -> None: ...  # load what dying of a signal needs
         def take_over(self) -> None: ...  # run the callbacks in a thread of ours
         def give_up(self) -> None: ...  # report, and end the process
@@ -228,7 +228,7 @@ class Delivery:
     def _begin(self, now: float, stop: Stop, world: World) -> None:
         if not stop.drained:
             if self._is_first("drain"):
-                world.drain()
+                world.begin()
             if now < stop.drain_until and not self.insisted:
                 return
             stop.end_drain()
@@ -249,9 +249,7 @@ class Delivery:
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
                 self._done.add("held")
-                if facts.held == WORK:
-                    world.cut_work()
-                else:
+                if facts.held != WORK:  # which has just been named, piece by piece
                     world.tell(HeldToTheEnd(what=facts.held, seconds=now - budget.began, where=world.where()))
         if facts.may_tell:
             world.ask_hosts()

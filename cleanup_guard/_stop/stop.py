@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     ExitStatus = int | Literal["signal"] | None
 
 
+class Drain:
+    """The time for which a program serves on when a stop has come.
+
+    Attributes:
+        seconds: how long that is.
+        over: it has passed, or somebody has ended it.
+    """
+
+    __slots__ = ("over", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float = seconds
+        self.over: bool = seconds <= 0
+
+
 class Stop:
     """What is known of a stop. `signum`, `reason`, `status` and `sender` are written once.
 
@@ -33,8 +48,7 @@ class Stop:
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
         callbacks, failures: how many callbacks have run since, and how many failed.
-        drain: seconds for which the program serves on before the stop begins.
-        drained: they are over, or main has ended by itself.
+        drain: for how long the program serves on before the stop begins.
         forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
 
@@ -43,7 +57,6 @@ class Stop:
         "budget",
         "callbacks",
         "drain",
-        "drained",
         "failures",
         "finished",
         "forgotten",
@@ -80,27 +93,33 @@ class Stop:
         self.owed: bool = False
         self.armed: Once = Once()
         self.forgotten: Once = Once()
-        self.drain: float = min(drain, budget.at(budget.STUCK) - budget.began)
-        self.drained: bool = theirs is not None or self.drain <= 0
+        self.drain: Drain = Drain(
+            0.0 if theirs is not None else min(drain, budget.at(budget.STUCK) - budget.began)
+        )
+
+    @property
+    def drained(self) -> bool:
+        """Whether the program is being stopped: its drain is over, or main has ended by itself."""
+        return self.drain.over
 
     @property
     def drain_until(self) -> float:
         """When the stop begins."""
-        return self.budget.began + self.drain
+        return self.budget.began + self.drain.seconds
 
     @property
     def hooks_until(self) -> float:
         """Until when on_stop callbacks hold it back."""
-        return self.budget.at(self.budget.HOOKS) + self.drain
+        return self.budget.at(self.budget.HOOKS) + self.drain.seconds
 
     def end_drain(self) -> None:
         """The program serves no longer: from now on it is being stopped."""
-        self.drained = True
+        self.drain.over = True
 
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
         self.budget, self.theirs = budget, None
-        self.drain = 0.0
+        self.drain = Drain(0.0)
 
 
 class Ballot:

@@ -924,7 +924,8 @@ if not os.path.exists("flag"):
         {
             "app.py": app(
                 "import subprocess; child = subprocess.Popen(['sleep', '1000'])",
-                cleanup="child.terminate(); child.kill(); child.wait()",
+                # Suspended, it cannot end before the second signal.
+                cleanup="child.send_signal(19); os.waitpid(child.pid, 2); child.terminate(); child.kill(); child.wait()",
             )
         },
         "python exited 0, sleep by SIGKILL",

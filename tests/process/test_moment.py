@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 
 from cleanup_guard._process import moment as moment_module
-from cleanup_guard._process.moment import CALL, LOAD_SPECIAL, PATIENCE, STILL, Moment, is_stdlib
+from cleanup_guard._process.moment import (
+    CALL,
+    LOAD_SPECIAL,
+    PATIENCE,
+    STILL,
+    TRACED_PATIENCE,
+    Moment,
+    is_stdlib,
+)
 from cleanup_guard._stop.stack import Callback
 from cleanup_guard._stop.token import OURS
 
@@ -115,6 +123,38 @@ def test_in_the_library_no_moment_is_right_while_main_moves(seeker: Seeker) -> N
     assert sys.gettrace() == seeker.moment._on_trace
     seeker.clock.now += STILL / 2
     assert not seeker.moment.is_right(in_queue(), seeker.clock.now)  # another call: it moves
+
+
+def test_in_a_trace_function_no_moment_is_right_while_it_moves(seeker: Seeker) -> None:
+    """Whose trace function raises is not traced any more. Who stands still there waits for a person, or for good."""
+    answers: list[bool] = []
+
+    class Tool:
+        def trace(self, frame: FrameType, event: str, arg: object) -> Any:
+            if frame.f_code is traced.__code__ and not answers:
+                self.decide()
+            return self.trace
+
+        def decide(self) -> None:
+            answers.append(seeker.moment.is_right(sys._getframe(), began))
+            seeker.clock.now += PATIENCE
+            answers.append(seeker.moment.is_right(sys._getframe(), began))
+            inside, at = sys._getframe(), seeker.clock
+            for _ in range(2):
+                answers.append(seeker.moment.is_right(inside, at.now))
+                at.now += 2 * STILL
+            at.now = began + TRACED_PATIENCE
+            answers.append(seeker.moment.is_right(sys._getframe(), began))
+
+    def traced() -> None:
+        pass
+
+    began = seeker.clock.now
+    sys.settrace(Tool().trace)
+    traced()
+    sys.settrace(None)
+    assert answers == [False, False, False, True, True]
+    assert seeker.moment.is_right(in_program(), seeker.clock.now)
 
 
 def test_in_the_library_a_main_that_stands_still_waits_there(seeker: Seeker) -> None:
