@@ -331,7 +331,9 @@ class Watcher:
             self._dealt[signum] = self._dealt.get(signum, 0) + seen - known  # one signal is not two stops
         stop = process.stop
         if stop is None:
-            self._presses = Presses(self._count_ctrl_c())  # those of which there came no stop were somebody else's
+            self._presses = Presses(
+                self._count_ctrl_c()
+            )  # those of which there came no stop were somebody else's
             return
         press = self._presses.count(self._count_ctrl_c(), now)
         if stop.theirs is not None:
