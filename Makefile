@@ -13,12 +13,14 @@
 #   VENV=dir                 where the environment lives, instead of .venv
 #   WHEEL=dist/x.whl         install this wheel instead of an editable copy of the source
 #   GUESTS=1                 install the servers and workers for tests/guests too, and skip no test for want of one
+#   LEAST=90                 `make coverage` fails if a smaller share, in percent, was run
 #   PYTEST_ARGS='-k fork'    more for pytest
 
 PYTHON      ?=
 VENV        ?= .venv
 WHEEL       ?=
 GUESTS      ?=
+LEAST       ?=
 PYTEST_ARGS ?=
 
 bin := $(VENV)/bin
@@ -54,7 +56,7 @@ coverage: $(dev_stamp)
 	$(bin)/coverage erase
 	$(bin)/coverage run $(bin)/pytest $(PYTEST_ARGS)
 	$(bin)/coverage combine --quiet
-	$(bin)/coverage report
+	$(bin)/coverage report $(if $(LEAST),--fail-under=$(LEAST))
 
 lint: $(dev_stamp)
 	$(bin)/ruff check .

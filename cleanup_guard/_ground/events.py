@@ -106,7 +106,12 @@ class StopReceived(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Draining(Event):
-    """The program is not ready any more, and serves on for some seconds until nobody sends it work; then the stop begins."""
+    """The program is not ready any more, and serves on for some seconds until nobody sends it work; then the stop begins.
+
+    Example:
+        >>> print(Draining(seconds=5.0, asked=5.0))
+        draining: not ready any more, serving on for 5 s
+    """
 
     seconds: float
     asked: float
@@ -157,7 +162,12 @@ class HeldToTheEnd(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkAwaited(Event):
-    """Main has left its guard, and the callbacks wait for work in flight. Each piece: its name, and for how long it has run."""
+    """Main has left its guard, and the callbacks wait for work in flight. Each piece: its name, and for how long it has run.
+
+    Example:
+        >>> print(WorkAwaited(work=(("request", 0.2),)))
+        waiting for work in flight: request (running for 0.2 s)
+    """
 
     work: tuple[tuple[str, float], ...]
 
@@ -170,6 +180,10 @@ class WorkCut(Event):
     """Work in flight is waited for no longer, because time is nearly over or Ctrl-C was pressed again.
 
     Each piece: its name, and for how long it has run.
+
+    Example:
+        >>> print(WorkCut(work=(("request", 8.1),)))
+        work in flight is waited for no longer: request (running for 8.1 s)
     """
 
     work: tuple[tuple[str, float], ...]

@@ -68,6 +68,15 @@ class Guard(StopInSight):
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message says which and why.
+
+    Example:
+        >>> with guard(grace=10) as g:
+        ...     _ = g.callback(print, "database closed")
+        ...     _ = g.options(timeout=2, name="flush").callback(print, "flushed")
+        ...     g.pending
+        ['flush', 'print']
+        flushed
+        database closed
     """
 
     def __init__(
@@ -531,7 +540,20 @@ def guard(  # noqa: F811  # as above
     ready_file: str | PathLike[str] | None = ...,
 ) -> Guard: ...
 def guard(  # noqa: F811  # as above
-    function: Callable[..., Any] | None = None, /, *, run: str | None = None, **options: Any
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    run: str | None = None,
+    grace: float | timedelta | Default | None = Default.GRACE,
+    signals: Iterable[int] | None = None,
+    interrupt: bool = True,
+    insist: bool = False,
+    exit_status: int | Literal["signal"] | None = None,
+    exit_timeout: float | timedelta | None = None,
+    hooks: Iterable[Hook] | None = None,
+    name: str | None = None,
+    drain: float | timedelta | None = None,
+    ready_file: str | PathLike[str] | None = None,
 ) -> Any:
     """Run cleanup callbacks on return, exception, SIGTERM and SIGINT: `@guard`, `@guard(...)`, `with guard() as g`.
 
@@ -541,7 +563,16 @@ def guard(  # noqa: F811  # as above
         function: with `@guard`, the function to guard; generator, coroutine and async generator functions, too.
         run: with `@guard(run="asyncio")` on `async def main()`, the event loop that runs it: "asyncio", "uvloop" or "trio".
             What is decorated becomes a plain function, which returns what the coroutine returned.
-        **options: see `Guard`.
+        grace: seconds between the platform's stop signal and its SIGKILL; None: no limit. `Guard` says more of each option.
+        signals: the stop signals; None for SIGTERM and SIGINT, () for none.
+        interrupt: whether the stop is raised in main.
+        insist: whether main is stopped although somebody else's handler was there before.
+        exit_status: None for 128 + signal, a number, or "signal" to die of the signal.
+        exit_timeout: seconds for all callbacks together when there is no stop; None: no limit.
+        hooks: called with each event record; None for `log_event`, () for silence.
+        name: what reports call it.
+        drain: seconds for which the program serves on, ready no more, when a stop has come.
+        ready_file: is there while the program is ready.
 
     Returns:
         The guarded function, or a `Guard`, which is a context manager and a decorator.
@@ -549,8 +580,28 @@ def guard(  # noqa: F811  # as above
     Raises:
         TypeError, ValueError: what is decorated or an option makes no sense.
         ModuleNotFoundError: uvloop or trio is not installed.
+
+    Example:
+        >>> @guard(grace=10)
+        ... def main() -> str:
+        ...     on_exit(print, "database closed")
+        ...     return "done"
+        >>> main()
+        database closed
+        'done'
     """
-    made = Guard(**options)
+    made = Guard(
+        grace=grace,
+        signals=signals,
+        interrupt=interrupt,
+        insist=insist,
+        exit_status=exit_status,
+        exit_timeout=exit_timeout,
+        hooks=hooks,
+        name=name,
+        drain=drain,
+        ready_file=ready_file,
+    )
     if run is not None:
         return decorate_main(run, made)
     return made if function is None else made(function)

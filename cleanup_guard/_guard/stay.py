@@ -14,7 +14,7 @@ from cleanup_guard._hosts.in_thread import ThreadHost
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
 from cleanup_guard._process.guest import GUEST
-from cleanup_guard._process.main import call_in_main, can_be_taken
+from cleanup_guard._process.main import CallInMain, can_be_taken
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.nets import NETS
 from cleanup_guard._process.process import REGISTRY, Process
@@ -235,7 +235,7 @@ class Stay:
             return
         roster.popped[self] = None
         if can_be_taken():
-            call_in_main(self.settle)
+            CallInMain(lambda _: self.settle()).ask()
 
     def settle(self) -> None:
         """Take the signals that could not be taken in another thread, if this is the main one. Does nothing the second time."""

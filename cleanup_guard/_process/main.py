@@ -1,16 +1,19 @@
-"""Having main do something, from another thread."""
+"""Having main do something, from another thread, where no signal of ours would: when it next runs a line of Python.
+
+That is a pending call of CPython's, which main makes where it looks for signals, too. It ends no call that blocks (hazard H20).
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
+
+from cleanup_guard._ground.once import Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
-
-_KEPT: list[Any] = []
-"""C calls them later: they must not be collected before."""
+    from types import FrameType
 
 
 def can_be_taken() -> bool:
@@ -18,17 +21,45 @@ def can_be_taken() -> bool:
     return signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def call_in_main(function: Callable[[], object]) -> None:
-    """Have main call a function when it next runs a line of Python. What it raises is printed. Does nothing without ctypes."""
-    try:
-        import ctypes
-    except ImportError:
-        return
+class CallInMain:
+    """A call that main makes, each time that it is asked for.
 
-    def call(_: object) -> int:
-        function()
-        return 0
+    What CPython is given is C's own `PyObject_IsTrue`, for this object: it calls `__bool__`, whose exceptions are then raised
+    where main is. Those of a Python function that C calls would only be printed.
 
-    pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(call)
-    _KEPT.append(pending)
-    ctypes.pythonapi.Py_AddPendingCall(pending, ctypes.py_object(None))
+    Args:
+        function: what is called, with the frame in which main is.
+    """
+
+    def __init__(self, function: Callable[[FrameType | None], object]) -> None:
+        self._function = function
+        self._asked = Once()
+
+    def ask(self) -> None:
+        """Have it made, if main has not been asked already. Does nothing without ctypes. Any thread."""
+        if not self._asked.claim():
+            return
+        try:
+            import ctypes
+
+            _ASKED[self] = None
+            is_true = ctypes.cast(ctypes.pythonapi.PyObject_IsTrue, ctypes.c_void_p)
+            refused = ctypes.pythonapi.Py_AddPendingCall(is_true, ctypes.py_object(self))
+        except (ImportError, AttributeError):
+            _ASKED.pop(self, None)
+            return
+        if refused:  # too many wait
+            self._came()
+
+    def _came(self) -> None:
+        _ASKED.pop(self, None)
+        self._asked.give_back()
+
+    def __bool__(self) -> bool:
+        self._came()
+        self._function(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        return False
+
+
+_ASKED: dict[CallInMain, None] = {}
+"""C holds no reference to these."""

@@ -220,6 +220,10 @@ class Process:
         if ballot.propose(stop):
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
+    def ask_main(self) -> None:
+        """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
+        self.receiver.call.ask()
+
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
         stop = self.stop

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from cleanup_guard._process import native
+from cleanup_guard._process.main import CallInMain
 from cleanup_guard._process.moment import Moment, waits_for_child
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import Token, handles, mark
@@ -48,6 +49,7 @@ class Receiver:
         noticed: main has run it since the stop.
         calls: how often it was called, but for pokes, by signal.
         token: of the exception that main was told by.
+        call: has main look, where it takes no signal of ours.
         moment: the search for a moment at which an exception does no harm.
     """
 
@@ -64,6 +66,18 @@ class Receiver:
         self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
         self._calls = 0  # of somebody else's handler, that have not returned: who insists waits for them
         self.token: Token | None = None
+        self.call: CallInMain = CallInMain(self._on_call)
+
+    def _on_call(self, frame: FrameType | None) -> None:
+        """Main was asked to look, without a signal."""
+        process = self.process
+        if process.foreign or process.exiting:
+            return
+        self.noticed = process.stop is not None
+        if not process.roster.listens and process.stop is None:
+            process.tidy(in_handler=True)
+        else:
+            self.look(frame)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         try:

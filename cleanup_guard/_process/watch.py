@@ -82,6 +82,8 @@ class Watch:
     def poke(self, *, spares_theirs: bool = False) -> None:
         """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted.
 
+        Without any, main is asked to look when it next runs a line of Python.
+
         Args:
             spares_theirs: not with one that somebody else deals with: his, if it came just before, would be taken for the poke.
         """
@@ -92,6 +94,7 @@ class Watch:
         with process.signals.fence:
             ours = process.signals.ours()
             if not ours:
+                process.ask_main()
                 return
             signum = _least_meant(ours, process)
             if spares_theirs and process.signals.before(signum) is not None:

@@ -64,6 +64,15 @@ async def main():
     await asyncio.sleep(60)
 asyncio.run(main())
 """,
+    "trio": """
+import trio
+@guard
+async def main():
+    on_exit(print, "main's", flush=True)
+    ready()
+    await trio.sleep(60)
+trio.run(main)
+""",
 }
 
 
@@ -122,11 +131,8 @@ finally: print("finally", time.monotonic() - began < 6, flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    ("request_it", "signals"),
-    [(REQUESTS["main"], "()"), *((each, "None") for each in REQUESTS.values())],
-    ids=["main, no signals", *REQUESTS],
-)
+@pytest.mark.parametrize("signals", ["()", "None"])
+@pytest.mark.parametrize("request_it", REQUESTS.values(), ids=REQUESTS)
 def test_main_is_told_whatever_signals_it_takes(request_it: str, signals: str) -> None:
     """A guard without signals learns of a stop that is asked for: main is unwound, and ends with that status."""
     wait = "while True: time.sleep(0.05)"
