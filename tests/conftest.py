@@ -15,7 +15,6 @@ settings.load_profile("the same every time")
 
 
 OPEN = {
-    "test_after_a_stop[popped guard, stop in main-'signal'": "a guard that pop_all made does not die of the signal",
     "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
     "warns_of_no_thread_of_ours[callbacks with limits]": "a fork in a callback with a time limit warns at times",
     "test_a_storm[host_storm.py]": "ends with SIGABRT at times (pthread_exit without libgcc_s)",
@@ -26,7 +25,7 @@ OPEN = {
 ABOUT_LINUX = {"check", "cli", "exec", "run"}
 """Folders of tests whose subject is processes and the kernel."""
 
-ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py", "test_timeline.py", "test_told_once.py"}
+ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py"}
 """Files in them that use most of Python."""
 
 

@@ -203,6 +203,8 @@ class Departure:
         process.announce()
         if not process.watch.running:
             ends.run_stop_hooks(process, process.watch)
+        elif self._stay.stop_hooks and not process.announced:
+            yield lambda: process.announced  # they are found as long as the guard is there
         limit = time.monotonic() + ANNOUNCEMENT
         if not process.told.announced:  # the watcher is at it
             yield lambda: process.told.announced or time.monotonic() >= limit

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
     from cleanup_guard._hosts.waiters import Waiters
-    from cleanup_guard._process.roster import Member
+    from cleanup_guard._process.roster import Member, Roster
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.stop import ExitStatus
 
@@ -156,9 +156,7 @@ class Stay:
         """
         grace_from_environment(os.environ)  # type: ignore[arg-type]
         process, main = self.process, in_main()
-        if self.options.ready_file is not None:
-            process.roster.readiness = Readiness(self.options.ready_file)
-            process.roster.readiness.withdraw()  # what an earlier process has left behind
+        _find_probes(process.roster, self.options.ready_file)
         NETS.stretch()
         FORK_HOOKS.register()
         told_already = (main and self._follows_a_stop()) or process.state is State.UNWINDING
@@ -259,6 +257,17 @@ class Stay:
         """The same in a task."""
         self.host = host
         await self.departure.aclose_alone()
+
+
+def _find_probes(roster: Roster, ready_file: str | None) -> None:
+    """Who wants to know whether the program is ready: systemd, or whoever looks for a file."""
+    if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
+        from cleanup_guard._process.notify import notify_of
+
+        roster.notify = notify_of(os.environ)
+    if ready_file is not None:
+        roster.readiness = Readiness(ready_file)
+        roster.readiness.withdraw()  # what an earlier process has left behind
 
 
 # -- for the names that users import --

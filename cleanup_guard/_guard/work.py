@@ -40,7 +40,8 @@ class Work:
         stack: the callbacks that wait for it.
         in_main: it runs in main's thread.
         holds: main is not stopped before it is over.
-        cut: it was told that nobody waits for it any longer.
+        named: it was told that it is waited for no longer.
+        cut: nobody waits for it.
     """
 
     def __init__(self, process: Process, stack: CallbackStack, name: str | None) -> None:
@@ -49,6 +50,7 @@ class Work:
         self.stack: CallbackStack = stack
         self.in_main: bool = False
         self.holds: bool = False
+        self.named: Once = Once()
         self.cut: bool = False
         self._process = process
         self._shield: Any = None  # of a task
@@ -136,7 +138,8 @@ class WaitForWork:
             Reporter(self._hooks).emit(
                 WorkAwaited(work=tuple((each.name, now - each.began) for each in left))
             )
-        stop, delivery = process.stop, process.delivery
+        stop = process.stop
         if not left or stop is None:
             return not left or now >= self._limit
-        return delivery.forced or now >= stop.budget.at(stop.budget.FORCE)
+        # At nine tenths the watcher cuts it; this is for when he does not.
+        return stop.budget.stepped_in or now >= stop.budget.at(stop.budget.LATE)

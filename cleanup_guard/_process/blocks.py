@@ -9,6 +9,8 @@ of the exit, because it does the same.
 
 from __future__ import annotations
 
+from math import inf
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,15 +54,19 @@ class Way:
         return next((target for start, end, target in self._table if start <= at < end), None)
 
     def _lines(self, handler: int) -> set[int]:
-        """The lines of a handler: it ends where one of its own exceptions would go."""
-        end = min(
-            (target for start, _, target in self._table if start >= handler and target > handler),
-            default=None,
-        )
+        """The lines of a handler: it ends where one of its own exceptions would go.
+
+        Before that, 3.12 may put a copy of what follows the block, which its own exceptions do not go through.
+        """
+        own = [each for each in self._table if each[0] >= handler and each[2] > handler]
+        end = min((target for _, _, target in own), default=None)
+        parts: list[tuple[int, float]] = [
+            (begin, stop) for begin, stop, _ in own if end is None or begin < end
+        ] or [(handler, inf)]
         return {
             line
             for start, stop, line in self.frame.f_code.co_lines()
-            if line is not None and stop > handler and (end is None or start < end)
+            if line is not None and any(stop > first and start < last for first, last in parts)
         }
 
 

@@ -74,8 +74,9 @@ class ForkHooks:
         self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None:
             OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
-            threads = native.count()
-            native.wait_for_kernel(threads, process.watch.pause() + process.last_resort.pause())
+            before = native.tasks()
+            process.watch.pause()
+            native.wait_for_kernel(before, int(process.last_resort.pause()))
 
     def in_parent(self) -> None:
         """In the parent again, also when the fork failed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 
 from cleanup_guard._ground.unpatched import BUILTIN, original
 
@@ -88,7 +89,7 @@ class Thread:
         """Start it. Returns False if there is no thread to be had: a limit is reached, or the interpreter is shutting down."""
         try:
             if not (self._bare or is_patched()):
-                self._thread = threading.Thread(target=self._target, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
                 return True
             self._ended = make_lock()
@@ -100,11 +101,12 @@ class Thread:
         return True
 
     def _run(self) -> None:
-        assert self._ended is not None
         try:
             self._target()
         finally:
-            self._ended.release()
+            leaves()
+            if self._ended is not None:
+                self._ended.release()
 
     def join(self, timeout: float = -1) -> None:
         """Wait for its end, at most this many seconds; -1 for ever. Does not wait for itself, nor if it was not started."""
@@ -116,25 +118,37 @@ class Thread:
             self._ended.release()
 
 
-def count() -> int:
-    """How many threads the kernel sees, those of C code too; 0 where it does not say."""
+_LEAVING: deque[int] = deque(maxlen=16)
+"""Threads of ours that have nothing left to do in Python, as the kernel numbers them."""
+
+LAG = 1.0
+"""Seconds for which the kernel may still show a thread that has ended: as long as it lets it wait for a processor."""
+
+
+def leaves() -> None:
+    """This thread is about to end."""
+    _LEAVING.append(get_native_id())
+
+
+def tasks() -> set[str]:
+    """The threads that the kernel sees, those of C code too; none where it does not say."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return set(os.listdir("/proc/self/task"))
     except OSError:
-        return 0
+        return set()
 
 
-def wait_for_kernel(before: int, ended: int) -> None:
-    """Wait until the kernel has seen the end of threads, too, a little later. It counts where CPython warns of forks.
+def wait_for_kernel(before: set[str], others: int) -> None:
+    """Wait until the kernel has seen the end of ours, too, a little later. It counts where CPython warns of forks.
 
     Args:
-        before: how many threads there were.
-        ended: how many of them have ended.
+        before: the threads that there were.
+        others: how many of them have ended besides those that have said so.
     """
     limit = time.monotonic() + LAG
-    while before and count() > before - ended and time.monotonic() < limit:
+    while before and time.monotonic() < limit:
+        said, now = set(map(str, _LEAVING)), tasks()
+        if not said & now and len(before - now - said) >= others:
+            break
         sleep(0.0002)
-
-
-LAG = 0.05
-"""Seconds for which a thread that has ended may still be seen."""
+    _LEAVING.clear()

@@ -113,6 +113,20 @@ def late_net() -> None:
         # From here on the watcher may not get to run again, and the end of the interpreter is work like any other.
         process.last_resort.postpone(stop, process.clock())
         _forget_broken_streams()
+    if process.watch.running and not _has_descriptor():
+        # CPython before 3.14 ends a daemon thread by pthread_exit, for which the C library opens libgcc_s, or aborts.
+        process.watch.pause()
+
+
+def _has_descriptor() -> bool:
+    """Whether a descriptor is free."""
+    try:
+        reader, writer = os.pipe()
+    except OSError:
+        return False
+    os.close(reader)
+    os.close(writer)
+    return True
 
 
 def _process_here() -> Process | None:
@@ -130,11 +144,16 @@ def _leave_main(process: Process) -> None:
     while left := [*list(roster.popped), *list(roster.main)]:
         _leave(process, left[-1])
     stop = process.stop
-    if stop is None or stop.theirs is not None or (process.delivery.times and not (cut_short or stop.owed)):
+    if stop is None or stop.theirs is not None:
+        return
+    ending = ending_of(stop, process.exit_status())
+    # Main that was told ends by the stop's exception, unless no exception brings about what is wanted: the guard that would
+    # have seen to it was popped, or a generator's, which the exception did not come through.
+    if process.delivery.times and not (cut_short or stop.owed or ending.needs_last_word):
         return
     process.announce()
     process.tell_finished()
-    LastWord(ending_of(stop, process.exit_status())).say()
+    LastWord(ending).say()
 
 
 def _leave(process: Process, member: Member) -> None:

@@ -109,6 +109,7 @@ class Outbox:
                 while self._waiting:
                     call_hooks(*self._waiting.popleft())
             finally:
+                native.leaves()  # before it is said that nobody is busy: a fork then waits for the end of this thread
                 self._busy.give_back()
             # Whoever has put something in between, and got the claim, has started another thread.
             if not self._waiting or not self._busy.claim():

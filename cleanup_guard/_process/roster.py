@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from cleanup_guard._ground.events import Hook
+    from cleanup_guard._ground.once import Once
     from cleanup_guard._process.last_resort import LastResort
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
@@ -122,6 +123,14 @@ if TYPE_CHECKING:
         in_main: bool
         holds: bool
         cut: bool
+        named: Once
+
+    class Listener(Protocol):
+        """Systemd, if it wants to know how the service is (`notify.py`)."""
+
+        def say(self, *lines: str) -> None: ...
+        def stopping(self) -> None: ...  # once
+        def look(self, process: ProcessView, stop: Stop, now: float) -> float: ...  # when to look again
 
     class Interrupt(Protocol):
         """The interrupt of the callback in progress."""
@@ -165,6 +174,7 @@ class Roster:
         shields: how many critical sections main is in.
         work: the work in flight, oldest first.
         readiness: whether the program takes work, once it has said so.
+        notify: systemd, if it wants to know.
     """
 
     def __init__(self) -> None:
@@ -178,6 +188,7 @@ class Roster:
         self.shields: int = 0  # main's alone
         self.work: dict[Section, None] = {}
         self.readiness: Readiness | None = None
+        self.notify: Listener | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -209,7 +220,7 @@ class Roster:
         if self.program is member:
             self.program = None
         if not self.main:
-            self.readiness = None
+            self.readiness = self.notify = None
 
     @property
     def grace(self) -> tuple[bool, float | None]:
@@ -233,6 +244,8 @@ class Roster:
         if self.readiness is None:
             self.readiness = Readiness(file)
         self.readiness.declare()
+        if self.notify is not None:
+            self.notify.say("READY=1", "STATUS=running")
 
     def withdraw(self, *, waits: bool = False) -> None:
         """The program takes no work any more.
@@ -240,6 +253,8 @@ class Roster:
         Args:
             waits: whoever calls this may wait for a file system; else it is done in a thread of ours.
         """
+        if self.notify is not None:
+            self.notify.stopping()
         readiness = self.readiness
         if readiness is not None and readiness.ready:
             readiness.ready = False
@@ -271,11 +286,11 @@ class Roster:
 
     def cut_work(self, sections: Iterable[Section], now: float) -> None:
         """Say which of these are in flight and not waited for any longer, once each."""
-        cut = [each for each in sections if each in self.work and not each.cut]
-        for each in cut:
-            each.cut = True
+        cut = [each for each in sections if each in self.work and each.named.claim()]
         if cut:
             self.tell(WorkCut(work=tuple((each.name, now - each.began) for each in cut)))
+        for each in cut:
+            each.cut = True  # only now: who waits for it may end the process
 
     @property
     def cooperates(self) -> bool:

@@ -61,8 +61,14 @@ class Turn:
 
     @property
     def interruptible(self) -> bool:
-        """Whether a callback is in progress and no earlier interrupt is on its way through it."""
-        return self.current is not None and not self.interrupt.pulse.beats
+        """Whether a callback is in progress and no earlier interrupt is on its way through it.
+
+        One that is alive and handled by nobody was swallowed and kept, as a test runner keeps what a `__del__` raises.
+        """
+        current, pulse = self.current, self.interrupt.pulse
+        if current is None or not pulse.beats:
+            return current is not None
+        return self.in_main and current.flight is None and not pulse.is_handled_in(self.ident)
 
     def due(self) -> float:
         """When the callback in progress has used up its time."""

@@ -140,15 +140,13 @@ class Watch:
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
         self._thread = thread if thread.start() else None
 
-    def pause(self) -> bool:
-        """End the thread; what it knows stays. `resume` goes on where it was. For a fork. Returns whether there was one."""
+    def pause(self) -> None:
+        """End the thread, if there is one; what it knows stays. `resume` goes on where it was."""
         thread, self._thread = self._thread, None
-        if thread is None:
-            return False
-        self._leaves.claim()
-        self.wake()
-        thread.join()
-        return True
+        if thread is not None:
+            self._leaves.claim()
+            self.wake()
+            thread.join()
 
     @property
     def paused(self) -> bool:
@@ -275,6 +273,9 @@ class Watcher:
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
+            notify = process.roster.notify
+            if notify is not None:
+                due = min(due, notify.look(process, stop, now))
             if process.main_is_owed:
                 self.poke()
                 due = min(due, now + DEAD_FOR)
@@ -416,7 +417,11 @@ class Watcher:
                 watch.hooks_ended = True
                 watch.wake()
 
-        if not native.Thread(run, "cleanup_guard on_stop").start():
+        if native.Thread(run, "cleanup_guard on_stop").start():
+            return
+        if process.exiting:
+            run()  # CPython 3.12.0 to 3.12.3 start no thread any more, and main is on its way out already
+        else:
             watch.hooks_ended = True  # main runs them on its way out
 
     def poke(self) -> None:

@@ -13,13 +13,17 @@ This module knows nothing of signals, time limits or processes: it tells an obse
 
 from __future__ import annotations
 
-from _operator import call
 from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._ground.once import Once
+
+try:
+    from _operator import call
+except ImportError:  # PyPy, where it is not written in C
+    from operator import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

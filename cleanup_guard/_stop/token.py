@@ -87,3 +87,8 @@ class Pulse:
         """Whether it is alive."""
         token = self._token
         return token is not None and token() is not None
+
+    def is_handled_in(self, thread: int) -> bool:
+        """Whether a thread is in an `except`, `finally` or `__exit__` because of it. Any thread."""
+        token = None if self._token is None else self._token()
+        return token is not None and handles(thread, token)

@@ -123,7 +123,7 @@ class Asking:
             return
         main = world.main(child)
         if main is not None and (self._telling.catches(main, signum) or child.scope != "tree"):
-            self._telling.sample(world.below(child, SAMPLING), ticks)
+            self._telling.sample(child, world.below(child, SAMPLING), ticks)
             self._signal(child, signum, to_group=False)
             self._telling.note([main])
         self._kin = None  # look anew
@@ -162,7 +162,7 @@ class Asking:
         if caught:
             self._world.signal(child, signum, to_group=False)
         kin = self._look(now)
-        for process in self._telling.forwarded(kin, child, signum):
+        for process in self._telling.forwarded(kin, child, signum, caught=caught):
             if not (caught and process.pid == child.pid):
                 self._world.tell(process, signum)
 
@@ -239,14 +239,13 @@ class Asking:
 
     def _tell(self, kin: Kin, child: Child | None, now: float, *, since: float) -> None:
         signum = self._signal_for(child)
-        late = now >= self._stopping.middle(since)
         due = self._telling.due(
             kin,
             child,
             signum,
             now=now,
             ticks=self._world.ticks(),
-            late=late,
+            over=self._stopping.share_over(since, now),
             end=self._stopping.kill_at,
             pipes=self._world.pipes,
         )

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 SIGINT, SIGQUIT = 2, 3
 
+HALF, IN_TURNS = 0.5, 0.75
+"""The share of the time after which those are told whom the catcher above has told nothing; and if it has told others."""
+
 NEWBORN = 0.1
 """Seconds for which a fork may still miss what it is told."""
 
@@ -130,6 +133,7 @@ class Telling:
         self._catchers: set[Key] = set()
         self._before: dict[Key, tuple[int, float]] = {}  # switches, and the seconds it had lived
         self._below_catcher: set[Key] = set()
+        self._sampled: dict[Child, set[Key]] = {}
         self._readers: dict[Key, bool] = {}  # of pipes, that is, of what has an end
         self._quiet_since: dict[Child | None, float] = {}
         self._roots: dict[Key, Child] = {}
@@ -155,9 +159,11 @@ class Telling:
         self._below_catcher.intersection_update(process.key for process in processes)
         return Kin(processes, roots)
 
-    def sample(self, processes: Iterable[Process], ticks: int) -> None:
-        """Remember how often each had run before the stop. They are below a main process that is told alone."""
+    def sample(self, child: Child, processes: Iterable[Process], ticks: int) -> None:
+        """Remember how often each had run before the stop. They are below the child's main process, which is told alone."""
+        sampled = self._sampled.setdefault(child, set())
         for process in processes:
+            sampled.add(process.key)
             lived = max(1, ticks - process.started) / TICKS
             self._before.setdefault(process.key, (process.switches, lived))
             self._below_catcher.add(process.key)
@@ -190,7 +196,7 @@ class Telling:
         *,
         now: float,
         ticks: int,
-        late: bool,
+        over: float,
         end: float,
         pipes: Pipes,
     ) -> list[Process]:
@@ -201,10 +207,11 @@ class Telling:
             child: whose processes this is about.
             signum: what they would be told with.
             now, ticks: the time, on both clocks.
-            late: whether half of the time is over.
+            over: the share of the time that is over.
             end: when all of it is.
             pipes: what a process reads and writes.
         """
+        late = over >= HALF
         catches = partial(self.catches, signum=signum)
         everybody = kin.of(child) if child is not None else kin.processes
         catchers = [each for each in everybody if catches(each)]
@@ -220,21 +227,30 @@ class Telling:
             for each in ready
             if each.hears(signum) or self._is_its_turn(kin, each, catchers, since=since, now=now, end=end)
         ]
-        if late:
-            due += (each for each in mine if each.key in anothers and self._is_untold(each, signum))
+        if over >= (IN_TURNS if self._tells_in_turns(kin, child, now) else HALF):
+            due += self._untold([each for each in mine if each.key in anothers], signum)
         return due
 
-    def forwarded(self, kin: Kin, child: Child | None, signum: int) -> list[Process]:
+    def forwarded(self, kin: Kin, child: Child | None, signum: int, *, caught: bool = False) -> list[Process]:
         """To whom a signal that is no stop is passed on: to all whom no catcher above sees to.
 
         Who would only die of it is spared, if anybody of the child catches it.
+
+        Args:
+            kin: what the last look has seen.
+            child: whose processes this is about.
+            signum: the signal.
+            caught: whether the main process was seen to catch it, before it got it. It may be busy with it in the last look.
         """
+        main = child.pid if caught and child is not None else None
         leader = _leader(child)
         mine = [each for each in kin.of(child) if not each.ignores(signum)]
         free = [
             each
             for each in mine
-            if not kin.is_anothers(each, lambda above: above.hears(signum), leader=leader)
+            if not kin.is_anothers(
+                each, lambda above: above.hears(signum) or above.pid == main, leader=leader
+            )
         ]
         catchers = [each for each in free if each.hears(signum)]
         return catchers if catchers and signum not in HARMLESS else free
@@ -274,10 +290,23 @@ class Telling:
         self._quiet_since.pop(child, None)
         return inf
 
-    def _is_untold(self, process: Process, signum: int) -> bool:
-        """Whether it catches the signal, and has for certain not been told by the catcher above it."""
-        before = self._before.get(process.key)
-        return process.hears(signum) and before is not None and before[0] == process.switches
+    def _untold(self, processes: Iterable[Process], signum: int) -> Iterator[Process]:
+        """Those of these who catch the signal, and have for certain not been told by the catcher above them."""
+        for each in processes:
+            before = self._before.get(each.key)
+            if each.hears(signum) and before is not None and before[0] == each.switches:
+                yield each
+
+    def _tells_in_turns(self, kin: Kin, child: Child | None, now: float) -> bool:
+        """Whether somebody below a main process that was told alone has ended since, or was told by a catcher."""
+        if child is None or child not in self._sampled:
+            return False
+        alive = {each.key: each for each in kin.processes}
+        return any(
+            key not in alive or self._seems_told(alive[key], now)
+            for key in self._sampled[child]
+            if key not in self._told
+        )
 
     def _seems_told(self, process: Process, now: float) -> bool:
         """Whether the catcher above it told it before it went: it has run, and would hardly have by itself."""

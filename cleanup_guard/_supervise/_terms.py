@@ -115,6 +115,10 @@ class Stop:
         """When half of the time for asking is over, for who was asked at that instant."""
         return began + (self.kill_at - began) / 2
 
+    def share_over(self, began: float, now: float) -> float:
+        """How much of the time for asking is over, for who was asked at that instant: 1 is all of it."""
+        return 0.0 if self.kill_at in (inf, began) else (now - began) / (self.kill_at - began)
+
     def is_over(self, now: float) -> bool:
         """Whether nobody is waited for any more: SIGKILL has had its time, or a person wants it so."""
         return self.budget is not None and (now >= self._give_up_at(self.budget) or self.presses >= ABANDONED)

@@ -172,30 +172,40 @@ def look_closely(pid: int) -> Process | None:
     process = look(pid)
     if process is None or not process.alive:
         return process
+    blocked = _look_at_signals(process)
+    if not process.caught & _bit(SIGTERM) or process.name in SHELLS:
+        process.sleeps_in = _read(f"/proc/{pid}/wchan").partition(b".")[0].decode()
+    if _may_fetch(process):
+        if (
+            process.sleeps_in != FETCHES
+        ):  # it may have been there at the look before, when nothing was blocked for that
+            blocked |= _look_at_signals(process)
+        process.caught |= blocked
+    if 1 < process.threads <= MANY_THREADS:
+        process.switches = switches(pid)
+    return process
+
+
+def _look_at_signals(process: Process) -> int:
+    """Fill in what /proc/PID/status says. Returns the signals that are blocked."""
     masks = [0, 0, 0]
-    for line in _read(f"/proc/{pid}/status").split(b"\n"):
+    process.switches = 0
+    for line in _read(f"/proc/{process.pid}/status").split(b"\n"):
         word, _, value = line.partition(b":")
         if word in MASKS:
             masks[MASKS[word]] = int(value, 16)
         elif word.endswith(b"_ctxt_switches"):
             process.switches += int(value)
     blocked, process.caught, process.ignored = masks
-    if _may_fetch(process):
-        process.caught |= blocked
-    if not process.caught & _bit(SIGTERM) or process.name in SHELLS:
-        process.sleeps_in = _read(f"/proc/{pid}/wchan").partition(b".")[0].decode()
-    if 1 < process.threads <= MANY_THREADS:
-        process.switches = switches(pid)
-    return process
+    return blocked
 
 
 def _may_fetch(process: Process) -> bool:
     """Whether a process that blocks a signal may do so in order to fetch it.
 
-    Shells do for the moment in which they start a program, and die of the signal right after. So does who has just been
-    forked, and who waits in vfork(2) until his child has executed its program.
+    Shells do for the moment in which they start a program, and die of the signal right after. So does who has just been forked.
     """
-    return process.executed and process.state != "D" and process.name not in SHELLS
+    return process.executed and process.name not in SHELLS
 
 
 def switches(pid: int) -> int:

@@ -1019,6 +1019,22 @@ def server(name: str, line: str, ends: str, needs: str, more: Mapping[str, str],
     )
 
 
+CELERY = """\
+import os, time
+from celery import Celery, signals
+app = Celery("app", broker="memory://")
+@app.task
+def work():
+    os.write(1, b"ready\\n")
+    time.sleep(4)
+@signals.worker_ready.connect
+def begin(**_):
+    work.delay()
+"""
+
+CELERY_COMMAND = str(Path(sys.executable).parent / "celery")
+"""Not one of the system, whose Python may be another."""
+
 SERVERS = [
     server(
         "redis",
@@ -1068,6 +1084,16 @@ SERVERS = [
         "sh killed, node killed",
         "node",
         {"server.js": NODE},
+    ),
+    Exhibit(
+        "celery with a task in hand",
+        [CELERY_COMMAND, "-A", "app", "worker", "--concurrency", "1", "--loglevel", "ERROR"],
+        {"app.py": CELERY},
+        "python killed, python killed",
+        ["too-slow"],
+        options=["--grace", "2"],
+        cures=["too-slow"],
+        needs=CELERY_COMMAND,
     ),
 ]
 

@@ -146,6 +146,21 @@ spec:
 """
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "deploy"
+
+
+def test_the_examples_of_deployments() -> None:
+    """What the page about deploying shows is what `check` reads: seconds, signal, hook, and what the guard is told."""
+    app = from_compose(str(EXAMPLES / "compose.yaml"), "app")
+    assert (app.grace, app.entrypoint, app.signal) == (30.0, ["python", "/app/main.py"], None)
+    db = from_compose(str(EXAMPLES / "compose.yaml"), "db")
+    assert (db.grace, db.signal) == (60.0, "SIGINT")
+    pod = from_kubernetes(str(EXAMPLES / "kubernetes.yaml"), None)
+    assert pod.hook is not None
+    assert (pod.grace, pod.hook.seconds, pod.entrypoint) == (45.0, 5, ["python", "/app/main.py"])
+    assert "CLEANUP_GUARD_GRACE=40" in pod.options
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """A manifest."""

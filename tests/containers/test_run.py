@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from containers.context import PACKAGES
 
 if TYPE_CHECKING:
     from containers.context import ImageOf
@@ -66,6 +68,57 @@ def test_the_controls_lose_the_cleanup(engine: Engine, entry_image: str, init: s
     container = started(engine, entry_image, *init.split(), "--", SCRIPT)
     stopped = told(init, container.stop(grace=20))
     assert "!!!Clean up!!!" not in stopped.logs
+
+
+PIPELINE = ["sh", "-c", "/main_process.py | tee /tmp/log"]
+
+
+def test_the_reader_of_a_pipe_goes_last(engine: Engine, entry_image: str) -> None:
+    """(b) `app | tee log`, unchanged: what the cleanup of three seconds says is still read."""
+    stopped = told("cleanup-guard run", started(engine, entry_image, *RUN, "--", *PIPELINE).stop(grace=20))
+    assert stopped.logs.count("!!!Clean up!!!") == 1
+    assert stopped.exit_code == 143
+    control = told("tini", started(engine, entry_image, "tini", "--", *PIPELINE).stop(grace=20))
+    assert "!!!Clean up!!!" not in control.logs
+
+
+HEAD = {"honcho": "", "supervisor": "[supervisord]\n"}
+EACH = {
+    "honcho": "{0}: NAME={0} exec /main_process.py\n",
+    "supervisor": """\
+[program:{0}]
+command = /main_process.py
+environment = NAME={0}
+stdout_logfile = /dev/fd/1
+stdout_logfile_maxbytes = 0
+""",
+}
+START = {"honcho": "honcho -f /etc/mine start", "supervisor": "supervisor.supervisord -n -c /etc/mine"}
+
+
+@pytest.mark.guests
+@pytest.mark.parametrize("module", START)
+def test_a_supervisor_below_us_is_left_to_its_work(
+    engine: Engine, entry_image: str, module: str, tmp_path: Path
+) -> None:
+    """(b) honcho and supervisord tell their programs themselves: nobody is told twice, and each cleanup is complete."""
+    (tmp_path / "mine").write_text(HEAD[module] + EACH[module].format("one") + EACH[module].format("two"))
+    volumes = {tmp_path / "mine": "/etc/mine", folder_of(module): f"/{PACKAGES}/{module}"}
+    words = [*RUN, "--grace", "20", "--", "python3", "-u", "-m", *START[module].split()]
+    container = started(engine, entry_image, *words, volumes=volumes, env={"CLEANUP": "2"})
+    for name in ("one", "two"):
+        container.wait_for_log(f"!!!Set up!!!{name}", timeout=60)
+    stopped = told(f"cleanup-guard run -- {module}", container.stop(grace=20))
+    assert [stopped.logs.count(f"!!!Clean up!!!{name}") for name in ("one", "two")] == [1, 1]
+    assert stopped.exit_code != 137
+
+
+def folder_of(module: str) -> Path:
+    """Where a package is installed here."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{module} is not installed: make GUESTS=1")
+    return Path(spec.origin).parent
 
 
 @pytest.mark.parametrize("names", [("one", "two"), ("one", "two", "three")])

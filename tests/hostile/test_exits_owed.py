@@ -137,6 +137,7 @@ print("wrong", wrong, flush=True)
 """
 
 
+@pytest.mark.two_pythons
 @pytest.mark.parametrize("stops", [60, pytest.param(1000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 def test_no_exit_is_skipped(loop: str, stops: int) -> None:

@@ -248,3 +248,24 @@ print("not reached")
         signal.SIGTERM,
     )
     assert (ended.out, ended.status) == (["callback"], 143)
+
+
+def test_an_interrupt_that_a_del_swallows_and_somebody_keeps_is_sent_again() -> None:
+    """A time limit meets a `__del__`, and a hook keeps what was raised there: the callback is ended all the same."""
+    ended = run(
+        """
+kept = []
+sys.unraisablehook = lambda raised: kept.append((raised.exc_value, raised.exc_value.__traceback__))
+class Slow:
+    def __del__(self): time.sleep(60)
+def hangs():
+    Slow()
+    time.sleep(60)
+with guard(hooks=()) as g:
+    g.callback(lambda: print("last", len(kept), flush=True))
+    g.options(timeout=0.3).callback(hangs)
+    ready()
+"""
+    )
+    assert ended.out == ["last 1"], ended.err
+    assert ended.seconds < 30

@@ -7,6 +7,8 @@ import signal
 import pytest
 from support import run
 
+pytestmark = pytest.mark.one_python
+
 NO_THREADS = """
 import resource
 def without_threads():

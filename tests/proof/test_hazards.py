@@ -56,8 +56,8 @@ def test_hazards_are_handled_where_they_say() -> None:
 
 
 def test_guard_shows_only_what_is_documented() -> None:
-    """Every public name of `Guard`, on the class and on what it makes, is on its page or on that of async."""
-    pages = "".join((ROOT / "examples" / name).read_text() for name in ("guard.md", "async.md"))
+    """Every public name of `Guard`, on the class and on what it makes, is on its page, or on those of async and of servers."""
+    pages = "".join((ROOT / "examples" / name).read_text() for name in ("guard.md", "async.md", "servers.md"))
     words = {word for code in re.findall(r"`[^`\n]+`", pages) for word in re.findall(r"\w+", code)}
     shown = {name for name in {*dir(Guard), *vars(Guard())} if not name.startswith("_")}
     assert not shown - words

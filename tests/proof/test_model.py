@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -33,6 +34,8 @@ class GuardsAgainstModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        gc.collect()
+        gc.disable()  # what interrupts a hanging callback would be raised in what hypothesis does for each collection, and lost
         self.before = (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
         self.threads = set(threading.enumerate())
         self.entered: list[Twin] = []  # outermost first
@@ -253,6 +256,7 @@ class GuardsAgainstModel(RuleBasedStateMachine):
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == self.before
         assert not set(threading.enumerate()) - self.threads
         assert REGISTRY.process is None or REGISTRY.process.roster.empty
+        gc.enable()
 
 
 GuardsAgainstModel.TestCase.settings = settings(

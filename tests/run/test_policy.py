@@ -103,6 +103,23 @@ def test_who_has_not_run_since_the_stop_is_told_at_half_time() -> None:
     assert policy.status == 137
 
 
+def test_who_is_told_in_turns_is_not_told_at_half_time() -> None:
+    """As under supervisord, in series: whose turn comes after half of the time is told by it, and not by us before."""
+    programs = [Fake(parent=0, session=True, takes=2.8), Fake(parent=0, session=True, takes=5)]
+    policy, _, _ = stop(Fake(forwards=True, in_turns=True), *programs)
+    assert [each.told_by for each in programs] == [[1000], [1000]]
+    assert policy.status == 0
+
+
+def test_whose_turn_does_not_come_is_told_before_it_is_too_late() -> None:
+    """The one before it hangs: at three quarters of the time it is told by us, and can still clean up."""
+    waits, hangs = Fake(parent=0, takes=1), Fake(parent=0, takes=inf)
+    stop(Fake(forwards=True, in_turns=True), waits, hangs)
+    assert waits.told_by == [US]
+    assert KILL_AFTER * 3 / 4 <= waits.told_at[0] - STOP_AT <= KILL_AFTER * 3 / 4 + 2 * AGAIN
+    assert (waits.killed_at, hangs.told_by) == (inf, [1000])
+
+
 def test_a_manager_that_does_not_catch_is_left_to_who_needs_it() -> None:
     """It gains nothing by being told, and a callback may need it in the second half, too."""
     manager, main = Fake(parent=0, catches=False), Fake(takes=7)

@@ -228,7 +228,7 @@ def test_months_are_no_limit_to_wait_for() -> None:
     """poll(2) takes 24 days at the most: a longer grace period or timeout is waited for in pieces."""
     months = 10_000_000
     with Supervisor(grace=months) as s:
-        s.start(*cleans_up(0.5))
+        s.start("sleep", "60")
         assert cleanup_guard.run(["echo"], timeout=months, capture_output=True).stdout == b"\n"
         s.stop()
         assert s.wait(PATIENCE) == 143

@@ -25,6 +25,7 @@ class Fake:
         takes: seconds from being told to its end, if it catches the stop; infinity: it ignores that it was told.
         catches: whether it does; if not it dies of it.
         forwards: whether it tells its children, and then waits for them. A shell tells none in the foreground.
+        in_turns: whether it tells its children one after the other, the last one first.
         busy: whether it runs all the time, and not only when something happens.
         session: whether it has left for a process group of its own.
         reads: the position of the one whose output it reads to the end, and then ends by itself.
@@ -38,6 +39,7 @@ class Fake:
     takes: float = 0.0
     catches: bool = True
     forwards: bool = False
+    in_turns: bool = False
     busy: bool = False
     session: bool = False
     reads: int | None = None
@@ -175,7 +177,8 @@ class Trees:
         if not fake.catches:
             self._end(fake, -SIGTERM)
         elif len(fake.told_at) == 1:
-            for child in self._below(fake.pid) if fake.forwards else ():
+            below = self._below(fake.pid) if fake.forwards else []
+            for child in below[-1:] if fake.in_turns else below:
                 if fake.name != "sh" or child.in_background or child.group != fake.group:
                     self._tell(child, fake.pid)
             self._finish(fake)
@@ -200,6 +203,9 @@ class Trees:
             if child.reads is not None and self.fakes[child.reads] is fake and child.alive:
                 child.ends_at = min(child.ends_at, self.now + 0.1)
         if fake.above != US and (mother := self._by_pid(fake.above)).alive and mother.told_at:
+            untold = [each for each in self._below(mother.pid) if not each.told_at]
+            for each in untold[-1:] if mother.in_turns else ():
+                self._tell(each, mother.pid)
             self._finish(mother)
 
     def next_end(self) -> float:
