@@ -16,7 +16,7 @@ from cleanup_guard._ground.errors import SignalExit
 from cleanup_guard._ground.events import Finished, HandlerReplaced, StopReceived
 from cleanup_guard._ground.names import name_of
 from cleanup_guard._ground.once import Once
-from cleanup_guard._process import native, watch
+from cleanup_guard._process import installed, native, watch
 from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
@@ -259,7 +259,7 @@ class Process:
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""
         for signum in signums:
-            handler = repr(_signal.getsignal(signum))
+            handler = "gevent's loop" if installed.is_greenlets(signum) else repr(_signal.getsignal(signum))
             self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=handler))
 
     def deliver(self) -> None:

@@ -180,8 +180,9 @@ class Receiver:
             native.get_handler,
             getattr(_signal, "siginterrupt", None),
         )
-        ours, restarts = self.on_signal, signals.restarts(signum)
+        ours = self.on_signal
         signals.uninstall(signum)
+        restarts = signals.restarts(signum)
         calls = self._calls
         try:
             self._calls = calls + 1

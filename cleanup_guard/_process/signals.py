@@ -19,7 +19,7 @@ import sys
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.unpatched import make_poll, read, write
-from cleanup_guard._process import native
+from cleanup_guard._process import installed, native
 from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
 TYPE_CHECKING = False
@@ -86,9 +86,13 @@ class Signals:
         before = native.get_handler(signum)
         if before == signal.SIG_IGN and signum in HUSHED and not named:
             return False
-        if before is None or any(name in sys.modules for name in HOSTS_IN_C):
+        if (
+            before is None
+            or any(name in sys.modules for name in HOSTS_IN_C)
+            or installed.is_greenlets(signum)
+        ):
             return False
-        restarts = owner_of(before) is Owner.THEIRS and _restarts(signum)
+        restarts = owner_of(before) is Owner.THEIRS and installed.restarts(signum)
         # First, so that a signal that comes at once finds what was there before.
         self.previous[signum] = before
         if restarts:
@@ -115,6 +119,12 @@ class Signals:
         behind = self.behind(signum)
         if behind is None:
             return  # a signal came a moment ago, and its handler has given everything back
+        if _theirs(behind) is not None and not self.lost(signum):
+            self._restarting.discard(
+                signum
+            )  # whoever installs a handler over ours says afterwards what he wants
+            if installed.restarts(signum):
+                self._restarting.add(signum)
         native.set_handler(signum, behind)
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
@@ -171,7 +181,9 @@ class Signals:
 
     def lost(self, signum: int) -> bool:
         """Whether a signal that we took now has somebody else's handler. Any thread."""
-        return signum in self.previous and native.get_handler(signum) != self._handler
+        return signum in self.previous and (
+            native.get_handler(signum) != self._handler or installed.is_greenlets(signum)
+        )
 
     def ours(self) -> list[int]:
         """The signals that still have our handler. Any thread."""
@@ -191,7 +203,8 @@ class Signals:
 
     def theirs(self, signum: int) -> object:
         """The handler whose signal this is, if it is not ours: that one, or one that has replaced ours. Any thread."""
-        return _theirs(native.get_handler(signum)) if self.lost(signum) else self.before(signum)
+        found = native.get_handler(signum)
+        return _theirs(found) if self.lost(signum) and found != self._handler else self.before(signum)
 
     def restarts(self, signum: int) -> bool:
         """Whether system calls are restarted after it, as somebody has asked for."""
@@ -216,17 +229,20 @@ class Signals:
             What he finds installed.
         """
         found = self.seen(signum)
-        if stays and handler is not self._handler:
-            self.install(signum)  # refuses other threads; and not for a moment is the default there
+        stays = stays and handler is not self._handler
+        native.set_handler(signum, self._handler if stays else handler)  # refuses other threads
+        self._restarting.discard(signum)
+        if stays:
             self._above[signum] = handler
+            installed.restarts(signum)  # loads what is asked in our handler, and after a fork
         else:
-            native.set_handler(signum, handler)
             self._above.pop(signum, None)
         return found
 
     def put_right(self, signum: int) -> None:
         """Somebody has put ours back after we had given it back: put back what was there before it."""
-        if signum not in self.previous and native.get_handler(signum) == self._handler:
+        is_left = signum not in self.previous and native.get_handler(signum) == self._handler
+        if is_left and not installed.is_greenlets(signum):
             native.set_handler(signum, self._given_back.get(signum, int(signal.SIG_DFL)))
 
 
@@ -242,25 +258,6 @@ def is_of_ended_loop(handler: object) -> bool:
     if module.startswith("trio."):
         return not sys.modules["trio"].lowlevel.in_trio_run()
     return sys.modules["asyncio"]._get_running_loop() is None
-
-
-def _restarts(signum: int) -> bool:
-    """Whether somebody has said `siginterrupt(signum, False)`, which Python cannot tell and `signal.signal` undoes."""
-    if sys.platform != "linux":
-        return False
-    try:
-        import ctypes
-
-        action = (ctypes.c_ulong * 32)()
-        if ctypes.CDLL(None).sigaction(signum, None, action) != 0:
-            return False
-        flags = (ctypes.c_uint * 64).from_buffer(action)[(ctypes.sizeof(ctypes.c_void_p) + 128) // 4]
-    except (ImportError, AttributeError, OSError):
-        return False
-    return bool(flags & SA_RESTART)
-
-
-SA_RESTART = 0x10000000
 
 
 MARK = 255

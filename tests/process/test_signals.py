@@ -312,6 +312,27 @@ def test_system_calls_are_restarted_where_somebody_has_asked_for_it(restarts: bo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the layout of struct sigaction")
+def test_system_calls_are_restarted_for_a_handler_over_ours(stage: Stage) -> None:
+    """As `loop.add_signal_handler` asks for, after it has installed its own; the default over ours asks for nothing."""
+    stage.take(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    assert not is_restarted(TERM)
+    signal.siginterrupt(TERM, False)  # noqa: FBT003
+    stage.signals.uninstall(TERM)
+    assert signal.getsignal(TERM) is handler
+    assert is_restarted(TERM)
+    stage.signals.install(TERM)
+    assert is_restarted(TERM)
+    stage.signals.replace(TERM, DEFAULT, stays=True)
+    assert not is_restarted(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    signal.siginterrupt(TERM, False)  # noqa: FBT003
+    stage.signals.give_back([TERM])
+    assert signal.getsignal(TERM) is handler
+    assert is_restarted(TERM)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of struct sigaction")
 def test_where_the_stop_is_ours_system_calls_end(stage: Stage) -> None:
     """Nobody has asked for anything else."""
     signal.siginterrupt(TERM, False)  # noqa: FBT003
