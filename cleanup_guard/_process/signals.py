@@ -142,7 +142,7 @@ class Signals:
         lost: list[int] = []
         for signum in signums:
             before = self.previous.get(signum)  # a handler that comes here may give back all of it
-            if self.lost(signum) or callable(self._above.get(signum)):
+            if self.lost(signum) or _theirs(self._above.get(signum)) is not None:
                 lost.append(signum)
             if before is not None:
                 if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there

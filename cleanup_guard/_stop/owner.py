@@ -4,6 +4,7 @@
 |---|---|
 | the default, or Python's own handler of SIGINT | ours |
 | an event loop's own way with Ctrl-C (it cancels the main task, which the guard does itself) | ours |
+| what an event loop of uvloop's has left behind when it was closed | ours |
 | ignored | nobody's: a signal that was ignored and is named is ours |
 | any other Python handler, the one too by which a loop hears of `add_signal_handler` | theirs |
 | a handler in C, which Python cannot call | theirs, and nothing is taken |
@@ -37,10 +38,16 @@ def owner_of(handler: object) -> Owner:
         return Owner.THEIRS
     if not callable(handler) or handler is _signal.default_int_handler:
         return Owner.OURS
-    return Owner.OURS if is_loops(handler) else Owner.THEIRS
+    return Owner.OURS if is_loops(handler) or _is_left_behind(handler) else Owner.THEIRS
 
 
 def is_loops(handler: object) -> bool:
     """Whether a handler is an event loop's own way with Ctrl-C."""
     handler = getattr(handler, "func", handler)  # asyncio's is a partial
     return str(getattr(handler, "__module__", "")) in LOOPS
+
+
+def _is_left_behind(handler: object) -> bool:
+    """Whether a handler would wake a loop that was closed: uvloop leaves it in place."""
+    loop = getattr(handler, "__self__", None)
+    return type(loop).__module__.startswith("uvloop") and loop is not None and bool(loop.is_closed())

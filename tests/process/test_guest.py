@@ -82,6 +82,23 @@ with guard() as g:
     assert (ended.out, ended.status) == (["True True", "callback"], 143), ended.err
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handler_of_a_loop_that_was_closed(loop: str) -> None:
+    """asyncio puts the default over ours, uvloop leaves its own there: the stop is ours again."""
+    code = f"""
+import asyncio, uvloop
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print, "theirs")
+with guard() as g:
+    g.callback(print, "callback", flush=True)
+    {loop}.run(main())
+    ready()
+    time.sleep(60)
+"""
+    ended = run(code, signal.SIGTERM)
+    assert (ended.out, ended.status) == (["callback"], 143), ended.err
+
+
 def test_a_last_callback_may_die_of_the_signal() -> None:
     """It puts the default back when nothing is left to lose: that is its will, and no callback is lost."""
     ended = run(
