@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 from support import run
@@ -21,7 +22,10 @@ def near_the_limit(frames, act):
 """
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30])
+# One frame from the limit 3.11 cannot even call the function that sends the signal.
+@pytest.mark.parametrize(
+    "frames", [*([1] if sys.version_info >= (3, 12) else []), 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30]
+)
 def test_a_signal_close_to_the_limit_stops_main(frames: int) -> None:
     """So many frames from the limit the handler may not even start: main is told all the same, and in time."""
     ended = run(
