@@ -84,7 +84,7 @@ with guard() as g:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_handler_of_a_loop_that_was_closed(loop: str) -> None:
-    """asyncio puts the default over ours, uvloop leaves its own there: the stop is ours again."""
+    """Asyncio puts the default over ours, uvloop leaves its own there: the stop is ours again."""
     code = f"""
 import asyncio, uvloop
 async def main():

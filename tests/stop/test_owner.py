@@ -165,7 +165,7 @@ def test_what_a_program_has_told_a_loop_is_theirs(runs: str, signum: signal.Sign
 
 
 def test_what_a_closed_loop_leaves_behind_is_ours() -> None:
-    """uvloop's handler stays where it is: it would wake a loop that is no more."""
+    """Uvloop's handler stays where it is: it would wake a loop that is no more."""
 
     async def main() -> object:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
