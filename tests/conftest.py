@@ -16,7 +16,6 @@ settings.load_profile("the same every time")
 
 OPEN = {
     "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
-    "warns_of_no_thread_of_ours[callbacks with limits]": "a fork in a callback with a time limit warns at times",
     "test_a_storm[host_storm.py]": "ends with SIGABRT at times (pthread_exit without libgcc_s)",
 }
 """What does not hold each time, and why, as far as it is known: reported as xfailed or xpassed, never as a failure."""
