@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.guests, pytest.mark.one_python]
 FOLDER = Path(__file__).parents[2] / "examples" / "web"
 
 UNTOLD = {"hypercorn"}
-"""It takes the signal by `add_signal_handler` when the lifespan has begun: `on_stop` is not told, as the page says."""
+"""Its workers are told by an event, not by a signal: they just end, and `on_stop` is not told."""
 
 SERVERS = {
     "gunicorn sync": "-m gunicorn --bind 127.0.0.1:{port} --chdir {folder} wsgi:app",
