@@ -29,8 +29,9 @@ def theirs(signum, frame):
 def main():
     on_exit(print, "callback", flush=True)
     install(signal.SIGTERM, theirs)
-    ready()
-    try: spin()
+    try:
+        ready()
+        spin()
     finally: print("unwound", flush=True)
 """
 
