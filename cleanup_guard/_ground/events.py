@@ -298,16 +298,15 @@ class HandlerReplaced(Event):
 
     Example:
         >>> print(HandlerReplaced(signum=15, signal="SIGTERM", handler="app.stop"))
-        the SIGTERM handler was replaced by app.stop; leaving it in place
+        the guard's SIGTERM handler was replaced by app.stop, which stays
     """
 
     signum: int
     signal: str
     handler: str
-    level = WARNING
 
     def __str__(self) -> str:
-        return f"the {self.signal} handler was replaced by {self.handler}; leaving it in place"
+        return f"the guard's {self.signal} handler was replaced by {self.handler}, which stays"
 
 
 @dataclass(frozen=True, kw_only=True)

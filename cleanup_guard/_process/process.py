@@ -260,8 +260,9 @@ class Process:
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""
         for signum in signums:
-            handler = repr(_signal.getsignal(signum))
-            self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=handler))
+            handler = _signal.getsignal(signum)
+            shown = describe(handler) if callable(handler) else getattr(handler, "name", "code in C")
+            self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=shown))
 
     def deliver(self) -> None:
         """Raise a stop that our own code held back, now that it is about to return to its caller."""
