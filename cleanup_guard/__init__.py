@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.errors import SignalExit as SignalExit
     from cleanup_guard._ground.events import CallbackDone as CallbackDone
     from cleanup_guard._ground.events import CallbackFailed as CallbackFailed
+    from cleanup_guard._ground.events import CallbackRecord as CallbackRecord
     from cleanup_guard._ground.events import CallbackStarted as CallbackStarted
     from cleanup_guard._ground.events import CallbackTimedOut as CallbackTimedOut
+    from cleanup_guard._ground.events import ClockStarted as ClockStarted
     from cleanup_guard._ground.events import DeadlineReached as DeadlineReached
     from cleanup_guard._ground.events import Draining as Draining
     from cleanup_guard._ground.events import Event as Event
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import MainFailed as MainFailed
     from cleanup_guard._ground.events import SignalsUnheard as SignalsUnheard
     from cleanup_guard._ground.events import SteppedIn as SteppedIn
+    from cleanup_guard._ground.events import StillRunning as StillRunning
     from cleanup_guard._ground.events import StopReceived as StopReceived
+    from cleanup_guard._ground.events import StopRecord as StopRecord
     from cleanup_guard._ground.events import StopRedelivered as StopRedelivered
     from cleanup_guard._ground.events import TasksLeft as TasksLeft
     from cleanup_guard._ground.events import TookOver as TookOver
@@ -51,10 +55,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CallbackDone",
     "CallbackFailed",
+    "CallbackRecord",
     "CallbackStarted",
     "CallbackTimedOut",
     "Child",
     "CleanupError",
+    "ClockStarted",
     "DeadlineReached",
     "Draining",
     "Event",
@@ -67,7 +73,9 @@ __all__ = [
     "SignalExit",
     "SignalsUnheard",
     "SteppedIn",
+    "StillRunning",
     "StopReceived",
+    "StopRecord",
     "StopRedelivered",
     "Supervisor",
     "TasksLeft",

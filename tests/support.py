@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cleanup_guard._ground.clock import GRACE_VARIABLE
+from cleanup_guard._ground.platforms import Surroundings, detect
+
 PATIENCE = 60.0
 """Seconds after which a wait gives up: a bug, not a slow machine."""
 
@@ -28,12 +31,26 @@ def ready():  # one write: the signal must not meet us between the word and the 
 """
 
 
-CLEAN = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"PYTHONUNBUFFERED", "CLEANUP_GUARD_GRACE"}
-}
+def _told_by_platforms() -> set[str]:
+    """The variables that say on which platform this is, as on a CI runner."""
+    asked: set[str] = set()
+
+    class Asked(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.add(name)
+            return default
+
+    detect(Surroundings(Asked(), 0, lambda path: False))
+    return asked
+
+
+OTHERS = {"PYTHONUNBUFFERED", GRACE_VARIABLE, *_told_by_platforms()}
+
+CLEAN = {name: value for name, value in os.environ.items() if name not in OTHERS}
 """The environment of children: nothing that changes how they buffer or how long they may take."""
+
+GUESSED = "10 s to clean up: guessed; CLEANUP_GUARD_GRACE says it better"
+"""How long children may take, in a container or on a machine of which nothing is known."""
 
 
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -138,6 +155,9 @@ def child(
                 stdout=options.pop("stdout", out),
                 stderr=options.pop("stderr", err),
                 stdin=options.pop("stdin", subprocess.DEVNULL),
+                start_new_session=options.pop(
+                    "start_new_session", True
+                ),  # without the terminal of who runs the tests: a Ctrl-C there is another thing
                 env={**CLEAN, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 # A runner started with & has SIGINT ignored, and a child would inherit that.
                 preexec_fn=options.pop("preexec_fn", _default_signals),

@@ -22,6 +22,7 @@ class Screen:
         self.fd = fd
         self.text = ""
         self.status: int | None = None
+        self._kept: int | None = None
 
     def type(self, text: str) -> None:
         """Press keys."""
@@ -38,11 +39,24 @@ class Screen:
                 except OSError:
                     raise AssertionError(f"the terminal was closed before {text!r}:\n{self.text}") from None
 
+    def hang_up(self) -> None:
+        """Be gone, as a window that is closed: the kernel sends SIGHUP. Nothing more can be read."""
+        reader, writer = os.pipe()
+        os.dup2(reader, self.fd)
+        os.close(reader)
+        self._kept = writer  # without an end of it
+
     def end(self) -> int:
         """Wait for the program's end. Returns its exit status."""
         wait_until(self._ended, "the end")
         assert self.status is not None
         return self.status
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        os.close(self.fd)
+        if self._kept is not None:
+            os.close(self._kept)
 
     def _ended(self) -> bool:
         if self.status is None:
@@ -72,5 +86,5 @@ def screen(*words: str) -> Iterator[Screen]:
         if shown.status is None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        os.close(fd)
+        shown.close()
         kill_marked(f"{key}={value}")

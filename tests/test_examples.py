@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -96,3 +97,26 @@ def test_the_example_with_pools_closes_the_database_last(tmp_path: Path) -> None
         ended = started.end()
     assert ended.status == 143, ended.err
     assert ended.out == ["processes are gone", "threads are gone", "database closed"]
+
+
+def test_the_training_is_resumed(tmp_path: Path) -> None:
+    """Stopped by SIGUSR1, then by SIGTERM, it saves once each time, and goes on from there to the end."""
+    path, step = tmp_path / "checkpoint.json", 0
+    program = EXAMPLES / "training" / "train.py"
+    code = "import runpy, sys; sys.argv = [{0!r}, {1!r}, {2!r}]; runpy.run_path({0!r}, run_name='__main__')"
+    for signum in (signal.SIGUSR1, signal.SIGTERM):
+        with child(
+            code.format(str(program), str(path), "100000"), preamble="", ready=f"ready at step {step}"
+        ) as started:
+            started.signal(signum)
+            ended = started.end()
+        assert ended.status == 128 + signum, ended.err
+        reached = json.loads(path.read_text())["step"]
+        assert ended.out[1:] == [f"saved at step {reached}"]
+        assert reached >= step
+        step = reached
+    with child(
+        code.format(str(program), str(path), str(step)), preamble="", ready=f"ready at step {step}"
+    ) as last:
+        assert last.end().status == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.json"]

@@ -111,7 +111,9 @@ def test_the_picture_of_a_stop_shows_everywhere() -> None:
     picture = next(block.text for block in blocks("") if block.page == "README.md")
     assert picture.startswith("docker stop ──SIGTERM──▶")
     seconds = [float(number) for number in re.findall(r"│ ([\d.]+) s", picture)]
-    assert seconds == pytest.approx([0, budget.at(budget.STUCK), budget.at(budget.INTERRUPT), budget.end, 10])
+    assert seconds == pytest.approx(
+        [0, budget.sure(budget.STUCK), budget.sure(budget.INTERRUPT), budget.end, 10]
+    )
 
 
 def test_the_diagram_is_drawn_from_the_table() -> None:

@@ -223,7 +223,8 @@ def test_request_stop_needs_a_guard_that_is_entered() -> None:
 def test_durations_may_be_timedeltas() -> None:
     """A timedelta is as good as seconds."""
     with guard(grace=timedelta(seconds=30)) as g:
-        assert g._options.grace == 30.0
+        assert g._options.grace is not None
+        assert g._options.grace.sure == 30.0
         assert g.sleep(timedelta(milliseconds=1))
 
 

@@ -12,6 +12,7 @@ PURPOSES = {
     "check": "rehearse `docker stop`: who cleans up, who is killed, and why",
     "exec": "prepare config files and the environment, then become the program",
     "run": "start programs, forward signals to them, and wait until their last descendant is gone",
+    "where": "say on which platform this is, how long a stop may take there, and how that is known",
 }
 """Each subcommand lives in a module of its name with an underscore before it, whose `main` takes its arguments."""
 
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] not in PURPOSES:
         return _without_command(words)
-    if sys.platform == "win32" or (sys.platform != "linux" and words[0] != "exec"):
+    works = sys.platform == "linux" or words[0] == "where" or (sys.platform != "win32" and words[0] == "exec")
+    if not works:
         from cleanup_guard._cli._words import complain
         from cleanup_guard._ground.elsewhere import needs
 

@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cleanup_guard._cli._words import Mistake, Usage, complain, say
+from cleanup_guard._ground.clock import DEFAULT_GRACE, GRACE_VARIABLE, grace_from_environment
 from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import UNCATCHABLE, name_of, number_of
 
 assert sys.platform == "linux"
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cleanup_guard._cli._words import Given
     from cleanup_guard._rehearse._course import Course
     from cleanup_guard._rehearse._deployment import Deployment
     from cleanup_guard._rehearse._plan import Image, Plan
+    from cleanup_guard._rehearse._platforms import Way
     from cleanup_guard._rehearse._ready import Wish
     from cleanup_guard._rehearse._seen import Rehearsal
 
@@ -48,7 +50,9 @@ USAGE = Usage(
     {
         "The stop": {
             "--signal SIG": "the stop signal: TERM, or what the image or the file names",
-            "--grace SECONDS": "from the stop to SIGKILL: 10, or what the file says",
+            "--grace SECONDS": "from the stop to SIGKILL: 10, or what the file or the platform says",
+            "--platform NAME": "stop it as this platform does (signals, whom it tells, when it kills), and show it what "
+            "it would see there; kubernetes, for example. An unknown name lists all",
             "--ready TEXT": "stop when this is in its output",
             "--ready-tcp PORT": "stop when somebody listens on this port",
             "--ready-file PATH": "stop when this file is written",
@@ -64,8 +68,8 @@ USAGE = Usage(
             "--image NAME": "a container image, with docker or podman",
             "--run-options OPTIONS": "for docker run: '--env A=B --memory 1g'",
             "--compose FILE": "a service of a compose file: image, command, stop signal, grace period",
-            "--kubernetes FILE": "a container of a manifest: the same, and its preStop hook, which counts "
-            "against the grace period",
+            "--kubernetes FILE": "a container of a manifest: the same, its preStop hook, which counts "
+            "against the grace period, and --platform kubernetes",
             "--container NAME": "which container of a manifest; the first, if it is not said",
         },
         "What is told": {
@@ -166,6 +170,7 @@ class Options:
     signum: int | None
     grace: float | None
     wish: Wish
+    way: Way | None
     repeat: int
     seed: int
     url: str | None
@@ -186,23 +191,67 @@ class Options:
 
         found = self.deployment
         hook = Hook(self.hook) if self.hook else None if found is None else found.hook
-        grace = self.grace if self.grace is not None else 10.0 if found is None else max(found.grace, 0.001)
-        signum = self.signum
+        signum, way, image = self.signum, self.way, self._image()
         program = self.program
         if found is not None:
             signum = number_of(found.signal) if signum is None and found.signal is not None else signum
             program = program or found.command or []
-        return Plan(program, grace, self.wish, signum, self._image(), hook=hook, url=self.url)
+        if signum is None and way is not None:
+            signum = way.signum
+        told = _told(os.environ if image is None else _environ_of(image.options))
+        return Plan(
+            program, self._grace, self.wish, signum, image, hook=hook, url=self.url, way=way, told=told
+        )
+
+    @property
+    def _grace(self) -> float:
+        found, way = self.deployment, self.way
+        if self.grace is not None:
+            return self.grace
+        if found is not None:
+            return max(found.grace, 0.001)
+        if way is None:
+            return DEFAULT_GRACE
+        if way.grace is None:
+            raise Mistake(
+                f"{way.name} gives no time unless it is told to: say with --grace how much it is told"
+            )
+        return way.grace
 
     def _image(self) -> Image | None:
         from cleanup_guard._rehearse._image import find_engine
         from cleanup_guard._rehearse._plan import Image
 
-        found = self.deployment
+        found, way = self.deployment, self.way
+        seen = [] if way is None else [f"--env={name}={value}" for name, value in way.environ.items()]
         if found is not None:
-            options = [*found.options, *(found.ports if self.url is not None else []), *self.run_options]
+            options = [
+                *found.options,
+                *(found.ports if self.url is not None else []),
+                *seen,
+                *self.run_options,
+            ]
             return Image(find_engine(), self.image or found.image, options, found.entrypoint)
-        return None if self.image is None else Image(find_engine(), self.image, self.run_options)
+        return None if self.image is None else Image(find_engine(), self.image, [*seen, *self.run_options])
+
+
+def _environ_of(options: list[str]) -> dict[str, str]:
+    """The variables that options of `run` set."""
+    words = [word.removeprefix("--env=") for word in options]
+    return {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
+
+
+def _told(environ: Mapping[str, str]) -> str | None:
+    """What a program is told that it has.
+
+    Raises:
+        Mistake: that makes no sense.
+    """
+    try:
+        grace_from_environment(environ)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    return environ.get(GRACE_VARIABLE) or None
 
 
 def understand(given: Given, words: list[str]) -> Options:
@@ -244,6 +293,7 @@ def understand(given: Given, words: list[str]) -> Options:
         repeat=_value(last, "--repeat", _count) or 1,
         seed=_seed(last),
         url=_value(last, "--request", _url),
+        way=_way(last),
         tries="--no-try" not in last,
         allowed=frozenset(_code(value) for option, value in given if option == "--allow"),
         json="--json" in last,
@@ -290,6 +340,22 @@ def _signal(word: str) -> int:
             f"no program can do anything about {name_of(found)}, so there is nothing to rehearse"
         )
     return found
+
+
+def _way(given: dict[str, str]) -> Way | None:
+    from cleanup_guard._rehearse._platforms import WAYS
+
+    name = given.get("--platform", "kubernetes" if "--kubernetes" in given else None)
+    if name is None:
+        return None
+    if name not in WAYS:
+        raise Mistake(f"--platform: there is no platform {quoted(name)}, but {', '.join(sorted(WAYS))}")
+    way = WAYS[name]
+    if (way.everybody or way.later) and {"--image", "--compose", "--kubernetes"} & given.keys():
+        raise Mistake(
+            f"--platform {name}: an engine cannot stop an image like that, so rehearse the program itself"
+        )
+    return way
 
 
 def _image_name(word: str) -> str:

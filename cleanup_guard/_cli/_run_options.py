@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cleanup_guard._cli._words import Mistake
+from cleanup_guard._ground.clock import Grace
 from cleanup_guard._ground.foreign import quoted
 from cleanup_guard._supervise._child import Child
 from cleanup_guard._supervise._options import REFUSED, Options
@@ -44,6 +45,7 @@ class Parser:
 
     def __init__(self) -> None:
         self.options = Options()
+        self.grace: Grace | None = None
         self.names: list[str] = []
         self.procfile: str | None = None
         self.per_child: list[tuple[str, str, Callable[[Child], None]]] = []
@@ -148,18 +150,19 @@ class Parser:
             raise Mistake("--stay and --no-wait-all exclude each other")
 
     def _check_grace(self) -> None:
-        """The environment's grace period wins, and draining must leave time to stop."""
-        from cleanup_guard._ground.clock import Budget, grace_from_environment
+        """What the platform does; the environment's grace period wins over all, and draining must leave time to stop."""
+        from cleanup_guard._ground.clock import Budget
+        from cleanup_guard._ground.here import own_asked
+        from cleanup_guard._ground.platforms import grace_here, told_by_platform
         from cleanup_guard._supervise._terms import KILL, KILL_BEFORE_CALLBACKS
 
-        options = self.options
+        options, here = self.options, own_asked()
+        options.platform_tells = told_by_platform(here)
         try:
-            told, grace = grace_from_environment(os.environ)  # type: ignore[arg-type]
+            options.grace = grace_here(here, self.grace)
         except ValueError as error:
             raise Mistake(str(error)) from None
-        if told:
-            options.grace = grace
-        asking = Budget(options.grace, 0.0).at(KILL_BEFORE_CALLBACKS if options.on_exit else KILL)
+        asking = Budget(options.grace, 0.0).sure(KILL_BEFORE_CALLBACKS if options.on_exit else KILL)
         if options.drain >= asking:
             raise Mistake(
                 f"--drain {options.drain:g} leaves no time to stop: SIGKILL is due {asking:.1f} s after the stop signal"
@@ -217,7 +220,7 @@ def _grace(parser: Parser, option: str, text: str) -> None:
     if equals:
         parser.per_child.append((option, name, lambda child: setattr(child, "grace", grace)))
     else:
-        parser.options.grace = grace
+        parser.grace = Grace(grace, source=option)
 
 
 def _stop_signal(parser: Parser, option: str, text: str) -> None:

@@ -6,6 +6,8 @@ The records are built here rather than with `dataclasses`, whose import alone co
 
 from __future__ import annotations
 
+from cleanup_guard._ground.clock import how_long
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,29 +81,79 @@ class Event:
         error: BaseException | None = getattr(self, "error", None)
         return error
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Whom it tells to have been cut short: what it was, and for how long it had run."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class StopReceived(Event):
     """A stop arrived: a signal, or `Guard.request_stop`. Repeats are not told again.
 
     Example:
-        >>> print(StopReceived(reason="SIGTERM", signum=15, sender=None, grace=10, handler=None))
-        SIGTERM received, 10 s to clean up
+        >>> known = {"where": "on Heroku (DYNO)", "how": "given by guard(grace=)"}
+        >>> print(StopReceived(reason="SIGTERM", signum=15, sender=None, sure=10, grace=10, handler=None, **known))
+        SIGTERM received on Heroku (DYNO), 10 s to clean up: given by guard(grace=)
     """
 
     reason: str
     signum: int | None
     sender: int | None
+    sure: float | None
+    """Seconds in which callbacks that others wait for have to be done."""
     grace: float | None
+    """Seconds until the end: those that are sure, or those that are hoped for, if that is more."""
+    where: str
+    """Where the program runs, with what that is recognised by; empty if nothing is."""
+    how: str
+    """How the numbers are known: begins with "given", "read" or "guessed"; in a terminal what a person may do."""
     handler: str | None
     """Whose stop it is, if it is not ours: the handler that was there before the guard, or has replaced the guard's."""
 
     def __str__(self) -> str:
-        limit = "no time limit" if self.grace is None else f"{self.grace:g} s to clean up"
         if self.handler is None:
-            return f"{self.reason} received, {limit}"
+            return f"{_heard(self.reason, self.where)}, {how_long(self.sure, self.grace)}: {self.how}"
         known = "" if self.grace is None else f", {self.grace:g} s in all"
         return f"{self.reason} received: {self.handler} stops the program{known}; callbacks run when it has"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockStarted(Event):
+    """After a Ctrl-C in a terminal, which has no time limit, somebody stops the program who will kill it.
+
+    Example:
+        >>> print(ClockStarted(sure=10, grace=30, where="on Render (RENDER)", how="guessed"))
+        another stop received on Render (RENDER), 10 s to clean up for sure, up to 30 s in hope from now: guessed
+    """
+
+    sure: float | None
+    grace: float | None
+    where: str
+    how: str
+    level = WARNING
+
+    def __str__(self) -> str:
+        return f"{_heard('another stop', self.where)}, {how_long(self.sure, self.grace)} from now: {self.how}"
+
+
+def _heard(reason: str, where: str) -> str:
+    return f"{reason} received {where}" if where else f"{reason} received"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillRunning(Event):
+    """What a person who has pressed Ctrl-C is waiting for; told every few seconds.
+
+    Example:
+        >>> print(StillRunning(what="callback flush", seconds=6.1))
+        callback flush has been running for 6 s; Ctrl-C interrupts it
+    """
+
+    what: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.what} has been running for {self.seconds:.0f} s; Ctrl-C interrupts it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +205,10 @@ class HeldToTheEnd(Event):
     where: str
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """What held it."""
+        return ((self.what.partition(",")[0], self.seconds),)
+
     def __str__(self) -> str:
         return (
             f"{self.what} has held the stop back for {self.seconds:.1f} s; interrupting it {self.where}, to leave time for the "
@@ -189,6 +245,10 @@ class WorkCut(Event):
     work: tuple[tuple[str, float], ...]
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """All of it."""
+        return self.work
+
     def __str__(self) -> str:
         return f"work in flight is waited for no longer: {say_work(self.work)}"
 
@@ -212,6 +272,10 @@ class HookLeftRunning(Event):
     seconds: float
     level = WARNING
 
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """It."""
+        return ((f"on_stop {self.name}", self.seconds),)
+
     def __str__(self) -> str:
         return f"on_stop {self.name} is still running after {self.seconds:.1f} s; the stop goes on without waiting for it"
 
@@ -230,6 +294,10 @@ class SteppedIn(Event):
     handler: str
     where: str
     level = WARNING
+
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Main."""
+        return (("main", self.seconds),)
 
     def __str__(self) -> str:
         return (
@@ -287,6 +355,10 @@ class TookOver(Event):
     seconds: float
     where: str
     level = WARNING
+
+    def cut_short(self) -> tuple[tuple[str, float], ...]:
+        """Main."""
+        return (("main", self.seconds),)
 
     def __str__(self) -> str:
         return f"main has not come back after {self.seconds:.1f} s ({self.where}); running the callbacks in a thread of ours"
@@ -460,6 +532,59 @@ class Finished(Event):
         failed = f", {self.failures} failed" if self.failures else ""
         plural = "" if self.callbacks == 1 else "s"
         return f"done{after}: {self.callbacks} callback{plural}{failed}, {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackRecord:
+    """One callback of a stop, in its `StopRecord`.
+
+    Example:
+        >>> CallbackRecord(name="flush", began=0.1, seconds=0.3, error=None, interrupted=False).name
+        'flush'
+    """
+
+    name: str
+    began: float
+    """Seconds since the stop came; less than nothing for one that had begun before."""
+    seconds: float
+    error: BaseException | None
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRecord(Event):
+    """All that a stop took, at its end: for metrics and traces. No line is written for it.
+
+    Example:
+        >>> flush = CallbackRecord(name="flush", began=0.1, seconds=0.3, error=None, interrupted=False)
+        >>> known = {"where": "", "sure": 10, "grace": 10, "at": 1764115200.0, "cut": (), "skipped": ()}
+        >>> phases = (("unwinding", 0.1), ("cleaning up", 0.3))
+        >>> print(StopRecord(reason="SIGTERM", signum=15, seconds=0.4, phases=phases, callbacks=(flush,), **known))
+        SIGTERM took 0.40 s: unwinding 0.10 s, cleaning up 0.30 s
+    """
+
+    reason: str
+    signum: int | None
+    where: str
+    sure: float | None
+    grace: float | None
+    at: float
+    """When it came, as `time.time` tells it."""
+    seconds: float
+    phases: tuple[tuple[str, float], ...]
+    """What it went through, each with its seconds: "draining", "stopping", "unwinding", "waiting for work", "cleaning up"."""
+    callbacks: tuple[CallbackRecord, ...]
+    """Those that have ended, first one first."""
+    cut: tuple[tuple[str, float], ...]
+    """Who was cut short, and how long he had run then: work, main, a callback."""
+    skipped: tuple[str, ...]
+    """Callbacks that had no turn."""
+    level = DEBUG
+    notable = False
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.phases)
+        return f"{self.reason} took {self.seconds:.2f} s: {phases}"
 
 
 if TYPE_CHECKING:

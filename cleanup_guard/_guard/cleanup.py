@@ -10,6 +10,7 @@ from cleanup_guard._ground.once import Once
 from cleanup_guard._guard.work import WaitForWork
 from cleanup_guard._process.report import Reporter
 from cleanup_guard._process.turn import Turn
+from cleanup_guard._stop.history import CLEANING
 from cleanup_guard._stop.stack import Outcome, run_all, take_steps
 
 TYPE_CHECKING = False
@@ -108,7 +109,10 @@ class Cleanup:
 
     def _begin_turn(self) -> Turn:
         process = self._process
-        limit = self._exit_timeout if process.stop is None else None
+        limit, stop = self._exit_timeout, process.stop
+        if stop is not None:
+            limit = None
+            stop.history.enters(CLEANING, process.clock())
         turn = Turn(process, Reporter(self._hooks), limit, self.stack)
         process.roster.turns[turn] = None
         if limit is not None or (self.stack.has_timeouts and not process.watch.running):

@@ -188,7 +188,7 @@ class Departure:
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
         if in_main():
-            process.signals.take_ctrl_c()
+            process.signals.take_more()
         if process.stop is not None:
             self._leave_jumped_over()
         process.roster.leaving[self._stay] = None

@@ -126,7 +126,7 @@ class StopInSight:
             None where there is no limit: no stop has arrived, or `grace=None`. Never negative.
         """
         stay, stop = self._stay, self._stop
-        return None if stay is None or stop is None else stop.budget.remaining(stay.process.clock())
+        return None if stay is None or stop is None else stay.remaining(stop)
 
     def request_stop(self, reason: str = "stop requested", *, status: int = 0) -> bool:
         """Stop the process as a signal would, without one: on_stop, unwinding, callbacks, inside the grace period. Any thread.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from os import fspath
 
-from cleanup_guard._ground.clock import seconds
+from cleanup_guard._ground.clock import Grace, seconds
 from cleanup_guard._ground.names import caught
 from cleanup_guard._guard.decorate import check_callable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Default(Enum):
     """Stands for an argument that was not given."""
 
-    GRACE = "the platform's grace period: 10 s, or CLEANUP_GUARD_GRACE"
+    GRACE = "the platform's grace period, or CLEANUP_GUARD_GRACE"
 
     def __repr__(self) -> str:
         return self.value
@@ -36,7 +36,6 @@ class Options:
         "exit_status",
         "exit_timeout",
         "grace",
-        "has_grace",
         "hooks",
         "insist",
         "interrupt",
@@ -60,8 +59,11 @@ class Options:
         drain: float | timedelta | None,
         ready_file: str | PathLike[str] | None,
     ) -> None:
-        self.has_grace: bool = not isinstance(grace, Default)
-        self.grace: float | None = None if isinstance(grace, Default) else _positive(seconds(grace, "grace"))
+        self.grace: Grace | None = (
+            None
+            if isinstance(grace, Default)
+            else Grace(_positive(seconds(grace, "grace")), source="guard(grace=)")
+        )
         self.signals: tuple[int, ...] | None = None if signals is None else caught(signals)
         self.interrupt: bool = bool(interrupt)
         self.insist: bool = bool(insist)

@@ -21,6 +21,7 @@ from cleanup_guard._process.readiness import Readiness
 from cleanup_guard._process.report import Reporter, log_event
 from cleanup_guard._process.roster import CONTEXT, THREADS
 from cleanup_guard._process.signals import DEFAULT_SIGNALS
+from cleanup_guard._stop.owner import is_tests
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import handles
 
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
     from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.roster import Member, Roster
     from cleanup_guard._stop.stack import Callback, CallbackStack
-    from cleanup_guard._stop.stop import ExitStatus
+    from cleanup_guard._stop.stop import ExitStatus, Stop
 
 
 class Stay:
@@ -99,9 +101,9 @@ class Stay:
         return self.options.insist
 
     @property
-    def grace(self) -> tuple[bool, float | None]:
-        """Whether it names a grace period, and which."""
-        return self.options.has_grace, self.options.grace
+    def grace(self) -> Grace | None:
+        """The grace period that it names."""
+        return self.options.grace
 
     @property
     def drain(self) -> float | None:
@@ -135,6 +137,14 @@ class Stay:
         """For the exit nets."""
         self.departure.leave_at_exit()
 
+    def remaining(self, stop: Stop) -> float | None:
+        """Seconds until the caller, be it main or a callback, would be interrupted; None without a limit."""
+        process = self.process
+        roster = process.roster
+        # Who takes over from a main on its way out does that in the time that is sure, whether callbacks wait or not.
+        others_wait = roster.others_wait if process.in_callback else process.state is State.UNWINDING
+        return stop.budget.remaining(process.clock(), others_wait=others_wait)
+
     def request_stop(self, reason: str, status: int) -> bool:
         """See `Guard.request_stop`."""
         process = self.process
@@ -153,7 +163,7 @@ class Stay:
         Args:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
-        grace_from_environment(os.environ)  # type: ignore[arg-type]
+        grace_from_environment(os.environ)
         process, main = self.process, in_main()
         _find_probes(process.roster, self.options.ready_file)
         NETS.stretch()
@@ -197,6 +207,7 @@ class Stay:
             self.signums = process.signals.take(self._wanted(), named=self.options.signals is not None)
             if self.signums:
                 process.watch.need()
+                process.whereabouts.ask(process.roster)
         except BaseException:
             self.departure.detach()
             raise
@@ -215,7 +226,7 @@ class Stay:
         """Be the guard of a program that has none, wherever this is called.
 
         Outside of the main thread signals cannot be taken. There main is asked to do it as soon as it runs a line of Python,
-        unless somebody handles SIGTERM already.
+        unless somebody handles SIGTERM already. In a run of pytest it takes none, and is around no other guard.
         """
         roster = self.process.roster
         NETS.stretch()
@@ -225,17 +236,19 @@ class Stay:
             self.inside_cleanup = self._follows_a_stop()
         self.host = ThreadHost()
         roster.program = self
-        if in_main():
+        by_pytest = in_run_of_pytest()
+        if in_main() and not by_pytest:
             self._enter_in_main()
             return
         roster.popped[self] = None
-        if can_be_taken():
+        if can_be_taken() and not by_pytest:
             CallInMain(lambda _: self.settle()).ask()
 
     def settle(self) -> None:
         """Take the signals that could not be taken in another thread, if this is the main one. Does nothing the second time."""
         roster = self.process.roster
-        if in_main() and self in roster.popped and not (self.left or self.foreign or roster.main):
+        is_settled = self not in roster.popped or self.left or self.foreign or roster.main
+        if in_main() and not (is_settled or in_run_of_pytest()):
             self.host = ThreadHost()
             roster.popped.pop(self)
             self._enter_in_main()
@@ -267,7 +280,21 @@ def _find_probes(roster: Roster, ready_file: str | None) -> None:
         roster.readiness.withdraw()  # what an earlier process has left behind
 
 
-# -- for the names that users import --
+def in_run_of_pytest() -> bool:
+    """Whether our plugin of pytest sees to it that a SIGTERM tears everything down."""
+    import signal
+
+    return is_tests(signal.getsignal(signal.SIGTERM))
+
+
+# -- for the names that users import, and for the plugin of pytest --
+
+
+def set_program(stay: Stay | None) -> Stay | None:
+    """Have `on_exit` use this guard of the program's, or set up a new one. Returns the one before."""
+    roster = REGISTRY.get().roster
+    before, roster.program = roster.program, stay
+    return before if isinstance(before, Stay) else None
 
 
 def current_stay() -> Stay | None:

@@ -14,6 +14,7 @@ from cleanup_guard._ground.events import WorkAwaited
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import Reporter
+from cleanup_guard._stop.history import WORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class WaitForWork:
         """Wait, and say which of them go on all the same."""
         if not self._begun:
             return
+        stop = self._process.stop
+        if stop is not None:
+            stop.history.enters(WORK, self._process.clock())
         yield self._is_over
         self._process.roster.cut_work(self._begun, self._process.clock())
 
@@ -142,4 +146,4 @@ class WaitForWork:
         if not left or stop is None:
             return not left or now >= self._limit
         # At nine tenths the watcher cuts it; this is for when he does not.
-        return stop.budget.stepped_in or now >= stop.budget.at(stop.budget.LATE)
+        return stop.budget.stepped_in or now >= stop.budget.hope(stop.budget.LATE)

@@ -17,6 +17,7 @@ from math import inf
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.stack import take_steps_with
 
 TYPE_CHECKING = False
@@ -256,6 +257,7 @@ class Asking:
             return
         if host.in_main:
             process.delivery.raised()
+            stop.history.enters(UNWINDING, process.clock())
         self.cancels += 1
         host.cancel_task(stop)
 

@@ -94,7 +94,7 @@ def run_everything(process: ProcessView) -> None:
 
 def _wait_for_others(process: ProcessView, stop: Stop) -> None:
     """The guards of other threads may be being left there."""
-    limit = stop.budget.at(stop.budget.INTERRUPT)
+    limit = stop.budget.hope(stop.budget.INTERRUPT)
     while list(process.roster.turns) and process.clock() < limit:
         native.sleep(0.005)
 
@@ -106,11 +106,16 @@ def give_up(process: ProcessView) -> None:
     """Report who hangs, and end the process before the platform's SIGKILL would."""
     stop = process.stop
     assert stop is not None
-    running = [turn.current.name for turn in list(process.roster.turns) if turn.current is not None]
+    turns = [
+        (turn.current.name, turn.started) for turn in list(process.roster.turns) if turn.current is not None
+    ]
     skipped = [name for member in reversed(process.roster.everybody()) for name in member.stack.names()]
+    now = process.clock()
+    for name, began in turns:
+        stop.history.ended(name, None, began=began, seconds=now - began, interrupted=True)
     event = DeadlineReached(
-        seconds=process.clock() - stop.budget.began,
-        running=", ".join(running) or None,
+        seconds=now - stop.budget.began,
+        running=", ".join(name for name, _ in turns) or None,
         skipped=tuple(skipped),
     )
     end_process(process, stop, event)
@@ -123,6 +128,7 @@ def end_process(process: ProcessView, stop: Stop, event: DeadlineReached | None)
     patience = min(DRAIN, max(0.0, stop.budget.last_resort - process.clock()) / 4)
     if event is not None:
         process.roster.tell(event)
+        process.tell_finished(event.skipped)
         _dump_stacks(process)
     OUTBOX.drain(patience)
     _flush(patience)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import time
 
-from cleanup_guard._ground.clock import DEFAULT_GRACE, Budget, grace_from_environment
+from cleanup_guard._ground.clock import Budget, Grace
 from cleanup_guard._ground.errors import SignalExit
 from cleanup_guard._ground.events import Finished, HandlerReplaced, StopReceived
-from cleanup_guard._ground.names import name_of
+from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
@@ -26,6 +26,7 @@ from cleanup_guard._process.receiver import Receiver
 from cleanup_guard._process.roster import Roster
 from cleanup_guard._process.signals import Signals
 from cleanup_guard._process.watch import Watch
+from cleanup_guard._process.whereabouts import Whereabouts
 from cleanup_guard._stop.delivery import Delivery
 from cleanup_guard._stop.ending import ending_of
 from cleanup_guard._stop.stack import IN_CALLBACK, describe
@@ -59,6 +60,7 @@ class Process:
         self.signals: Signals = Signals(self.receiver.on_signal)
         self.last_resort: LastResort = LastResort(lambda: self.stop)
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
+        self.whereabouts: Whereabouts = Whereabouts()
         self.exiting: bool = False  # the interpreter is on its way out
 
     # -- facts --
@@ -154,16 +156,6 @@ class Process:
         status, stop = self.roster.exit_status, self.stop
         return stop.wanted if status is None and stop is not None else status
 
-    def known_grace(self) -> tuple[bool, float | None]:
-        """The grace period in force, and whether it was told, not guessed: the environment, else the guards, else docker's."""
-        try:
-            told, grace = grace_from_environment(os.environ)  # type: ignore[arg-type]
-        except ValueError:  # the variable was broken after the guard had checked it
-            told, grace = False, None
-        if not told:
-            told, grace = self.roster.grace
-        return (True, grace) if told else (False, DEFAULT_GRACE)
-
     # -- the stop --
 
     def request_stop(self, ballot: Ballot, reason: str, status: int) -> bool:
@@ -174,16 +166,17 @@ class Process:
         main = list(self.roster.main)
         if main and all(member.left for member in main):
             return False
-        _, grace = self.known_grace()
-        budget = Budget(grace, self.clock())
+        budget = Budget(self.whereabouts.grace(self.roster.grace), self.clock())
         stop = ballot.stop
         if stop is not None and stop.theirs is not None:  # the program does not wait for whoever stops it
             self.delivery.becomes_ours(stop, budget)
             return True
-        drain = self.roster.drain
-        return ballot.propose(
-            Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
-        )
+        drain = self.roster.drain(budget.period.drain)
+        stop = Stop(None, reason, status=status, budget=budget, sender=os.getpid(), drain=drain)
+        if not ballot.propose(stop):
+            return False
+        self.roster.history = stop.history
+        return True
 
     def claim_signal(self, signum: int, theirs: object) -> None:
         """Record a signal as the stop, if it is the first, or the first that is ours.
@@ -194,32 +187,43 @@ class Process:
         """
         ballot = self.ballot  # before it is seen that somebody guards: who has gone since has closed this one
         stop, now = ballot.stop, self.clock()
-        if stop is not None and (theirs is not None or stop.theirs is None):
-            return
-        known, grace = self.known_grace()
         if stop is not None:
-            # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
-            self.delivery.becomes_ours(stop, stop.budget if known else Budget(grace, now))
-            self.last_resort.arm(stop, now)
+            self._hear_again(stop, signum, theirs, now)
             return
         if not self.roster.listens:
             return
+        grace = self.whereabouts.grace_of(signum, self.roster.grace)
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
             GUEST.stand_by(self)
-            grace = grace if known else None
+            grace = grace if grace.told else Grace(None)
         elif native.in_main():
-            self.signals.take_ctrl_c()
+            self.signals.take_more(by_hand=grace.by_hand)
         stop = Stop(
             signum,
             name_of(signum),
             status=128 + signum,
             budget=Budget(grace, now),
             theirs=whose,
-            drain=self.roster.drain,
+            drain=self.roster.drain(grace.drain),
         )
         if ballot.propose(stop):
+            self.roster.history = stop.history
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
+
+    def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
+        """A signal that is not the first."""
+        grace = self.whereabouts.grace_of(signum if stop.signum is None else stop.signum, self.roster.grace)
+        if stop.theirs is not None and theirs is None:
+            # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
+            self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
+            self.last_resort.arm(stop, now)
+        elif stop.theirs is None and stop.budget.period.by_hand:
+            if signum != SIGINT:  # from somebody who will kill: the clock starts
+                stop.budget = Budget(self.whereabouts.grace(self.roster.grace), now)
+                self.last_resort.arm(stop, now)
+            elif native.in_main():
+                self.signals.take_more(by_hand=True)
 
     def ask_main(self) -> None:
         """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
@@ -240,22 +244,34 @@ class Process:
             reason=stop.reason,
             signum=stop.signum,
             sender=stop.sender,
-            grace=stop.budget.grace,
+            sure=stop.budget.period.sure,
+            grace=stop.budget.period.hope,
+            where=stop.budget.period.where,
+            how=stop.budget.period.how,
             handler=None if stop.theirs is None else str(stop.theirs),
         )
         self.roster.tell(event)
         self.told.announced = True
 
-    def tell_finished(self) -> None:
-        """Tell that all callbacks have had their turn, once."""
-        stop = self.stop
+    def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None:
+        """Tell that all callbacks have had their turn, once, and the record.
+
+        Args:
+            skipped: those that have no turn, where it is over before its end.
+        """
+        stop, now = self.stop, self.clock()
         if stop is None or not self.told.ended.claim():
             return
         self.announce()  # it may have come so late that nobody has yet
-        took = self.clock() - stop.budget.began
-        self.roster.tell(
-            Finished(reason=stop.reason, callbacks=stop.callbacks, failures=stop.failures, seconds=took)
-        )
+        history, took = stop.history, now - stop.budget.began
+        if skipped is None:
+            self.roster.tell(
+                Finished(
+                    reason=stop.reason, callbacks=history.callbacks, failures=history.failures, seconds=took
+                )
+            )
+        if self.roster.reporter().wants_details:
+            self.roster.tell(stop.record(now, time.time(), skipped or ()))
 
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""
@@ -303,6 +319,7 @@ class Process:
         LastWord.take_back()
         GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
+        self.roster.history = None
         self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()

@@ -13,6 +13,7 @@ import sys
 from cleanup_guard._process import native
 from cleanup_guard._process.main import CallInMain
 from cleanup_guard._process.moment import Moment, waits_for_child
+from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import Token, handles, mark
 
@@ -207,7 +208,7 @@ class Receiver:
         if stop is None:
             return self.moment.is_right(frame, None)
         budget = stop.budget
-        if self.process.clock() < budget.at(budget.STUCK) and waits_for_child(frame, stop.signum):
+        if self.process.clock() < budget.sure(budget.STUCK) and waits_for_child(frame, stop.signum):
             return False
         return self.moment.is_right(frame, budget.began)
 
@@ -245,6 +246,8 @@ class Receiver:
         mark(exception, self.token)
         self.moment.found()
         self.process.delivery.raised()
+        if (stop := self.process.stop) is not None:
+            stop.history.enters(UNWINDING, self.process.clock())
 
     @property
     def handling(self) -> bool:

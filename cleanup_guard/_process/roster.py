@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, Protocol
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._ground.once import Once
     from cleanup_guard._process.last_resort import LastResort
     from cleanup_guard._process.signals import Signals
     from cleanup_guard._stop.delivery import Delivery
+    from cleanup_guard._stop.history import History
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.state import State
     from cleanup_guard._stop.stop import ExitStatus, Stop
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
         @property
         def insist(self) -> bool: ...
         @property
-        def grace(self) -> tuple[bool, float | None]: ...  # is one named, and which
+        def grace(self) -> Grace | None: ...  # the one that it names
         @property
         def drain(self) -> float | None: ...
         @property
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
         daemon: bool
         in_main: bool
         current: Callback | None
+        started: float
         stack: CallbackStack
 
         @property
@@ -143,9 +146,6 @@ if TYPE_CHECKING:
         def make(self) -> BaseException: ...
 
 
-DEFAULT_DRAIN = 0.0
-"""Seconds of drain where no guard names any."""
-
 CONTEXT: ContextVar[tuple[Member, ...]] = ContextVar("cleanup_guard", default=())
 """The guards around what runs, from the first `async with` on, outermost first; child tasks inherit it."""
 
@@ -175,6 +175,7 @@ class Roster:
         work: the work in flight, oldest first.
         readiness: whether the program takes work, once it has said so.
         notify: systemd, if it wants to know.
+        history: of the stop, if there is one.
     """
 
     def __init__(self) -> None:
@@ -189,6 +190,7 @@ class Roster:
         self.work: dict[Section, None] = {}
         self.readiness: Readiness | None = None
         self.notify: Listener | None = None
+        self.history: History | None = None
 
     def everybody(self) -> list[Member]:
         """All guards, outermost and oldest first."""
@@ -214,14 +216,19 @@ class Roster:
             self.readiness = self.notify = None
 
     @property
-    def grace(self) -> tuple[bool, float | None]:
-        """Whether a guard in main names a grace period, and which: the outermost decides."""
-        return next((each.grace for each in list(self.main) if each.grace[0]), (False, None))
+    def grace(self) -> Grace | None:
+        """The grace period that a guard in main names: the outermost decides; None if none does."""
+        return next((each.grace for each in list(self.main) if each.grace is not None), None)
 
-    @property
-    def drain(self) -> float:
-        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides."""
-        return next((each.drain for each in list(self.main) if each.drain is not None), DEFAULT_DRAIN)
+    def drain(self, platform: float) -> float:
+        """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides.
+
+        Args:
+            platform: for how long requests arrive here; of no account to who has never said that he is ready for any.
+        """
+        ready = self.readiness is not None and self.readiness.ready
+        own = next((each.drain for each in list(self.main) if each.drain is not None), None)
+        return own if own is not None else platform if ready else 0.0
 
     def declare(self, file: str | None) -> None:
         """The program takes work.
@@ -294,6 +301,11 @@ class Roster:
         return {signum for member in self.everybody() for signum in member.signums}
 
     @property
+    def others_wait(self) -> bool:
+        """Whether any callback has not begun."""
+        return any(len(each.stack) for each in self.everybody())
+
+    @property
     def callbacks_left(self) -> bool:
         """Whether any callback has not been called."""
         return any(each.stack.names() for each in self.everybody())
@@ -310,6 +322,8 @@ class Roster:
 
     def tell(self, event: Event) -> None:
         """Tell all hooks."""
+        if self.history is not None:
+            self.history.told(event)
         self.reporter().emit(event)
 
 
@@ -368,7 +382,7 @@ if TYPE_CHECKING:
         def claim_signal(self, signum: int, theirs: object) -> None: ...
         def ask_main(self) -> None: ...
         def announce(self) -> None: ...
-        def tell_finished(self) -> None: ...
+        def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None: ...
         def make_exception(self) -> BaseException: ...
         def forget(self) -> None: ...
         def tidy(self, *, in_handler: bool = False) -> None: ...

@@ -116,11 +116,22 @@ class Signals:
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
-    def take_ctrl_c(self) -> None:
-        """Take SIGINT, where it was left to Python: from now on a KeyboardInterrupt would cut a cleanup short."""
+    def take_more(self, *, by_hand: bool = False) -> None:
+        """Take what would cut a cleanup short from now on: a SIGINT that was left to Python, which raises KeyboardInterrupt.
+
+        Args:
+            by_hand: and SIGHUP, if that would kill: a person's terminal may go before all is done.
+        """
         is_pythons = _signal.getsignal(SIGINT) is _signal.default_int_handler
         if is_pythons and SIGTERM in self.previous and SIGINT not in self.previous:
             self._take(SIGINT, named=False)
+        hangup = getattr(_signal, "SIGHUP", None) if by_hand else None
+        if (
+            hangup is not None
+            and hangup not in self.previous
+            and _signal.getsignal(hangup) is _signal.SIG_DFL
+        ):
+            self._take(hangup, named=False)
 
     # -- give back --
 

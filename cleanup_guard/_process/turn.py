@@ -20,6 +20,7 @@ from cleanup_guard._stop.token import Pulse, Token, mark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cleanup_guard._ground.clock import Budget
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
     from cleanup_guard._stop.stack import Callback, CallbackStack
@@ -76,16 +77,22 @@ class Turn:
         if callback is None:
             return inf
         own = inf if callback.timeout is None else self.started + callback.timeout
-        shared = inf if stop is None else stop.budget.callback_limit(self.started, None)
+        shared = inf if stop is None else self._shared_limit(stop.budget)
         return min(own, shared, self.limit)
+
+    def _shared_limit(self, budget: Budget) -> float:
+        return budget.callback_limit(self.started, None, others_wait=self.process.roster.others_wait)
 
     def why_due(self) -> str:
         """Which time is over."""
-        callback = self.current
+        callback, stop = self.current, self.process.stop
         timeout = callback.timeout if callback is not None else None
         if timeout is not None and self.process.clock() - self.started >= timeout:
             return f"its timeout of {timeout:g} s is over"
-        if self.process.stop is not None:
+        if stop is not None:
+            period = stop.budget.period
+            if period.sure != period.hope and self.process.roster.others_wait:
+                return f"others wait, and the {period.sure:g} s that are sure are nearly over"
             return "the grace period is nearly over"
         return "the time limit for a normal exit is over"
 
@@ -116,8 +123,13 @@ class Turn:
         seconds = self.process.clock() - self.started
         stop = self.process.stop
         if stop is not None:
-            stop.callbacks += 1
-            stop.failures += error is not None
+            stop.history.ended(
+                callback.name,
+                error,
+                began=self.started,
+                seconds=seconds,
+                interrupted=isinstance(error, CallbackInterrupted),
+            )
         event: Event
         if error is None:
             if self._details or seconds >= SLOW:

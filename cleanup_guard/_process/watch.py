@@ -23,6 +23,7 @@ from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
 from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
@@ -231,6 +232,14 @@ def _least_meant(signums: list[int], process: ProcessView) -> int:
     return max(signums, key=lambda each: (before(each) is None, each != SIGINT, each == SIGTERM))
 
 
+def _may_be_a_stop(process: ProcessView, signum: int) -> bool:
+    """Whether a signal is the stop, or starts the clock of one that has none."""
+    stop = process.stop
+    if stop is None:
+        return process.roster.listens
+    return signum != SIGINT and stop.theirs is None and stop.budget.period.by_hand
+
+
 class Watcher:
     """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts."""
 
@@ -296,6 +305,11 @@ class Watcher:
             asked_at=min((host.asking.asked_at for host in loops), default=inf),
             exiting=process.exiting,
             hook=self._watch.hook,
+            running=[
+                (callback.name, each.started)
+                for each in list(process.roster.turns)
+                if (callback := each.current) is not None
+            ],
         )
 
     def _own_pokes(self, signum: int, pokes: dict[int, int] | None = None) -> int:
@@ -329,7 +343,7 @@ class Watcher:
                 self._seen[signum] = seen = known
             if seen <= known:
                 continue
-            if process.stop is None and process.roster.listens:
+            if _may_be_a_stop(process, signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
             self._dealt[signum] = self._dealt.get(signum, 0) + seen - known  # one signal is not two stops
@@ -397,8 +411,10 @@ class Watcher:
         process.announce()
         process.roster.withdraw()
         stop = process.stop
-        if stop is not None and not stop.drained:
-            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=process.roster.drain))
+        if stop is not None and stop.drained:
+            stop.history.enters(STOPPING, process.clock())
+        elif stop is not None:
+            process.roster.tell(Draining(seconds=stop.drain.seconds, asked=stop.drain.asked))
             return
         if not any(member.stop_hooks for member in process.roster.everybody()):
             watch.hooks_ended = True

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Self
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
 from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of
 from cleanup_guard._rehearse import _proc, _ready
 from cleanup_guard._rehearse._hook import Beside
 from cleanup_guard._rehearse._onlooker import Onlooker
+from cleanup_guard._rehearse._platforms import clean
 from cleanup_guard._rehearse._requests import Requester
 from cleanup_guard._rehearse._seen import Rehearsal, Seen
 from cleanup_guard._rehearse._start import Starter
@@ -147,6 +149,10 @@ class Engine:
         self._waker = waker
         self._onlooker = onlooker
         self._doing = "starting it"
+        if plan.way is not None:
+            result.platform, result.sure = plan.way.name, plan.way.sure
+        grace = grace_from_environment({GRACE_VARIABLE: plan.told or ""})
+        result.told = None if grace is None else grace.hope
         self._limit: float | None = plan.wish.timeout
         self._heard = bytearray()
         self._known: _ready.Stamp = None
@@ -389,7 +395,12 @@ class Program(Engine):
         self._await_start(starter, time.monotonic() + wish.timeout)
 
     def _stop(self) -> None:
-        self._onlooker.send()
+        way = self._plan.way
+        everybody = way is not None and way.everybody
+        self._onlooker.send(self._onlooker.target.signum, everybody=everybody)
+        for at, signum in () if way is None else way.later:
+            self._await_end(min(at, self.result.grace))
+            self._onlooker.send(signum, everybody=everybody)
         spent = self._plan.hook is not None and self._onlooker.clock + SPARE > self.result.grace
         self._await_end(self._onlooker.clock + SPARE if spent else self.result.grace)
         if not self._onlooker.over:
@@ -409,7 +420,12 @@ class Program(Engine):
         except CannotStart as error:
             raise CannotRehearse(str(error)) from None
         copies = self._copies()
-        starter = Starter(file, program, self._writer, alone=not self._simulate, copies=copies)
+        environ = dict(os.environ) if self._plan.way is None else clean(os.environ, self._plan.way)
+        if self._plan.told is not None:
+            environ[GRACE_VARIABLE] = self._plan.told
+        starter = Starter(
+            file, program, self._writer, alone=not self._simulate, copies=copies, environ=environ
+        )
         self._trace(starter)
         self._selector.register(starter.news, selectors.EVENT_READ, partial(self._read_news, starter))
         starter.go()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if sys.platform != "linux":
     raise NotImplementedError("rehearsing a stop needs Linux")
 
+from cleanup_guard._ground.clock import GRACE_VARIABLE
 from cleanup_guard._ground.foreign import quoted, shown
 from cleanup_guard._ground.names import name_of, number_of
 from cleanup_guard._rehearse._engine import SPARE, TURN, CannotRehearse, Engine, Interrupted
@@ -231,6 +232,8 @@ class Container(Engine):
         options = ["--name", self._name, "--label", LABEL]
         options += [] if asked is None else ["--stop-signal", str(asked)]
         options += image.options
+        if self._plan.told is not None:
+            options += ["--env", f"{GRACE_VARIABLE}={self._plan.told}"]
         arguments = self._plan.program
         if image.entrypoint is not None:
             options += ["--entrypoint", image.entrypoint[0] if image.entrypoint else ""]

@@ -180,10 +180,11 @@ class Onlooker:
         for seen in some:
             self.register.keep(seen)
 
-    def send(self) -> None:
-        """Send the stop signal to the first process, as a platform does."""
-        if self.target.first in self.register.living:
-            os.kill(self.target.first, self.target.signum)
+    def send(self, signum: int, *, everybody: bool = False) -> None:
+        """Send a signal to the first process, or to all, as platforms do."""
+        for pid in list(self.register.living):
+            if pid not in self.helpers and (everybody or pid == self.target.first):
+                _proc.send(pid, signum)
 
     def kill(self) -> None:
         """SIGKILL to the first process, and to everybody else where no kernel does it; from now on who ends was killed."""

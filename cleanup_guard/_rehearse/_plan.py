@@ -10,6 +10,8 @@ from cleanup_guard._rehearse._ready import Wish
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cleanup_guard._rehearse._platforms import Way
+
 
 @dataclass(frozen=True)
 class Image:
@@ -54,6 +56,8 @@ class Plan:
         files: texts that stand in files in place of what stands there, by path.
         hook: what comes before the stop signal.
         url: what is requested meanwhile; None: nothing.
+        way: how a platform does it; None: signal and SIGKILL are all.
+        told: what the program is told that it has, as CLEANUP_GUARD_GRACE; None if it is told nothing.
     """
 
     program: list[str]
@@ -64,3 +68,5 @@ class Plan:
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     hook: Hook | None = None
     url: str | None = None
+    way: Way | None = None
+    told: str | None = None

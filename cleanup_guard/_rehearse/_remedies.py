@@ -356,6 +356,13 @@ def _longer(case: Case) -> Iterator[Remedy]:
     yield Remedy("give it more time, or less to do", line, replace(case.plan, grace=float(enough)))
 
 
+def _told_less(case: Case) -> Iterator[Remedy]:
+    left = math.floor(case.rehearsal.grace - case.rehearsal.hook)
+    if left >= 1:
+        line = f"CLEANUP_GUARD_GRACE={left}   # terminationGracePeriodSeconds less what preStop takes"
+        yield Remedy("tell it what there is", line, replace(case.plan, told=str(left)))
+
+
 def _other_signal(case: Case) -> Iterator[Remedy]:
     """It does listen, but not to the unusual signal that was chosen for it."""
     has = case.subject.has
@@ -413,6 +420,7 @@ REMEDIES: dict[str, list[Callable[[Case], Iterator[Remedy]]]] = {
     "blocked": [_clean_slate],
     "too-slow": [_longer],
     "close": [_longer],
+    "told-too-much": [_told_less],
     "never-ends": [_guarded],
     "children-killed": [_under_run, _all_at_once],
     "init-leaves-early": [_under_run],

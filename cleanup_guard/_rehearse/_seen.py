@@ -188,6 +188,9 @@ class Rehearsal:
         hook: seconds that the platform's hook took before the stop signal.
         hook_status: its exit status; None if it was not awaited, or there was none.
         requests: what became of requests, if there were any.
+        platform: whose way of stopping it was; empty for none in particular.
+        sure: seconds that are sure on that platform, if that is known.
+        told: seconds that the program was told that it has (CLEANUP_GUARD_GRACE); None if it was told nothing.
     """
 
     program: list[str]
@@ -214,6 +217,9 @@ class Rehearsal:
     hook: float = 0.0
     hook_status: int | None = None
     requests: Requests | None = None
+    platform: str = ""
+    sure: float | None = None
+    told: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields above, for json.dumps; seconds are rounded to a millisecond."""

@@ -27,10 +27,18 @@ class Starter:
         output: the descriptor for its stdout and stderr.
         alone: whether to try for a PID namespace.
         copies: files that it sees in place of others: path and path; only in a namespace.
+        environ: its environment.
     """
 
     def __init__(
-        self, file: str, argv: list[str], output: int, *, alone: bool, copies: Mapping[str, str]
+        self,
+        file: str,
+        argv: list[str],
+        output: int,
+        *,
+        alone: bool,
+        copies: Mapping[str, str],
+        environ: Mapping[str, str],
     ) -> None:
         go, writer = os.pipe()
         reader, news = os.pipe()
@@ -42,7 +50,7 @@ class Starter:
         if self.pid == 0:
             self._go.close()  # our own copy would keep us waiting if whoever started us is killed
             self.news.close()
-            _start(file, argv, output, go, news, alone=alone, copies=copies)
+            _start(file, argv, output, go, news, alone=alone, copies=copies, environ=environ)
         os.close(go)
         os.close(news)
 
@@ -70,7 +78,15 @@ class Starter:
 
 
 def _start(
-    file: str, argv: list[str], output: int, go: int, news: int, *, alone: bool, copies: Mapping[str, str]
+    file: str,
+    argv: list[str],
+    output: int,
+    go: int,
+    news: int,
+    *,
+    alone: bool,
+    copies: Mapping[str, str],
+    environ: Mapping[str, str],
 ) -> NoReturn:
     def tell(line: str) -> None:
         os.write(news, f"{line}\n".encode())
@@ -98,7 +114,7 @@ def _start(
         for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.execv(file, argv)  # noqa: S606 - no shell is what is wanted
+        os.execve(file, argv, environ)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
         tell(f"failed {file!r} could not be executed: {error.strerror}")
     except BaseException as error:

@@ -21,16 +21,20 @@ NAMED = 3
 CLOSE = 0.8
 """The share of the grace period from which a stop is said to be close."""
 
+EVEN = 0.05
+"""Seconds that a hook may take, and still be said to have taken none."""
+
 FALLS_BACK = 2
 """The status of runtimes that raise the stop again to die of it, and find themselves alive, as PID 1 "
 "does: Go's, for example."""
 
 CODES = (
     "blocked", "child-failed", "children-killed", "close", "crashed", "does-not-forward", "exited", "failed", "hook-failed",
+    "hoped-for",
     "ignored", "init-leaves-early", "killed-by-its-own", "killed-in-a-hurry", "never-caught", "never-ends", "never-told",
     "no-cleanup", "not-seen", "out-of-memory", "raises-it-again", "requests-dropped", "requests-lost", "resource-tracker",
     "shell-does-not-forward", "shell-waits", "sigpipe", "sometimes-hangs", "start-up-race", "still-there", "stopped",
-    "told-twice", "too-many", "too-slow", "traced-too-slow", "workers-told",
+    "told-too-much", "told-twice", "too-many", "too-slow", "traced-too-slow", "workers-told",
 )  # fmt: skip
 """Each thing that can be said about a stop; `exited` is followed by a number."""
 
@@ -141,6 +145,32 @@ def _find(rehearsal: Rehearsal, allowed: Collection[str]) -> list[Finding]:
     if not any(each.fault for each in found) and rehearsal.seconds > CLOSE * rehearsal.grace:
         text = f"It took {rehearsal.seconds:.1f} s of {rehearsal.grace:g} s, too close for a loaded machine"
         found.append(Finding("close", text, "give it more", fault=False))
+    return found + _about_numbers(rehearsal)
+
+
+def _about_numbers(rehearsal: Rehearsal) -> list[Finding]:
+    """What it needed, and what it was told, against what the platform gives."""
+    found: list[Finding] = []
+    sure, took = rehearsal.sure, rehearsal.seconds - rehearsal.hook
+    if (
+        sure is not None
+        and sure < rehearsal.grace
+        and took > CLOSE * sure
+        and rehearsal.seconds < rehearsal.grace
+    ):
+        text = (
+            f"It took {_in_seconds(took)}, and only {sure:g} s are sure on {rehearsal.platform}: on some days it kills "
+            f"sooner than after {rehearsal.grace:g} s"
+        )
+        found.append(Finding("hoped-for", text, "need less, or make sure of it", fault=False))
+    left = rehearsal.grace - rehearsal.hook
+    if rehearsal.told is not None and rehearsal.told > left + EVEN:
+        hook = f" less {_in_seconds(rehearsal.hook)} of the hook before the signal" if rehearsal.hook else ""
+        text = (
+            f"CLEANUP_GUARD_GRACE says that there are {rehearsal.told:g} s, but there are {rehearsal.grace:g} s{hook}, so its "
+            "rescues come too late"
+        )
+        found.append(Finding("told-too-much", text, "tell it"))
     return found
 
 
@@ -437,11 +467,7 @@ def _is_worker(seen: Seen, parent: Seen) -> bool:
 
 
 def _about_being_told_twice(rehearsal: Rehearsal) -> list[Finding]:
-    stops = {
-        short(seen): names
-        for seen in rehearsal.processes
-        if len(names := [heard.name for heard in seen.heard if number_of(heard.name) in STOPS]) > 1
-    }
+    stops = {short(seen): names for seen in rehearsal.processes if len(names := _stops_heard(seen)) > 1}
     if not stops:
         return []
     name, told = max(stops.items(), key=lambda item: len(item[1]))
@@ -452,6 +478,13 @@ def _about_being_told_twice(rehearsal: Rehearsal) -> list[Finding]:
         "up their cleanup"
     )
     return [Finding("told-twice", text, "tell each process once", fault=False)]
+
+
+def _stops_heard(seen: Seen) -> list[str]:
+    """The stops that one was told; what platforms send again, or after another, is theirs to know."""
+    stops = [heard for heard in seen.heard if number_of(heard.name) in STOPS]
+    first = next((heard for heard in stops if heard.sender is None), None)
+    return [heard.name for heard in stops if heard.sender is not None or heard is first]
 
 
 def _about_a_signal(rehearsal: Rehearsal, signum: int, some: list[Seen], *, hurried: bool) -> list[Finding]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cleanup_guard._ground.names import name_of
+from cleanup_guard._rehearse._platforms import WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,10 +121,14 @@ def facts(rehearsal: Rehearsal) -> str:
         "container": "PID 1 of the container",
         "simulated": "the first process, as if it were PID 1",
     }[rehearsal.isolation]
-    return (
-        f"Ready after {seconds(rehearsal.readied)}; {on_one_line(rehearsal.signal)} to {first}; "
-        f"SIGKILL {rehearsal.grace:.10g} s later"
-    )
+    ready, signal = f"Ready after {seconds(rehearsal.readied)}", on_one_line(rehearsal.signal)
+    way = WAYS.get(rehearsal.platform)
+    if way is None:
+        return f"{ready}; {signal} to {first}; SIGKILL {rehearsal.grace:.10g} s later"
+    whom = "every process" if way.everybody else first
+    later = "".join(f", {name_of(signum)} {at:g} s later" for at, signum in way.later)
+    order = f" when {way.order}" if way.order else ""
+    return f"{ready}; as on {way.name}{order}: {signal} to {whom}{later}; SIGKILL {rehearsal.grace:.10g} s after the stop"
 
 
 def seconds(value: float) -> str:

@@ -14,6 +14,10 @@ Rules:
    that the callbacks have the rest of the time.
 4. A main that has not run a line of Python since the stop is taken over from at half time; one that handles it, in a `finally`
    for example, at nine tenths; one that was held back until then, a little later; any other one at eight tenths.
+5. These are shares of the time that is sure, because they are rescues. Permission lasts while there is hope: for what holds the
+   stop back (rules 1 and 2), and half of what is left then for a main that was held back for longer than what is sure.
+6. A Ctrl-C in a terminal has no end of time. A person is told for whom he waits, and may press again: a main that does not
+   come to what is then to be raised in it is taken over from. The clock starts if another stop comes.
 """
 
 from __future__ import annotations
@@ -21,11 +25,19 @@ from __future__ import annotations
 from math import inf
 
 from cleanup_guard._ground.clock import DEFAULT_GRACE
-from cleanup_guard._ground.events import HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
+from cleanup_guard._ground.events import (
+    ClockStarted,
+    HeldToTheEnd,
+    HookLeftRunning,
+    SteppedIn,
+    StillRunning,
+    StopRedelivered,
+)
 from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from cleanup_guard._ground.clock import Budget
@@ -68,6 +80,12 @@ ARRIVES = 1.0
 BLOCKED = 1.0
 """Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""
 
+A_WORD = 3.0
+"""Seconds between two words to a person who waits in a terminal."""
+
+IN_VAIN = 1.0
+"""Seconds after which a main that a person wants to be interrupted, and that does not come to it, is taken over from."""
+
 CHANCES = 5
 """The looks at an event loop that find no answer before it counts as blocked."""
 
@@ -92,6 +110,7 @@ class Facts:
         asked_at: when that loop was asked and has not answered since; infinity if it owes no answer.
         exiting: the interpreter is shutting down.
         hook: the on_stop callback that is running.
+        running: callbacks in progress, each with when it began.
     """
 
     __slots__ = (
@@ -104,6 +123,7 @@ class Facts:
         "in_tasks",
         "may_tell",
         "noticed",
+        "running",
         "state",
     )
 
@@ -120,6 +140,7 @@ class Facts:
         asked_at: float = inf,
         exiting: bool = False,
         hook: str | None = None,
+        running: Sequence[tuple[str, float]] = (),
     ) -> None:
         self.state: State = state
         self.announced: bool = announced
@@ -131,6 +152,7 @@ class Facts:
         self.asked_at: float = asked_at
         self.exiting: bool = exiting
         self.hook: str | None = hook
+        self.running: Sequence[tuple[str, float]] = running
 
 
 class Delivery:
@@ -156,6 +178,8 @@ class Delivery:
         self._let_go_since: float | None = None
         self._let_go_of = 0  # the time of which main has let go, counted as `times` is
         self._let_go = 0
+        self._held_until = -inf
+        self._person = Person()
         self._next_poke = 0.0
         self._unanswered = 0
 
@@ -216,10 +240,10 @@ class Delivery:
             return inf
         if facts.hook is not None and now >= stop.hooks_until and self._is_first("hook"):
             world.tell(HookLeftRunning(name=facts.hook, seconds=now - budget.began))
-        if now >= budget.at(budget.TAKE_OVER) and self._is_first("prepare"):
+        if now >= budget.sure(budget.TAKE_OVER) and self._is_first("prepare"):
             world.prepare_death()
-        instants = (stop.drain_until, stop.hooks_until, *map(budget.at, budget.INSTANTS))
-        due = min((at for at in instants if at > now), default=inf)
+        due = min((at for at in (stop.drain_until, stop.hooks_until) if at > now), default=inf)
+        due = min(due, budget.due_after(now), self._person.look(now, stop, facts, world))
         if stop.theirs is not None:
             return min(due, self._look_at_theirs(now, stop, facts, world))
         return min(due, self._look_at_ours(now, stop, facts, world))
@@ -243,7 +267,9 @@ class Delivery:
 
     def _look_at_ours(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         budget = stop.budget
-        if not self.forced and now >= budget.at(budget.FORCE):
+        if facts.held is not None and facts.state is State.STOPPING:
+            self._held_until = now
+        if not self.forced and now >= budget.hope(budget.FORCE):
             self.forced = True
             world.lift_shields()
             if facts.held is not None and facts.state is State.STOPPING:
@@ -265,7 +291,7 @@ class Delivery:
             return self._look_for_survival(now, facts, world)
         if facts.state is not State.STOPPING:
             return inf
-        if now < budget.at(budget.TAKE_OVER):
+        if now < budget.hope(budget.TAKE_OVER):
             if facts.noticed or now - budget.began >= ARRIVES:
                 return inf
             world.nudge()
@@ -282,7 +308,8 @@ class Delivery:
         budget = stop.budget
         stuck = not facts.noticed and facts.held is None and not budget.stepped_in
         if (
-            (stuck and now >= budget.at(budget.STUCK))
+            (stuck and now >= budget.sure(budget.STUCK))
+            or self._person.insists_in_vain(now, facts, insisted=self.insisted)
             or now >= self._take_over_at(budget, facts)
             or self._let_go >= LETS_GO
         ):
@@ -298,7 +325,8 @@ class Delivery:
     def _ask_tasks(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
         """The loop has been asked to cancel the guarded tasks; if it does not answer, interrupt what blocks it."""
         budget = stop.budget
-        patience = BLOCKED if budget.grace is None else BLOCKED * budget.grace / DEFAULT_GRACE
+        sure = budget.period.sure
+        patience = BLOCKED if sure is None else BLOCKED * sure / DEFAULT_GRACE
         if facts.asked_at < inf:
             self._unanswered += 1
             # A whole process that was frozen for a while has had no chance to answer.
@@ -366,16 +394,64 @@ class Delivery:
     def _take_over_at(self, budget: Budget, facts: Facts) -> float:
         """When to take over from a main that has not come back."""
         if budget.stepped_in:
-            return budget.at(budget.INTERRUPT)
+            return budget.hope(budget.INTERRUPT)
         if "held" in self._done or (facts.held is not None and facts.state is State.STOPPING):
-            return budget.at(budget.LATE)
+            return budget.hope(budget.LATE)
         handles = facts.state is State.UNWINDING and facts.handling
-        return budget.at(budget.FORCE if handles else budget.TAKE_OVER)
+        due = budget.sure(budget.FORCE if handles else budget.TAKE_OVER)
+        # What was held back with permission for longer than that has half of what is left from then on.
+        return (
+            max(due, self._held_until + (budget.end - self._held_until) / 2)
+            if self._held_until > due
+            else due
+        )
 
     def _take_over(self, world: World) -> None:
         if not self.took_over:
             self.took_over = True
             world.take_over()
+
+
+class Person:
+    """Who has pressed Ctrl-C in a terminal, and waits."""
+
+    __slots__ = ("_clock_started", "_insisted_since", "_next_word", "_waits")
+
+    def __init__(self) -> None:
+        self._waits = False
+        self._clock_started = False
+        self._next_word = 0.0
+        self._insisted_since = inf
+
+    def look(self, now: float, stop: Stop, facts: Facts, world: World) -> float:
+        """Tell for whom he waits, every few seconds; then that there is an end to it, if one comes. Returns when next."""
+        period = stop.budget.period
+        if not period.by_hand:
+            if self._waits and not self._clock_started:
+                self._clock_started = True
+                world.tell(
+                    ClockStarted(sure=period.sure, grace=period.hope, where=period.where, how=period.how)
+                )
+            return inf
+        if not self._waits:
+            self._waits = True
+            self._next_word = now + A_WORD
+        if facts.state is State.DONE or stop.theirs is not None:
+            return inf
+        if now >= self._next_word:
+            self._next_word = now + A_WORD
+            running = [(f"callback {name}", began) for name, began in facts.running]
+            for what, began in running or [(f"main ({world.where()})", stop.budget.began)]:
+                world.tell(StillRunning(what=what, seconds=now - began))
+        return self._next_word
+
+    def insists_in_vain(self, now: float, facts: Facts, *, insisted: bool) -> bool:
+        """Whether he has wanted main to be interrupted for a while, and main does not come to it."""
+        if not (insisted and facts.may_tell) or facts.in_tasks:
+            self._insisted_since = inf
+        elif self._insisted_since == inf:
+            self._insisted_since = now
+        return now - self._insisted_since >= IN_VAIN
 
 
 class Presses:

@@ -4,6 +4,7 @@
 |---|---|
 | the default, or Python's own handler of SIGINT | ours |
 | an event loop's own way with Ctrl-C (it cancels the main task, which the guard does itself) | ours |
+| what our plugin of pytest puts in the place of the default | ours |
 | ignored | nobody's: a signal that was ignored and is named is ours |
 | any other Python handler, the one too by which a loop hears of `add_signal_handler` | theirs |
 | a handler in C, which Python cannot call | theirs, and nothing is taken |
@@ -30,6 +31,9 @@ class Owner(Enum):
 LOOPS = ("asyncio.runners", "trio._core._ki", "anyio._backends._asyncio")
 """Modules whose handlers are a loop's own way with Ctrl-C."""
 
+PYTEST_PLUGIN = "cleanup_guard._pytest_plugin"
+"""The module whose handler stands for the default in a run of pytest: the code under test has it as in a program."""
+
 
 def owner_of(handler: object) -> Owner:
     """Who owns the stop where this handler is installed."""
@@ -37,10 +41,15 @@ def owner_of(handler: object) -> Owner:
         return Owner.THEIRS
     if not callable(handler) or handler is _signal.default_int_handler:
         return Owner.OURS
-    return Owner.OURS if is_loops(handler) else Owner.THEIRS
+    return Owner.OURS if is_loops(handler) or is_tests(handler) else Owner.THEIRS
 
 
 def is_loops(handler: object) -> bool:
     """Whether a handler is an event loop's own way with Ctrl-C."""
     handler = getattr(handler, "func", handler)  # asyncio's is a partial
     return str(getattr(handler, "__module__", "")) in LOOPS
+
+
+def is_tests(handler: object) -> bool:
+    """Whether a handler is what our plugin of pytest puts in the place of the default."""
+    return getattr(handler, "__module__", None) == PYTEST_PLUGIN

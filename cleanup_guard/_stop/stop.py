@@ -8,7 +8,9 @@ Rules:
 
 from __future__ import annotations
 
+from cleanup_guard._ground.events import StopRecord
 from cleanup_guard._ground.once import Once
+from cleanup_guard._stop.history import DRAINING, STOPPING, History
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +25,17 @@ class Drain:
     """The time for which a program serves on when a stop has come.
 
     Attributes:
-        seconds: how long that is.
+        asked: how long it was to be.
+        seconds: how long it is.
         over: it has passed, or somebody has ended it.
     """
 
-    __slots__ = ("over", "seconds")
+    __slots__ = ("asked", "over", "seconds")
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds: float = seconds
-        self.over: bool = seconds <= 0
+    def __init__(self, asked: float, limit: float) -> None:
+        self.asked: float = asked
+        self.seconds: float = min(asked, limit)
+        self.over: bool = self.seconds <= 0
 
 
 class Stop:
@@ -47,7 +51,7 @@ class Stop:
         wanted: what the outermost guard that names an exit status wants; guards say it as they are left.
         armed: who arms the last resort for it.
         owed: a guard of main has been left, and the stop is still to go on from there.
-        callbacks, failures: how many callbacks have run since, and how many failed.
+        history: what has happened since.
         drain: for how long the program serves on before the stop begins.
         forgotten: the program went on; whoever sees that first makes it as if there had been no stop.
     """
@@ -55,11 +59,10 @@ class Stop:
     __slots__ = (
         "armed",
         "budget",
-        "callbacks",
         "drain",
-        "failures",
         "finished",
         "forgotten",
+        "history",
         "owed",
         "reason",
         "sender",
@@ -87,15 +90,14 @@ class Stop:
         self.budget: Budget = budget
         self.theirs: object = theirs
         self.wanted: ExitStatus = None
-        self.callbacks: int = 0
-        self.failures: int = 0
         self.finished: bool = False  # main has left its last guard
         self.owed: bool = False
         self.armed: Once = Once()
         self.forgotten: Once = Once()
-        self.drain: Drain = Drain(
-            0.0 if theirs is not None else min(drain, budget.at(budget.STUCK) - budget.began)
-        )
+        # Nobody sends work to who is being stopped by a framework, and a person in a terminal is not to wait for it.
+        drains = theirs is None and not budget.period.by_hand
+        self.drain: Drain = Drain(drain if drains else 0.0, budget.sure(budget.STUCK) - budget.began)
+        self.history: History = History(budget.began, STOPPING if self.drain.over else DRAINING)
 
     @property
     def drained(self) -> bool:
@@ -110,16 +112,39 @@ class Stop:
     @property
     def hooks_until(self) -> float:
         """Until when on_stop callbacks hold it back."""
-        return self.budget.at(self.budget.HOOKS) + self.drain.seconds
+        return self.budget.sure(self.budget.HOOKS) + self.drain.seconds
 
     def end_drain(self) -> None:
         """The program serves no longer: from now on it is being stopped."""
         self.drain.over = True
 
+    def record(self, now: float, at: float, skipped: tuple[str, ...] = ()) -> StopRecord:
+        """All that it took until now.
+
+        Args:
+            now: the time.
+            at: the same, as `time.time` tells it.
+            skipped: callbacks that have no turn any more.
+        """
+        history, period = self.history, self.budget.period
+        took = history.seconds(now)
+        return StopRecord(
+            reason=self.reason,
+            signum=self.signum,
+            where=period.where,
+            sure=period.sure,
+            grace=period.hope,
+            at=at - took,
+            seconds=took,
+            phases=history.phases(now),
+            callbacks=history.records(),
+            cut=history.cut(),
+            skipped=skipped,
+        )
+
     def becomes_ours(self, budget: Budget) -> None:
         """Whoever owned it has given it to us: from now on this budget counts."""
         self.budget, self.theirs = budget, None
-        self.drain = Drain(0.0)
 
 
 class Ballot:

@@ -104,6 +104,7 @@ class Asking:
         self._terms = terms
         self._stopping = stopping
         self._telling = Telling()
+        self._doubted: dict[Child, list[Process]] = {}  # who seems to have been told elsewhere
         self._kin: Kin | None = None
         self._look_at = -inf
         self._not_before = -inf
@@ -117,6 +118,13 @@ class Asking:
         self._telling.begin(ticks, now)
         child.asked_at = now
         child.sent = signum = self._signal_for(child)
+        if signum == self._stopping.told_elsewhere:
+            told = self._telling.kin(world.look(), self._children).of(child)
+            self._telling.note(told)
+            if not self._stopping.told_surely:
+                self._doubted[child] = told
+            self._kin = None  # who has come since is looked for
+            return
         if self._is_for_groups(child):
             self._signal(child, signum, to_group=child.scope != "main")
             self._telling.note_group(world.look(), child)
@@ -193,10 +201,16 @@ class Asking:
         for child in leaving:
             self._tend_rest(kin, child, now)
         for child in asked:
+            self._doubt(child, now)
             self._tell(kin, child, now, since=child.asked_at)
         if strays:
             self._tell_strays(kin, now)
         return self._look_at
+
+    def _doubt(self, child: Child, now: float) -> None:
+        """Who seemed to have been told elsewhere, and is still there at half time, may not have been."""
+        if child in self._doubted and now >= self._stopping.doubted_from(child.asked_at):
+            self._telling.forget(self._doubted.pop(child))
 
     def _leaving(self) -> list[Child]:
         """Those whose main process has ended, and of whom others may be left."""

@@ -61,6 +61,7 @@ class Callbacks:
         self._stopping = stopping
         self._say = say
         self._refused = False
+        self._others_wait = False
 
     def run(self) -> bool:
         """Run them all. Returns whether one failed."""
@@ -73,6 +74,7 @@ class Callbacks:
                 failed = True
                 continue
             argv = words(command)
+            self._others_wait = number < len(self._commands)
             problem = self._run(argv)
             if problem:
                 program = "" if argv[0] == SH else f", {quoted(argv[0])}"
@@ -129,7 +131,11 @@ class Callbacks:
         budget = self._budget()
         if budget is None:
             return inf, inf, inf
-        return budget.callback_limit(started, None), budget.end, budget.last_resort
+        return (
+            budget.callback_limit(started, None, others_wait=self._others_wait),
+            budget.end,
+            budget.last_resort,
+        )
 
     def _kill(self, pid: int, signum: int) -> None:
         try:

@@ -13,14 +13,16 @@ import sys
 import time
 from math import inf
 
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace
 from cleanup_guard._ground.foreign import shown
+from cleanup_guard._ground.here import FOREGROUND_VARIABLE
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
-from cleanup_guard._ground.names import name_of
+from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._supervise._family import Family
 from cleanup_guard._supervise._options import REFUSED
 from cleanup_guard._supervise._policy import Policy
 from cleanup_guard._supervise._ready import LOOK_AGAIN
+from cleanup_guard._supervise._sender import is_platform
 from cleanup_guard._supervise._spawn import (
     STDERR,
     CannotStart,
@@ -210,10 +212,11 @@ class Command:
     def _environ(self, child: Child) -> Mapping[str, str]:
         """Our environment and the child's own. A guard in the child learns how much of the grace period is its own."""
         environ = {**os.environ, **child.environ}
-        if self.options.grace is not None:
-            budget = Budget(self.options.grace, 0.0)
-            share = budget.at(self.policy.terms.kill_share) - self.options.drain
-            environ["CLEANUP_GUARD_GRACE"] = f"{min(share, inf if child.grace is None else child.grace):.6g}"
+        if self.options.grace.sure is not None:
+            share = self.policy.stopping.share(self.options.drain).within(Grace(child.grace))
+            environ[GRACE_VARIABLE] = share.text
+        if self.terminal is not None and not self._lends:
+            environ[FOREGROUND_VARIABLE] = str(os.getpgrp())
         return environ
 
     # -- waiting --------------------------------------------------------------------------------------------------------
@@ -261,7 +264,7 @@ class Command:
         if signum == _signal.SIGTSTP and code == SI_KERNEL and self.terminal is not None and not self._lends:
             self._suspend_all(self.terminal)
         else:
-            self._signalled(signum)
+            self._signalled(signum, info)
 
     def _hushed(self, signum: int, code: int) -> bool:
         """Whether it was ignored when we started, which is somebody's wish: `nohup`, or `&` in a script and then Ctrl-C.
@@ -272,19 +275,18 @@ class Command:
             return False
         return signum == _signal.SIGHUP or code == SI_KERNEL
 
-    def _signalled(self, signum: int) -> None:
+    def _signalled(self, signum: int, info: _signal.struct_siginfo) -> None:
         now = time.monotonic()
-        if (
-            self.told is None
-            and signum in self.options.stop_signals
-            and self.options.rewrite.get(signum) != 0
-        ):
-            self.told = Budget(self.options.grace, now)
+        by_hand = _is_key(info)
+        if self.options.is_stop(signum) and _sets_clock(signum, self.told):
+            self.told = Budget(BY_HAND if by_hand else self.options.grace, now)
         if self._lends and self.terminal is not None and signum == _signal.SIGCONT:
             child = self.options.children[0]
             if child.running and child.pid is not None and self.terminal.is_ours():
                 self.terminal.resume(child.pid)
-        self.policy.signal(signum, now)
+        self.policy.signal(
+            signum, now, by_hand=by_hand, told_elsewhere=_is_told_elsewhere(info, self.options)
+        )
 
     def _suspend_all(self, terminal: Terminal) -> None:
         """Ctrl-Z with several programs: where a shell can resume us, all of us stop; where none can, nobody does."""
@@ -410,6 +412,21 @@ def _go_to(folder: str) -> None:
         os.chdir(folder)
     except OSError:
         pass  # it was removed or unmounted: we are in /, which is as good as any
+
+
+def _is_key(info: _signal.struct_siginfo) -> bool:
+    """Whether a person has pressed Ctrl-C in a terminal."""
+    return info.si_signo == SIGINT and info.si_code == SI_KERNEL
+
+
+def _sets_clock(signum: int, told: Budget | None) -> bool:
+    """Whether a stop is the first, or the first that is no Ctrl-C after a person's, which has no end."""
+    return told is None or (told.period.by_hand and signum != SIGINT)
+
+
+def _is_told_elsewhere(info: _signal.struct_siginfo, options: Options) -> bool:
+    """Whether the platform has told every process itself."""
+    return options.platform_tells and is_platform(info.si_pid)
 
 
 def _sender(info: _signal.struct_siginfo) -> str:

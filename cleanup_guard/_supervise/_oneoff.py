@@ -13,9 +13,13 @@ import time
 from contextlib import ExitStack
 from math import inf
 
-from cleanup_guard._ground.clock import DEFAULT_GRACE, seconds
+from cleanup_guard._ground.clock import seconds
+from cleanup_guard._ground.here import foreground, own
+from cleanup_guard._ground.platforms import grace_here
 from cleanup_guard._guard.on_exit import current_guard
+from cleanup_guard._guard.options import Default
 from cleanup_guard._supervise._household import LONGEST_WAIT, LOST, peek, reap, signal_group
+from cleanup_guard._supervise._tie import sent_to_everybody
 from cleanup_guard._supervise._tree import children, descendants, members
 
 if sys.platform != "linux":
@@ -57,7 +61,7 @@ def run(
     errors: str | None = None,
     text: bool | None = None,
     env: Mapping[str, str] | None = None,
-    grace: float | timedelta | None = DEFAULT_GRACE,
+    grace: float | timedelta | Default | None = Default.GRACE,
     stop_signal: int = SIGTERM,
 ) -> subprocess.CompletedProcess[Any]:
     """Run a program and wait for it. When a stop, Ctrl-C or the timeout ends the wait, the program is asked to stop first.
@@ -75,7 +79,8 @@ def run(
         check: raise if it fails.
         encoding, errors, text: have str, not bytes.
         env: its environment; None for ours.
-        grace: seconds between asking and SIGKILL; None for no limit. In a guard's stop less, if less is left.
+        grace: seconds between asking and SIGKILL; None for no limit; by default what the platform gives, or
+            CLEANUP_GUARD_GRACE says. In a guard's stop less, if less is left.
         stop_signal: what asks it.
 
     Returns:
@@ -102,7 +107,7 @@ def run(
     codec = _codec(encoding, errors, text=text)
     data = input.encode(*(codec or ("utf-8", "strict"))) if isinstance(input, str) else input
     words = [os.fspath(word) for word in args]
-    talk = Conversation(words, seconds(timeout, "timeout"), seconds(grace, "grace"), stop_signal)
+    talk = Conversation(words, seconds(timeout, "timeout"), _grace(grace), stop_signal)
     with talk.files:
         talk.start(
             cwd=None if cwd is None else os.fspath(cwd),
@@ -117,6 +122,11 @@ def run(
     if check and status:
         raise subprocess.CalledProcessError(status, words, out, err)
     return subprocess.CompletedProcess(words, status, out, err)
+
+
+def _grace(own_grace: float | timedelta | Default | None) -> float | None:
+    """Seconds between asking and SIGKILL."""
+    return grace_here(own()).hope if isinstance(own_grace, Default) else seconds(own_grace, "grace")
 
 
 def _check_input(stdin: File | None, data: str | bytes | None) -> None:
@@ -144,7 +154,7 @@ class Conversation:
         self._grace = grace
         self._stop_signal = stop_signal
         self._pid = self._pidfd = -1
-        self._own_group = not _in_foreground()
+        self._own_group = foreground() != os.getpgrp()
         self._selector = selectors.DefaultSelector()
         self.files.callback(self._selector.close)
         self.files.callback(self._close_pipes)
@@ -200,7 +210,8 @@ class Conversation:
             if not self._talk(limit):
                 self._give_up()
         except BaseException as error:
-            self._ask(pressed=isinstance(error, KeyboardInterrupt) and not self._own_group)
+            pressed = isinstance(error, KeyboardInterrupt) and not self._own_group
+            self._ask(told=pressed or sent_to_everybody() == self._stop_signal)
             if isinstance(error, subprocess.TimeoutExpired):
                 error.output, error.stderr = (
                     bytes(self._read[fd]) if fd in self._read else None for fd in (1, 2)
@@ -260,18 +271,18 @@ class Conversation:
         if not isinstance(pipe, int):
             pipe.close()  # type: ignore[attr-defined]  # registered above as files
 
-    def _ask(self, *, pressed: bool) -> None:
+    def _ask(self, *, told: bool) -> None:
         """Ask everybody to stop, and give them the time they need, up to the grace period; then SIGKILL.
 
         Args:
-            pressed: Ctrl-C was pressed, most likely, and has told them already: they are asked at half time only.
+            told: Ctrl-C, or the platform, has told them already, most likely: they are asked at half time only.
         """
         guard = current_guard()
         left = None if guard is None else guard.remaining()
         allowed = min(inf if self._grace is None else self._grace, inf if left is None else left * SHARE)
         limit = time.monotonic() + allowed
         try:
-            if pressed and self._talk(limit - allowed / 2 if allowed < inf else inf):
+            if told and self._talk(limit - allowed / 2 if allowed < inf else inf):
                 return
             self._signal(self._stop_signal)
             self._signal(SIGCONT)
@@ -300,17 +311,3 @@ class Conversation:
             return None
         data = bytes(self._read[fd])
         return data.decode(*codec).replace("\r\n", "\n") if codec else data
-
-
-def _in_foreground() -> bool:
-    """Whether we may read from the terminal that controls us."""
-    try:
-        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False  # there is none
-    try:
-        return os.tcgetpgrp(fd) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(fd)

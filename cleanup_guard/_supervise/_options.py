@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cleanup_guard._ground.clock import DEFAULT_GRACE, Grace
 from cleanup_guard._supervise._terms import SIGINT, SIGTERM, Terms
 
 TYPE_CHECKING = False
@@ -29,7 +30,8 @@ class Options:
 
     def __init__(self) -> None:
         self.children: list[Child] = []
-        self.grace: float | None = 10.0
+        self.grace: Grace = Grace(DEFAULT_GRACE)
+        self.platform_tells = False  # the platform sends a stop to every process, not only to us
         self.drain = 0.0
         self.when_one_exits: Literal["stop", "wait"] = "stop"
         self.stop_signals: set[int] = {SIGTERM, SIGINT}
@@ -39,6 +41,10 @@ class Options:
         self.inherit_signals = False
         self.pdeathsig: int | None = None
         self.flags: set[str] = set()
+
+    def is_stop(self, signum: int) -> bool:
+        """Whether a signal that arrives means a stop."""
+        return signum in self.stop_signals and self.rewrite.get(signum) != 0
 
     @property
     def terms(self) -> Terms:

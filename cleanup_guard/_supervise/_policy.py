@@ -9,7 +9,8 @@ Rules:
 1. One budget. Draining, asking, SIGKILL and callbacks are slices of one grace period, which ends before the platform's.
 2. Children that do not depend on each other are asked together. One that another comes `after` is asked when that one is
    gone, or when its turn has come anyway: a stubborn child must not cost its neighbours their time to clean up.
-3. Nobody is told to stop twice. A main process that catches the stop is told before anything is looked up.
+3. Nobody is told to stop twice, nor whom the platform has told. A main process that catches the stop is told before anything
+   is looked up.
 4. Nobody is killed before the time for asking is over, unless its own grace or a person says so.
 5. That everybody is gone is the kernel's word, never that of a look, which may miss somebody.
 6. Who had to be killed is never reported as 0.
@@ -88,8 +89,15 @@ class Policy:
         """Whether a failure is only that the child did what we asked for, and nobody else had."""
         return self.stopping.signum is None and child.sent is not None and child.code == 128 + child.sent
 
-    def signal(self, signum: int, now: float) -> None:
-        """A signal has arrived: a stop, a repeated stop, or one to pass on."""
+    def signal(self, signum: int, now: float, *, by_hand: bool = False, told_elsewhere: bool = False) -> None:
+        """A signal has arrived: a stop, a repeated stop, or one to pass on.
+
+        Args:
+            signum: the signal.
+            now: the time.
+            by_hand: a person has pressed a key for it, in a terminal.
+            told_elsewhere: the platform has sent it to every process.
+        """
         wanted = self.terms.rewrite.get(signum, signum)
         if wanted == 0:
             return
@@ -98,7 +106,10 @@ class Policy:
             return
         if self.budget is None:
             self.stopping.signum = signum
-            self.stop(f"signal {signum}", now, wanted, drain=self.terms.drain)
+            self.stopping.told_elsewhere = signum if told_elsewhere else None
+            self.stopping.begin(f"signal {signum}", now, wanted, drain=self.terms.drain, by_hand=by_hand)
+        elif signum != SIGINT:
+            self.stopping.start_clock(now)
         if signum == SIGINT:
             self.stopping.press(now)
 
@@ -106,9 +117,17 @@ class Policy:
         """Pass on a signal that is no stop, to all children or to one."""
         self._asking.forward(signum, now, only)
 
-    def stop(self, reason: str, now: float, signum: int | None = None, *, drain: float = 0.0) -> None:
-        """Begin the stop, unless it has begun."""
-        self.stopping.begin(reason, now, signum, drain=drain)
+    def stop(self, reason: str, now: float, *, seem_told: int | None = None) -> None:
+        """Begin the stop, unless it has begun.
+
+        Args:
+            reason: why.
+            now: the time.
+            seem_told: the signal that the children seem to have had from elsewhere: they are told at half time.
+        """
+        if self.budget is None:
+            self.stopping.told_elsewhere, self.stopping.told_surely = seem_told, seem_told is None
+        self.stopping.begin(reason, now, None, drain=0.0)
 
     # -- what follows ---------------------------------------------------------------------------------------------------
 
@@ -159,9 +178,10 @@ class Policy:
         if level == 0:
             return self.stopping.ask_from
         levels = 1 + max(self._level(each) for each in self.children)
-        if self.kill_at == inf:
+        begun, rescue_at = self.stopping.ask_from, self.stopping.rescue_at
+        if rescue_at == inf:
             return inf
-        return self.stopping.ask_from + (self.kill_at - self.stopping.ask_from) * level / levels
+        return begun + max(0.0, rescue_at - begun) * level / levels
 
     def _level(self, child: Child) -> int:
         """How many there are in the longest chain of those that come after it."""
@@ -181,7 +201,7 @@ class Policy:
         """When a child's own time is over, or that of those whom it left behind while the others go on."""
         grace = child.grace
         if self.budget is None:
-            grace = None if self.terms.stay else self.terms.grace if grace is None else grace
+            grace = None if self.terms.stay else self.terms.grace.hope if grace is None else grace
         return min(self.kill_at, inf if grace is None else self._asking.since(child) + grace)
 
     def _end_by_force(self, now: float) -> float:

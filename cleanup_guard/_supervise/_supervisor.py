@@ -16,7 +16,9 @@ import weakref
 from contextlib import contextmanager
 from math import inf
 
-from cleanup_guard._ground.clock import DEFAULT_GRACE, grace_from_environment, seconds
+from cleanup_guard._ground.clock import Grace, seconds
+from cleanup_guard._ground.here import own_asked
+from cleanup_guard._ground.platforms import grace_here
 from cleanup_guard._guard.options import Default
 from cleanup_guard._supervise import _child
 from cleanup_guard._supervise._household import LONGEST_WAIT, Household, peek, reap, signal_group
@@ -25,7 +27,7 @@ from cleanup_guard._supervise._ready import LOOK_AGAIN
 from cleanup_guard._supervise._ready import parse as parse_sign
 from cleanup_guard._supervise._spawn import NOT_FOUND, CannotStart, find, spawn
 from cleanup_guard._supervise._terms import KILL_BEFORE_CALLBACKS, Terms
-from cleanup_guard._supervise._tie import Tie
+from cleanup_guard._supervise._tie import Tie, sent_to_everybody
 
 if sys.platform != "linux":
     raise NotImplementedError("cleanup_guard.Supervisor needs Linux: it waits for its children by pidfd")
@@ -109,6 +111,13 @@ class Child:
         self._supervisor.send_signal(self, signum)
 
 
+def _grace(own: float | Default | None) -> Grace:
+    """The grace period in force."""
+    return grace_here(
+        own_asked(), None if isinstance(own, Default) else Grace(own, source="Supervisor(grace=)")
+    )
+
+
 class Supervisor:
     """Starts children, forwards the stop of this program to them, and waits until they and their process groups are gone.
 
@@ -118,7 +127,8 @@ class Supervisor:
 
     Args:
         grace: seconds that the children have to stop, until SIGKILL; None for no limit. The environment variable
-            CLEANUP_GUARD_GRACE wins over it. In a guard's stop they get what its grace period leaves, if that is less.
+            CLEANUP_GUARD_GRACE wins over it. The default is the platform's, as for a guard. In a guard's stop they get what its
+            grace period leaves, if that is less.
         when_one_exits: whether the others are stopped ("stop"), or go on ("wait").
 
     Raises:
@@ -140,15 +150,13 @@ class Supervisor:
     ) -> None:
         if when_one_exits not in ("stop", "wait"):
             raise ValueError(f"when_one_exits must be 'stop' or 'wait', not {when_one_exits!r}")
-        told, from_environment = grace_from_environment(dict(os.environ))
-        wanted = DEFAULT_GRACE if isinstance(grace, Default) else seconds(grace, "grace")
-        self._grace = from_environment if told else wanted
+        self._own_grace = grace if isinstance(grace, Default) else seconds(grace, "grace")
         if not hasattr(os, "pidfd_open"):
             raise NotImplementedError(
                 "cleanup_guard.Supervisor needs pidfds, which this Python was built without"
             )
         self._household = Household()
-        terms = Terms(grace=self._grace, when_one_exits=when_one_exits, open_ended=True)
+        terms = Terms(grace=_grace(self._own_grace), when_one_exits=when_one_exits, open_ended=True)
         self._policy = Policy((), self._household, terms)
         self._lock = threading.RLock()
         self._done = threading.Event()
@@ -304,14 +312,11 @@ class Supervisor:
         with self._lock:
             if self._policy.budget is not None or self._foreign:
                 return
-            guard = self._tie.guard
-            left = None if guard is None else guard.remaining()
             terms = self._policy.terms
             if self._tie.others is not None:
                 terms.kill_share = KILL_BEFORE_CALLBACKS
-            if left is not None:
-                terms.grace = left if terms.grace is None else min(left, terms.grace)
-            self._policy.stop(reason, time.monotonic())
+            terms.grace = terms.grace.within(self._tie.left)
+            self._policy.stop(reason, time.monotonic(), seem_told=sent_to_everybody())
         self._poke()
 
     def close(self) -> None:
@@ -333,7 +338,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         """Take part in the current guard; in main without one, hold one for the time of the block."""
-        self._tie.hold(self._grace)
+        self._tie.hold(self._own_grace)
         with self._lock:
             self._tie.join(self.close, self.stop)
         return self

@@ -178,6 +178,10 @@ class Telling:
         """These are being told now."""
         self._told.update(process.key for process in processes)
 
+    def forget(self, processes: Iterable[Process]) -> None:
+        """These may not have been told, after all."""
+        self._told.difference_update(process.key for process in processes)
+
     def note_group(self, processes: Iterable[Process], child: Child) -> None:
         """All of a child's process group have been told, but for who has come since."""
         self.note(

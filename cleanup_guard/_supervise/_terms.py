@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import BY_HAND, Budget, Grace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ GIVE_UP_AFTER = 0.08
 GIVE_UP_WHEN_HURRIED = 5.0
 """Seconds that SIGKILL gets to work when a person cannot wait."""
 
+DOUBT = 5.0
+"""Seconds for which who seems to have been told is left alone, where there is no half time."""
+
 INSISTED, ABANDONED = 2, 3
 """Presses of Ctrl-C: the second ends the patience, the third everything."""
 
@@ -35,7 +38,7 @@ class Terms:
     """What was asked for, for all children together.
 
     Attributes:
-        grace: seconds between the platform's stop signal and its SIGKILL; None for no limit.
+        grace: what the platform gives between its stop signal and its SIGKILL.
         drain: seconds between a stop signal and the first child being asked, for load balancers to notice.
         when_one_exits: whether the others are stopped, or go on.
         wait_all: whether descendants are waited for, too.
@@ -49,7 +52,7 @@ class Terms:
     def __init__(
         self,
         *,
-        grace: float | None = 10.0,
+        grace: Grace | float | None = 10.0,
         drain: float = 0.0,
         when_one_exits: Literal["stop", "wait"] = "stop",
         wait_all: bool = True,
@@ -59,7 +62,7 @@ class Terms:
         rewrite: Mapping[int, int] | None = None,
         open_ended: bool = False,
     ) -> None:
-        self.grace = grace
+        self.grace: Grace = grace if isinstance(grace, Grace) else Grace(grace)
         self.drain = drain
         self.when_one_exits = when_one_exits
         self.wait_all = wait_all
@@ -81,6 +84,8 @@ class Stop:
         self.budget: Budget | None = None
         self.reason: str = ""
         self.signum: int | None = None  # the one that came from outside
+        self.told_elsewhere: int | None = None  # what the platform has sent to everybody, not only to us
+        self.told_surely = True  # as the kernel says; else it seems so
         self.sent: int | None = None  # what is sent to children without a stop signal of their own
         self.ask_from = -inf
         self.hurried_at = inf
@@ -88,13 +93,20 @@ class Stop:
         self._pressed_at = -inf
         self._terms = terms
 
-    def begin(self, reason: str, now: float, signum: int | None, *, drain: float) -> None:
-        """It begins, unless it has begun."""
+    def begin(
+        self, reason: str, now: float, signum: int | None, *, drain: float, by_hand: bool = False
+    ) -> None:
+        """It begins, unless it has begun; what a person has begun in a terminal has no end."""
         if self.budget is None:
             self.reason = reason
             self.sent = signum
-            self.budget = Budget(self._terms.grace, now)
+            self.budget = Budget(BY_HAND if by_hand else self._terms.grace, now)
             self.ask_from = now + drain
+
+    def start_clock(self, now: float) -> None:
+        """After a person somebody stops us who will kill."""
+        if self.budget is not None and self.budget.period.by_hand:
+            self.budget = Budget(self._terms.grace, now)
 
     def press(self, now: float) -> None:
         """Ctrl-C was pressed, perhaps by the same press as the last."""
@@ -104,16 +116,36 @@ class Stop:
                 self.hurried_at = min(self.hurried_at, now)
         self._pressed_at = now
 
+    def share(self, drain: float) -> Grace:
+        """What of the grace period is a child's own."""
+        terms, budget = self._terms, Budget(self._terms.grace, 0.0)
+        sure, hope = budget.sure(terms.kill_share), budget.hope(terms.kill_share)
+        return Grace(sure - drain, (sure if terms.kill_share != KILL else hope) - drain, source="run")
+
     @property
     def kill_at(self) -> float:
-        """When the time for asking is over."""
+        """When the time for asking is over: that which is sure if callbacks wait, else that which is hoped for."""
         if self.budget is None:
             return inf
-        return min(self.budget.at(self._terms.kill_share), self.hurried_at)
+        callbacks = self._terms.kill_share != KILL
+        end = self.budget.sure if callbacks else self.budget.hope
+        return min(end(self._terms.kill_share), self.hurried_at)
+
+    @property
+    def rescue_at(self) -> float:
+        """When those who wait for others must have had their turn: all of it is done in the time that is sure."""
+        if self.budget is None:
+            return inf
+        return min(self.budget.sure(self._terms.kill_share), self.hurried_at)
 
     def middle(self, began: float) -> float:
         """When half of the time for asking is over, for who was asked at that instant."""
-        return began + (self.kill_at - began) / 2
+        return began + max(0.0, self.rescue_at - began) / 2
+
+    def doubted_from(self, began: float) -> float:
+        """When who seemed to be told elsewhere, at that instant, is told after all, if he is still there."""
+        middle = self.middle(began)
+        return middle if middle < inf else began + DOUBT
 
     def share_over(self, began: float, now: float) -> float:
         """How much of the time for asking is over, for who was asked at that instant: 1 is all of it."""
@@ -129,4 +161,4 @@ class Stop:
             return self.hurried_at + GIVE_UP_WHEN_HURRIED
         if self._terms.kill_share == KILL:
             return budget.last_resort
-        return min(budget.at(self._terms.kill_share + GIVE_UP_AFTER), budget.end)
+        return min(budget.sure(self._terms.kill_share + GIVE_UP_AFTER), budget.end)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import threading
 
+from cleanup_guard._ground.clock import Grace
 from cleanup_guard._guard.guard import guard as new_guard
 from cleanup_guard._guard.on_exit import current_guard
+from cleanup_guard._process.process import REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cleanup_guard._guard.guard import Guard
+    from cleanup_guard._guard.options import Default
+
+
+def sent_to_everybody() -> int | None:
+    """The signal of the program's stop, if the platform seems to have sent it to the children, too: who sends is not told."""
+    process = REGISTRY.process
+    stop = None if process is None else process.stop
+    if process is None or stop is None or stop.budget.period.by_hand:
+        return None
+    return stop.signum if process.whereabouts.tells_everybody else None
 
 
 class Tie:
@@ -26,7 +38,7 @@ class Tie:
         self.guard: Guard | None = None
         self.own: Guard | None = None
 
-    def hold(self, grace: float | None) -> None:
+    def hold(self, grace: float | Default | None) -> None:
         """In main without a guard, hold one."""
         if current_guard() is None and threading.current_thread() is threading.main_thread():
             self.own = new_guard(grace=grace)
@@ -51,6 +63,19 @@ class Tie:
         """The guard, if it is somebody else's: there are callbacks after ours."""
         guard = self.guard
         return None if guard is self.own else guard
+
+    @property
+    def left(self) -> Grace | None:
+        """What is left of the time of the guard's stop; None without one."""
+        process = REGISTRY.process
+        stop = None if process is None or self.guard is None else process.stop
+        if process is None or stop is None:
+            return None
+        now, budget = process.clock(), stop.budget
+        if budget.grace is None:
+            return budget.period
+        ends = (budget.sure(budget.INTERRUPT), budget.hope(budget.INTERRUPT))
+        return Grace(*(max(0.0, end - now) for end in ends), source="the guard")
 
     def fail(self, reason: str, status: int) -> None:
         """A child has failed: main is to end."""

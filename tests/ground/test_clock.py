@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanup_guard._ground.clock import GRACE_VARIABLE, Budget, grace_from_environment, seconds
+from cleanup_guard._ground.clock import (
+    BY_HAND,
+    GRACE_VARIABLE,
+    Budget,
+    Grace,
+    grace_from_environment,
+    how_long,
+    seconds,
+)
 
 GRACES = st.floats(0.001, 1e6)
 BEGINNINGS = st.floats(0, 1e6)
-SHARES = Budget.INSTANTS
+SHARES = (*Budget.SURE, *Budget.HOPE)
 
 
 @pytest.mark.parametrize(
@@ -40,16 +48,34 @@ def test_what_is_no_duration(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "grace"),
-    [("", False, None), ("  ", False, None), ("30", True, 30.0), (" 2.5 ", True, 2.5), ("None", True, None)],
+    ("text", "sure", "hope"),
+    [
+        ("30", 30.0, 30.0),
+        (" 2.5 ", 2.5, 2.5),
+        ("None", None, None),
+        ("10..30", 10.0, 30.0),
+        ("5 .. 5", 5.0, 5.0),
+    ],
 )
-def test_the_environment(text: str, told: bool, grace: float | None) -> None:
-    """CLEANUP_GUARD_GRACE is a number of seconds or none; empty is as good as unset."""
-    assert grace_from_environment({GRACE_VARIABLE: text}) == (told, grace)
-    assert grace_from_environment({}) == (False, None)
+def test_the_environment(text: str, sure: float | None, hope: float | None) -> None:
+    """CLEANUP_GUARD_GRACE is a number of seconds, two of them, or none."""
+    found = grace_from_environment({GRACE_VARIABLE: text})
+    assert found is not None
+    assert (found.sure, found.hope, found.how) == (sure, hope, "given by CLEANUP_GUARD_GRACE")
+    again = grace_from_environment({GRACE_VARIABLE: found.text})
+    assert again is not None
+    assert (again.sure, again.hope) == (sure, hope)
 
 
-@pytest.mark.parametrize("text", ["soon", "-3", "inf", "nan", "10s"])
+@pytest.mark.parametrize("environ", [{}, {GRACE_VARIABLE: ""}, {GRACE_VARIABLE: "  "}])
+def test_an_environment_that_says_nothing(environ: dict[str, str]) -> None:
+    """Empty is as good as unset."""
+    assert grace_from_environment(environ) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", "-3", "inf", "nan", "10s", "0", "30..10", "..", "10..", "1..2..3", "0..5"]
+)
 def test_a_broken_environment(text: str) -> None:
     """A value that is no duration is refused, and the message names the variable and shows the value."""
     with pytest.raises(ValueError, match=GRACE_VARIABLE) as caught:
@@ -61,9 +87,15 @@ def test_a_broken_environment(text: str) -> None:
 def test_the_shares_are_in_order(grace: float, began: float) -> None:
     """Hooks, stuck, force, take-over, interrupt, end and last resort follow each other, all before the platform's SIGKILL."""
     budget = Budget(grace, began)
-    instants = [began, *map(budget.at, SHARES), budget.last_resort, budget.last_moment, began + grace]
+    instants = [
+        began,
+        *map(budget.hope, sorted(SHARES)),
+        budget.last_resort,
+        budget.last_moment,
+        began + grace,
+    ]
     assert all(earlier <= later for earlier, later in pairwise(instants))
-    assert budget.end == budget.at(1.0)
+    assert budget.end == budget.hope(1.0) == budget.sure(1.0)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +111,8 @@ def test_the_margin(grace: float, margin: float) -> None:
 def test_no_limit() -> None:
     """Without a grace period nothing is ever due."""
     budget = Budget(None, 5.0)
-    assert {budget.at(share) for share in SHARES} == {inf}
+    assert {end(share) for share in SHARES for end in (budget.sure, budget.hope)} == {inf}
+    assert budget.due_after(6.0) == inf
     assert budget.last_resort == budget.last_moment == inf
     assert budget.remaining(1e9) is None
     assert budget.callback_limit(7.0, None) == inf
@@ -95,7 +128,7 @@ def test_what_remains_shrinks_to_nothing(grace: float, one: float, other: float)
     assert left is not None
     assert less is not None
     assert left >= less >= 0
-    assert budget.remaining(budget.at(Budget.INTERRUPT)) == 0
+    assert budget.remaining(budget.hope(Budget.INTERRUPT)) == 0
 
 
 @given(GRACES, st.floats(0, 0.999), st.none() | st.floats(0, 100))
@@ -109,3 +142,73 @@ def test_every_callback_has_its_turn(grace: float, share: float, timeout: float 
         assert limit > started
     else:
         assert limit <= started + timeout
+
+
+# -- two numbers -----------------------------------------------------------------------------------------------------------
+
+
+@given(GRACES, st.floats(1, 10), BEGINNINGS)
+def test_what_is_sure_comes_before_what_is_hoped_for(sure: float, factor: float, began: float) -> None:
+    """Each rescue is due no later than the permission of the same share ends; the process ends itself when hope does."""
+    budget = Budget(Grace(sure, sure * factor), began)
+    assert all(budget.sure(share) <= budget.hope(share) for share in SHARES)
+    assert budget.grace == sure * factor
+    assert budget.end == budget.hope(1.0) <= budget.last_resort
+
+
+def test_what_is_due_next() -> None:
+    """First the rescues, then the ends of what is permitted."""
+    budget = Budget(Grace(10, 30), 0.0)
+    dues, now = [], 0.0
+    while now < budget.end:
+        now = budget.due_after(now)
+        dues.append(round(now, 2))
+    assert dues == [1.8, 4.5, 7.2, 8.1, 22.4, 25.2, 26.6, 28.0]
+
+
+@pytest.mark.parametrize(
+    ("started", "others_wait", "limit"),
+    [
+        (0.0, True, 8.1),  # nine tenths of the nine that can be used
+        (8.5, True, 8.75),  # half of what is left of them
+        (12.0, True, 20.0),  # they are over: half of what is hoped for
+        (0.0, False, 25.2),
+        (12.0, False, 25.2),
+        (26.0, False, 27.0),
+        (28.5, True, 28.5),
+    ],
+)
+def test_a_callback_that_others_wait_for_has_what_is_sure(
+    started: float, others_wait: bool, limit: float
+) -> None:
+    """The last one has all that is hoped for."""
+    budget = Budget(Grace(10, 30), 0.0)
+    assert budget.callback_limit(started, None, others_wait=others_wait) == pytest.approx(limit)
+    assert budget.callback_limit(started, 0.1, others_wait=others_wait) <= started + 0.1
+
+
+def test_what_remains_is_what_is_hoped_for_unless_others_wait() -> None:
+    """And when what was sure is over, the rest of hope."""
+    budget = Budget(Grace(10, 30), 0.0)
+    assert budget.remaining(1.0) == pytest.approx(24.2)
+    assert budget.remaining(1.0, others_wait=True) == pytest.approx(7.1)
+    assert budget.remaining(8.5, others_wait=True) == 0
+    assert budget.remaining(12.0, others_wait=True) == pytest.approx(13.2)
+
+
+def test_how_long_in_words() -> None:
+    """One number, two, or none."""
+    assert how_long(10.0, 10.0) == "10 s to clean up"
+    assert how_long(10.0, 30.0) == "10 s to clean up for sure, up to 30 s in hope"
+    assert how_long(None, None) == "no time limit"
+
+
+def test_the_shorter_of_two_grace_periods() -> None:
+    """Each number is the smaller one; no limit is longer than any; a person's stop has no end at all."""
+    ten, two = Grace(10, 30), Grace(2)
+    assert (ten.within(two).sure, ten.within(two).hope) == (2, 2)
+    assert (two.within(ten).sure, two.within(ten).hope) == (2, 2)
+    assert ten.within(Grace(None)) is ten
+    assert ten.within(None) is ten
+    assert Grace(None).within(ten) is ten
+    assert ten.within(BY_HAND) is BY_HAND

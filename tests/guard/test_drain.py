@@ -180,6 +180,46 @@ with guard(drain=60) as g:
     assert ended.seconds < 50
 
 
+@pytest.mark.parametrize(
+    ("platform", "said", "drains"),
+    [
+        ("KUBERNETES_SERVICE_HOST", "g.ready()", True),
+        ("KUBERNETES_SERVICE_HOST", "", False),  # a job: nobody sends it anything
+        ("ECS_CONTAINER_METADATA_URI_V4", "g.ready()", False),  # deregistered before the signal
+    ],
+)
+def test_a_program_that_is_ready_serves_on_where_requests_still_come(
+    platform: str, said: str, *, drains: bool
+) -> None:
+    """Kubernetes takes the address away while it sends the signal; elsewhere, or where nobody says ready, nothing waits."""
+    ended = run(
+        SAY
+        + f"""
+with guard() as g:
+    {said}
+    ready()
+    try: time.sleep(60)
+    finally: say("stopped")
+""",
+        signal.SIGTERM,
+        env={platform: "10.0.0.1"},
+    )
+    assert ("serving on for 3 s" in ended.err) is drains
+    assert ended.seconds >= 3 * drains
+    assert (ended.out, ended.status) == (["stopped"], 143)
+
+
+def test_a_guard_that_names_no_drain_at_all_has_none_on_kubernetes() -> None:
+    """`drain=0` wins over the platform's."""
+    ended = run(
+        SAY + "\nwith guard(drain=0) as g:\n    g.ready(); ready(); time.sleep(60)\n",
+        signal.SIGTERM,
+        env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+    )
+    assert "serving on" not in ended.err
+    assert ended.status == 143
+
+
 @every_loop
 def test_tasks_serve_on_while_it_drains(loop: str) -> None:
     """Sections of work begin as ever, and are finished; then main is cancelled."""

@@ -33,8 +33,15 @@ events.clear()
 def tell():
     sample = prometheus_client.REGISTRY.get_sample_value
     print("prometheus", sample("cleanup_callback_seconds_count", {"callback": "unlock"}),
-          sample("cleanup_callbacks_failed_total", {"callback": "flush"}))
-    print("opentelemetry", *sorted(span.name for span in spans.get_finished_spans()))
+          sample("cleanup_cut_total", {"name": "callback publish"}),
+          sample("cleanup_phase_seconds_count", {"phase": "cleaning up"}))
+    ended = spans.get_finished_spans()
+    stop = next(span for span in ended if span.name == "SIGTERM")
+    for span in ended:
+        inside = stop.start_time <= span.start_time <= span.end_time <= stop.end_time + 1000
+        below = span.parent is not None and span.parent.span_id == stop.context.span_id
+        print("opentelemetry", span.name, inside, below, len(span.events))
+    print("phases", *stop.attributes)
     for event in events:
         print("sentry", event["exception"]["values"][-1]["value"], flush=True)
 
@@ -53,7 +60,14 @@ def test_each_library_is_told() -> None:
     assert ended.status == 128 + signal.SIGTERM, ended.err
     assert "SIGTERM received" in text
     assert "callback flush failed: OSError: disk full" in text
-    assert "prometheus 1.0 1.0" in ended.out
-    spans = next(line for line in ended.out if line.startswith("opentelemetry")).split()
-    assert {"flush", "unlock"} <= {*spans}
+    assert "callback publish" in next(line for line in ended.out if "record=StopRecord" in line)
+    assert "prometheus 1.0 1.0 1.0" in ended.out
+    spans = {line for line in ended.out if line.startswith("opentelemetry")}
+    assert spans >= {
+        "opentelemetry SIGTERM True False 0",
+        "opentelemetry unlock True True 0",
+        "opentelemetry flush True True 1",
+        "opentelemetry publish True True 1",
+    }
+    assert "phases stopping unwinding cleaning up" in ended.out
     assert "sentry disk full" in ended.out, ended.err

@@ -19,7 +19,7 @@ from support import CLEAN, PATIENCE, child, wait_until
 
 pytestmark = [pytest.mark.guests, pytest.mark.one_python]
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "training" / "train.py"
+PROGRAM = Path(__file__).parents[2] / "examples" / "training" / "workers.py"
 
 
 class Notice(BaseHTTPRequestHandler):

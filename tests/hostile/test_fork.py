@@ -255,7 +255,6 @@ def test_a_group_that_is_stopped_together_cleans_up_once() -> None:
 import multiprocessing as mp
 @guard
 def main():
-    os.setpgrp()
     children = [mp.get_context("fork").Process(target=time.sleep, args=[60]) for _ in range(3)]
     for child in children: child.start()
     def callback():

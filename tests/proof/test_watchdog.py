@@ -41,8 +41,8 @@ def test_it(): threading.Thread(target=time.sleep, args=[1000], name="left behin
 }
 
 
-# ddtrace is there where the guests are, and its plugin takes signals over.
-NOT = ("-pno:cacheprovider", "-pno:ddtrace")
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Others' plugins, where they are installed, take signals and time."""
 
 
 def pytest_in_child(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -51,9 +51,9 @@ def pytest_in_child(folder: Path, code: str, *options: str) -> subprocess.Comple
         "import os, pytest, signal, subprocess, threading, time, warnings\n" + code
     )
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-pwatchdog", *NOT, *options, "test_file.py"],
+        [sys.executable, "-m", "pytest", "-pwatchdog", *options, "test_file.py"],
         cwd=folder,
-        env={**CLEAN, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**CLEAN, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1", **ALONE},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

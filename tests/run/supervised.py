@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support import PATIENCE, wait_until
+from support import OTHERS, PATIENCE, wait_until
 
 LATE = 2.0
 """Seconds that a loaded machine may add to a grace period. That the budget itself holds is shown on a fake clock."""
@@ -133,7 +133,9 @@ def running(
     """Start `cleanup-guard run` with these words; nobody whom it started is left when the block ends."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        environ = {key: value for key, value in os.environ.items() if key != "CLEANUP_GUARD_GRACE"}
+        environ = {
+            key: value for key, value in os.environ.items() if key not in OTHERS - {"PYTHONUNBUFFERED"}
+        }
         key, value = "CLEANUP_GUARD_TEST", f"{os.getpid()}.{time.monotonic_ns()}"
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             process = subprocess.Popen[bytes](

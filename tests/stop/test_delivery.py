@@ -10,14 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanup_guard._ground.clock import Budget
-from cleanup_guard._ground.events import Event, HeldToTheEnd, HookLeftRunning, SteppedIn, StopRedelivered
+from cleanup_guard._ground.clock import BY_HAND, Budget, Grace
+from cleanup_guard._ground.events import (
+    ClockStarted,
+    Event,
+    HeldToTheEnd,
+    HookLeftRunning,
+    SteppedIn,
+    StopRedelivered,
+)
 from cleanup_guard._stop.delivery import (
+    A_WORD,
     ARRIVES,
     BLOCKED,
     CHANCES,
     DEAD_FOR,
     FORGET_AFTER,
+    IN_VAIN,
     LETS_GO,
     QUICK,
     SLOW_POKE,
@@ -56,7 +65,7 @@ class FakeWorld:
 class Stage:
     """One stop, with a clock that goes from look to look."""
 
-    def __init__(self, *, grace: float | None = GRACE, theirs: str | None = None) -> None:
+    def __init__(self, *, grace: Grace | float | None = GRACE, theirs: str | None = None) -> None:
         self.stop = Stop(SIGTERM, "SIGTERM", status=143, budget=Budget(grace, BEGAN), theirs=theirs)
         self.delivery, self.world = Delivery(), FakeWorld()
         self.now = BEGAN
@@ -546,6 +555,135 @@ def test_presses_are_counted() -> None:
     assert presses.count(7, 9.0 + Presses.DUPLICATE) == Presses.INSISTS + 1
 
 
+# -- two numbers: what is sure, and what is hoped for -----------------------------------------------------------------------
+
+TWO = Grace(10, 30)
+"""As on Kubernetes: rescues are due in the first nine seconds, and permission lasts up to 28."""
+
+
+@pytest.mark.parametrize(
+    ("at", "facts"),
+    [(0.5, {}), (0.8, {"noticed": True}), (0.8, {"noticed": True, "may_tell": False, "announced": False})],
+)
+def test_a_rescue_is_due_in_the_time_that_is_sure(at: float, facts: dict[str, Any]) -> None:
+    """A main that is stuck, or does not come back, is taken over from as if there were nothing to hope for."""
+    stage = Stage(grace=TWO)
+    assert "take_over" not in stage.look_until(share(at) - 0.01, **facts)
+    assert "take_over" in stage.look(at=share(at), **facts)
+
+
+@pytest.mark.parametrize(("handling", "at"), [(True, 0.9), (False, 0.8)])
+def test_a_main_that_has_been_told_is_rescued_in_the_time_that_is_sure(handling: bool, at: float) -> None:
+    """One that swallows the stop, and one whose `finally` does not end."""
+    stage = Stage(grace=TWO)
+    stage.raise_in_main()
+    stage.look_until(share(at) - 0.02, State.UNWINDING, handling=True)
+    assert not stage.delivery.took_over
+    assert "take_over" in stage.look(State.UNWINDING, at=share(at), handling=handling)
+
+
+def test_a_main_with_permission_has_all_that_is_hoped_for() -> None:
+    """Cooperative, or in a critical section: it is interrupted at nine tenths of 28 s, and taken over from a little later."""
+    stage = Stage(grace=TWO)
+    held: dict[str, Any] = {"held": "a critical section", "may_tell": False, "noticed": True}
+    done = stage.look_until(0.9 * 28 - 0.01, **held)
+    assert not {"take_over", "lift_shields", "give_up"} & set(done)
+    assert not stage.delivery.forced
+    assert stage.look(at=0.9 * 28, **held) == ["lift_shields"]
+    assert [type(event) for event in stage.world.events] == [HeldToTheEnd]
+    assert "take_over" in stage.look_until(0.95 * 28 + 0.01, noticed=True)
+
+
+@pytest.mark.parametrize(("until", "take_over"), [(12.0, 20.0), (5.0, 7.2)])
+def test_a_main_that_was_held_back_for_long_has_half_of_what_is_left(until: float, take_over: float) -> None:
+    """When what is sure has passed meanwhile; otherwise it is rescued as any other."""
+    stage = Stage(grace=TWO)
+    stage.look_until(until, held="a critical section", may_tell=False, noticed=True)
+    stage.look(at=until, held="a critical section", may_tell=False, noticed=True)
+    assert "take_over" not in stage.look_until(take_over - 0.05, noticed=True)
+    assert "take_over" in stage.look_until(take_over + 0.05, noticed=True)
+
+
+def test_what_is_given_up_is_given_up_when_nothing_is_left_to_hope_for() -> None:
+    """The process ends itself at 28 s of 30, not at 9."""
+    stage = Stage(grace=TWO)
+    assert "give_up" not in stage.look_until(27.99, State.CLEANING)
+    assert stage.look(State.CLEANING, at=28.0) == ["give_up"]
+
+
+def test_somebody_elses_framework_may_drain_as_long_as_there_is_hope() -> None:
+    """It is stepped in at eight tenths of that."""
+    stage = Stage(grace=TWO, theirs="server.on_signal")
+    stage.look_until(0.8 * 28 - 0.01, may_tell=False, noticed=True)
+    assert stage.stop.theirs is not None
+    stage.look(at=0.8 * 28, may_tell=False, noticed=True)
+    assert stage.stop.theirs is None
+
+
+# -- a person in a terminal ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.STOPPING, State.UNWINDING, State.CLEANING])
+def test_a_persons_stop_has_no_end_and_tells_for_whom_he_waits(state: State) -> None:
+    """Every few seconds, and nothing is ever taken over or given up by the clock."""
+    stage = Stage(grace=BY_HAND)
+    if state is State.UNWINDING:
+        stage.raise_in_main()
+    done = stage.look_until(A_WORD * 5 + 0.1, state, noticed=True)
+    told = [str(event) for event in stage.world.events]
+    assert told == [
+        f"main (in job()) has been running for {A_WORD * n:.0f} s; Ctrl-C interrupts it" for n in range(1, 6)
+    ]
+    assert not {"take_over", "give_up", "lift_shields"} & set(done)
+
+
+def test_callbacks_in_progress_are_named() -> None:
+    """Each with its own age."""
+    stage = Stage(grace=BY_HAND)
+    stage.look_until(A_WORD + 0.1, State.CLEANING, running=[("flush", BEGAN + 1), ("close", BEGAN + 2)])
+    assert [str(event).partition(";")[0] for event in stage.world.events] == [
+        "callback flush has been running for 2 s",
+        "callback close has been running for 1 s",
+    ]
+
+
+def test_who_is_done_is_waited_for_no_more() -> None:
+    """Nothing is said while the process ends."""
+    stage = Stage(grace=BY_HAND)
+    stage.look_until(A_WORD * 3, State.DONE)
+    assert not stage.world.events
+
+
+def test_another_stop_after_a_persons_starts_the_clock() -> None:
+    """From that moment the rescues are due again; it is told once, and for whom he waits no more."""
+    stage = Stage(grace=BY_HAND)
+    stage.look_until(1.0, noticed=True)
+    stage.stop.budget = Budget(TWO, BEGAN + 100)
+    done = stage.look_until(100 + share(0.8) + 0.01, noticed=True)
+    assert [type(event) for event in stage.world.events] == [ClockStarted]
+    assert str(stage.world.events[0]).startswith(
+        "another stop received, 10 s to clean up for sure, up to 30 s in hope from now"
+    )
+    assert done.count("take_over") == 1
+
+
+def test_a_main_that_a_person_interrupts_in_vain_is_taken_over_from() -> None:
+    """It is in C, and the second press interrupts what runs, whatever that is."""
+    stage = Stage(grace=BY_HAND)
+    stage.look_until(60.0)
+    stage.delivery.insisted = True
+    assert "take_over" not in stage.look_until(60.0 + IN_VAIN - 0.01)
+    assert "take_over" in stage.look_until(60.0 + IN_VAIN + 0.1)
+
+
+@pytest.mark.parametrize("facts", [{"held": "a critical section", "may_tell": False}, {"in_tasks": True}])
+def test_what_cannot_be_interrupted_is_not_taken_over_from(facts: dict[str, Any]) -> None:
+    """A critical section ends by itself; of tasks the loop is interrupted that does not answer."""
+    stage = Stage(grace=BY_HAND)
+    stage.delivery.insisted = True
+    assert "take_over" not in stage.look_until(IN_VAIN * 3, noticed=True, **facts)
+
+
 # -- the end -------------------------------------------------------------------------------------------------------------
 
 
@@ -608,9 +746,11 @@ LOOKS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(LOOKS, st.sampled_from([None, 0.5, 10.0, 30.0]), st.sampled_from([None, "a server"]))
+@given(LOOKS, st.sampled_from([None, 0.5, 10.0, Grace(10, 30)]), st.sampled_from([None, "a server"]))
 def test_whatever_happens(
-    looks: list[tuple[float, State, dict[str, Any], str | None]], grace: float | None, theirs: str | None
+    looks: list[tuple[float, State, dict[str, Any], str | None]],
+    grace: Grace | float | None,
+    theirs: str | None,
 ) -> None:
     """Nothing raises; it is taken over at most once and given up at the end; somebody else's stop is left to him in time."""
     stage = Stage(grace=grace, theirs=theirs)
@@ -629,9 +769,9 @@ def test_whatever_happens(
             assert stage.due == inf
             continue
         assert (stage.now >= budget.end) is ("give_up" in done)
-        assert stage.delivery.forced or stage.delivery.over or stage.now < budget.at(Budget.FORCE) or theirs
+        assert stage.delivery.forced or stage.delivery.over or stage.now < budget.hope(Budget.FORCE) or theirs
         if stage.stop.theirs is not None and not stage.delivery.over:
-            assert grace is None or stage.now < budget.at(Budget.TAKE_OVER) or state is not State.STOPPING
+            assert grace is None or stage.now < budget.hope(Budget.TAKE_OVER) or state is not State.STOPPING
             nudged = set() if facts["noticed"] or stage.now >= BEGAN + ARRIVES else {"nudge"}
             assert set(done) <= {"begin", "prepare_death", *nudged}
         assert stage.delivery.over or stage.due <= max(budget.end, stage.now + 1)

@@ -11,9 +11,11 @@ import cleanup_guard
 from cleanup_guard import (
     CallbackDone,
     CallbackFailed,
+    CallbackRecord,
     CallbackStarted,
     CallbackTimedOut,
     Child,
+    ClockStarted,
     DeadlineReached,
     Draining,
     Event,
@@ -24,6 +26,8 @@ from cleanup_guard import (
     MainFailed,
     SignalsUnheard,
     SteppedIn,
+    StillRunning,
+    StopRecord,
     StopRedelivered,
     Supervisor,
     TasksLeft,
@@ -41,6 +45,7 @@ def records(event: Event) -> None:
     assert_type(event.level, int)
     assert_type(event.notable, bool)
     assert_type(event.failure(), BaseException | None)
+    assert_type(event.cut_short(), tuple[tuple[str, float], ...])
     match event:
         case CallbackStarted() | CallbackDone() | CallbackFailed() | CallbackTimedOut():
             assert_type(event.name, str)
@@ -52,7 +57,7 @@ def records(event: Event) -> None:
             assert_type(event.work, tuple[tuple[str, float], ...])
         case HeldToTheEnd() | SteppedIn() | TookOver():
             assert_type(event.where, str)
-        case HookLeftRunning():
+        case HookLeftRunning() | StillRunning():
             assert_type(event.seconds, float)
         case _:
             more_records(event)
@@ -60,6 +65,8 @@ def records(event: Event) -> None:
 
 def more_records(event: Event) -> None:
     match event:
+        case ClockStarted():
+            assert_type(event.sure, float | None)
         case SignalsUnheard():
             assert_type(event.thread, str)
         case TasksLeft():
@@ -72,6 +79,12 @@ def more_records(event: Event) -> None:
             assert_type(event.running, str | None)
         case Finished():
             assert_type(event.callbacks, int)
+        case StopRecord():
+            assert_type(event.phases, tuple[tuple[str, float], ...])
+            assert_type(event.callbacks, tuple[CallbackRecord, ...])
+            assert_type(event.callbacks[0].error, BaseException | None)
+            assert_type(event.cut, tuple[tuple[str, float], ...])
+            assert_type(event.skipped, tuple[str, ...])
         case _:
             pass
 

@@ -1,0 +1,64 @@
+"""Where this process runs, looked at when it is needed: the numbers for a stop, and whether a person stops it by hand."""
+
+from __future__ import annotations
+
+import os
+
+from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
+from cleanup_guard._ground.here import in_foreground, own
+from cleanup_guard._ground.names import SIGINT
+from cleanup_guard._ground.once import Once
+from cleanup_guard._ground.platforms import detect, grace_here, told_by_platform
+from cleanup_guard._process import native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cleanup_guard._ground.clock import Grace
+    from cleanup_guard._ground.platforms import Unit
+    from cleanup_guard._process.roster import Roster
+
+
+class Whereabouts:
+    """What this process knows of where it runs. All but `ask` may be called in a handler."""
+
+    def __init__(self) -> None:
+        self._asked = Once()
+        self._unit: Unit | None = None
+
+    def ask(self, roster: Roster) -> None:
+        """Have systemd asked, in a thread of its own, if nobody else decides. Main thread.
+
+        Args:
+            roster: the guards, which may decide.
+        """
+        if not own().is_unit or roster.grace is not None or grace_from_environment(os.environ) is not None:
+            return
+        if not self._asked.claim():
+            return
+        from cleanup_guard._ground import systemd
+
+        def work() -> None:
+            self._unit = systemd.ask()
+
+        native.Thread(work, "cleanup_guard asks systemd", bare=True).start()
+
+    def grace(self, argument: Grace | None) -> Grace:
+        """The grace period in force.
+
+        Args:
+            argument: what the guards say; None if they say nothing.
+        """
+        here = own(self._unit)
+        try:
+            return grace_here(here, argument)
+        except ValueError:  # the variable was broken after the guard had checked it
+            return argument or detect(here)
+
+    @property
+    def tells_everybody(self) -> bool:
+        """Whether the platform sends a stop to every process itself."""
+        return told_by_platform(own(self._unit))
+
+    def grace_of(self, signum: int, argument: Grace | None) -> Grace:
+        """The same for a signal: a person's Ctrl-C has no end."""
+        return BY_HAND if signum == SIGINT and in_foreground() else self.grace(argument)
