@@ -33,6 +33,7 @@ class Training:
         time.sleep(0.05)  # half of a step is done
         self.step += 1
         tqdm.write(f"step {self.step}")
+        sys.stdout.flush()
 
     def save(self) -> None:
         partial = self.path.with_suffix(".partial")
