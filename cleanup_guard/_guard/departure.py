@@ -23,6 +23,7 @@ from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
 from cleanup_guard._stop.stack import take_steps
 from cleanup_guard._stop.stop import Ballot
+from cleanup_guard._stop.token import is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,13 +97,22 @@ class Departure:
             suppressed: bool = verdict.carry_out(error)
         except BaseException as raised:
             host.left(error, raised)
+            if is_ours(raised) or host.is_cancellation(raised):
+                self._settle()
             raise
         finally:
             host.leaving -= 1
         suppressed = host.left(None if suppressed else error, None) or suppressed
+        self._settle()
         if suppressed or error is None:
             await host.be_told()
         return suppressed
+
+    def _settle(self) -> None:
+        """The stop goes on from a task."""
+        stop = self._process.stop
+        if stop is not None:
+            stop.owed = False
 
     def leave_at_exit(self) -> None:
         """For the nets: failures are told, not raised, and decide the exit status."""

@@ -57,23 +57,23 @@ def end_of_stop(
     """A stop goes on upwards: as main's exception if that is how main ended, else as a new one.
 
     What somebody's signal handler raises in here goes on instead: then it stays owed, and the exit nets see to the status.
+    In a task it stays so until the guard has been left (`Departure.leave_in_task`).
     """
     if host.in_loop and not host.ends_loop:
-        stop.owed = False
         return bool(host.pass_on(error))
     wanted = process.exit_status()
     ending = ending_of(stop, wanted)
     _say_last_word(ending, stop, host)
     if is_ours(error) and _says(error, ending):
-        stop.owed = False
+        stop.owed = host.in_loop
         return False
     if not _leaves(error) and not (host.in_loop and host.is_cancellation(error)):
         Reporter(hooks).emit(MainFailed(error=error))  # type: ignore[arg-type]
         OUTBOX.drain(0.3)
     exception = process.make_exception(wanted if isinstance(wanted, int) else None)
-    stop.owed = False
     if host.in_loop:
         return bool(host.go_on(exception, error))
+    stop.owed = False
     raise exception
 
 

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 POLL = 0.005
 """Seconds between two looks at what has no wakeup of its own: a hook in a thread, the end of another guard."""
 
+TRIES = 100
+"""How often a task is cancelled anew because somebody's signal handler raised in the middle of it."""
+
 
 def is_bound_to_task(callback: AsyncCallback) -> bool:
     """Whether this is the exit of a task group, nursery or scope of a library for loops, which only its own task can leave."""
@@ -138,9 +141,8 @@ class Host:
         """Whether an exception can be raised in main right now, without harm to the loop itself. Main's signal handler only."""
         return True
 
-    @property
-    def handling(self) -> bool:
-        """Whether the task is on its way out because of the stop, or has not been told of it. Any thread."""
+    def is_on_its_way(self) -> bool:
+        """Whether the task, which waits, is on its way out because of the stop. In its loop."""
         raise NotImplementedError
 
     @property
@@ -221,7 +223,7 @@ class Host:
 
 
 class Asking:
-    """Asks a task's loop to cancel it. Any thread.
+    """Asks a task's loop to cancel it, and what came of that. Any thread.
 
     Attributes:
         asked_at: when it was asked and has not answered since; infinity if it owes no answer.
@@ -233,6 +235,8 @@ class Asking:
         self.asked_at: float = inf
         self.cancels: int = 0
         self._once = Once()
+        self._on_its_way: bool = True  # when it was last looked at
+        self._looks: bool = False  # the loop is to look
 
     def ask(self) -> None:
         """Ask it, once."""
@@ -246,7 +250,18 @@ class Asking:
         self._host.call_soon(self.cancel)
 
     def cancel(self) -> None:
-        """Cancel the task, in its loop."""
+        """Cancel the task, in its loop, whatever somebody's signal handler raises meanwhile; that goes on afterwards."""
+        foreign: BaseException | None = None
+        for _ in range(TRIES):
+            try:
+                self._cancel()
+                break
+            except BaseException as error:
+                foreign = error
+        if foreign is not None:
+            raise foreign
+
+    def _cancel(self) -> None:
         host, process = self._host, self._host.process
         stop = process.stop
         self.asked_at = inf
@@ -259,7 +274,27 @@ class Asking:
             process.delivery.raised()
             stop.history.enters(UNWINDING, process.clock())
         self.cancels += 1
+        self._on_its_way = True  # until something else is seen
         host.cancel_task(stop)
+
+    @property
+    def handling(self) -> bool:
+        """Whether the task is on its way out because of the stop, or has not been told of it.
+
+        It is looked at in its loop, between two of its steps: this is what was seen last.
+        """
+        host = self._host
+        if not self.cancels or host.leaving or not host.alive:
+            return True
+        if not self._looks:
+            self._looks = True
+            if not host.call_soon(self._look):
+                self._looks = False
+        return self._on_its_way
+
+    def _look(self) -> None:
+        self._looks = False
+        self._on_its_way = self._host.is_on_its_way()
 
     def withdraw(self) -> None:
         """The stop was raised in main: the task is not to be cancelled as well."""

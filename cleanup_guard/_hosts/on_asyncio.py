@@ -1,7 +1,8 @@
 """Guards in tasks of asyncio, on its own loops and uvloop's.
 
 1. The cancellation carries a token as its message. It lives as long as the CancelledError does: in a `finally` that
-   awaits, and in whatever the task itself was waiting for. When it is dead and the task goes on, it was swallowed.
+   awaits, and in whatever the task itself was waiting for. When it is dead and the task goes on, it was swallowed; when it
+   lives and nobody handles it (`suspended.py`), it was swallowed and kept.
 2. An async callback is awaited in a task of its own, so that no cancellation of the guarded task reaches it. Exits of async
    context managers are awaited in the guarded task, because task groups and cancel scopes must be left where they were entered.
 3. Only one exception may leave a loop, or those who close it do not get to cancel everybody. So the stop leaves through the
@@ -14,10 +15,12 @@ import asyncio
 import sys
 import weakref
 from contextlib import nullcontext
+from functools import partial
 
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._ground.events import TasksLeft
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._hosts.suspended import is_on_its_way
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
@@ -58,21 +61,37 @@ class StopToken(Token):
 
 
 class Flight:
-    """A callback that the loop awaits: it can be cancelled from any thread."""
+    """A callback that the loop awaits: it can be cancelled from any thread.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    Args:
+        loop: the loop.
+        tasks: the task that awaits it; none yet if it gets one of its own, by `begin`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *tasks: asyncio.Task[Any]) -> None:
         self.loop = loop
-        self.task = task
+        self._tasks = list(tasks)
         self.cancels = 0
         self.left_behind: asyncio.Future[None] = loop.create_future()
         self._pulse = Pulse()
+
+    @property
+    def task(self) -> asyncio.Task[Any]:
+        """The task that awaits the callback."""
+        return self._tasks[0]
+
+    def begin(self, callback: AsyncCallback) -> None:
+        """Await it in a task of its own, unless that has been begun: made and kept in one C call (see `_stop/stack.py`)."""
+        if not self._tasks:
+            create = partial(self.loop.create_task, name=f"cleanup_guard {callback.name}")
+            self._tasks.extend(map(create, map(_contain, callback.returned or ())))
 
     def cancel(self) -> None:
         """Cancel it, again if it has swallowed that. Any thread."""
         _call_soon(self.loop, self._cancel)
 
     def _cancel(self) -> None:
-        if self.task.done() or self.left_behind.done() or self._pulse.beats:
+        if not self._tasks or self.task.done() or self.left_behind.done() or self._pulse.beats:
             return
         if not self.cancels:
             self.loop.call_later(LEFT_BEHIND, self.leave_behind)
@@ -88,7 +107,7 @@ class Flight:
 
     def holds_thread(self) -> bool:
         """Whether its code is running right now, rather than waiting."""
-        return asyncio.current_task(self.loop) is self.task
+        return asyncio.current_task(self.loop) in self._tasks
 
 
 class AsyncioHost(Host):
@@ -128,10 +147,12 @@ class AsyncioHost(Host):
         self._pulse.follow(token)
         self.task.cancel(token)
 
-    @property
-    def handling(self) -> bool:
-        """Whether the CancelledError is alive, or the task has ended, or leaves a guard. Any thread."""
-        return not self.asking.cancels or self._pulse.beats or bool(self.leaving) or not self.alive
+    def is_on_its_way(self) -> bool:
+        """Whether the CancelledError is alive, and not merely kept."""
+        return self._pulse.beats and is_on_its_way(self.task, self._is_stop)
+
+    def _is_stop(self, error: BaseException) -> bool:
+        return any(self._pulse.is_of(each) for each in error.args)
 
     # -- leaving a guard --
 
@@ -150,19 +171,18 @@ class AsyncioHost(Host):
         return None
 
     async def _await_apart(self, callback: AsyncCallback) -> object:
-        """Await a callback in a task of its own."""
-        task = self.loop.create_task(
-            _contain(callback.take_awaitable()), name=f"cleanup_guard {callback.name}"
-        )
-        callback.flight = flight = Flight(self.loop, task)
-        try:
-            while not (task.done() or flight.left_behind.done()):
-                try:
-                    await asyncio.wait((task, flight.left_behind), return_when=asyncio.FIRST_COMPLETED)
-                except asyncio.CancelledError as error:
-                    self._missed = error
-        finally:
-            callback.flight = None
+        """Await a callback in a task of its own. Whoever is cut short in here goes on with the same one."""
+        flight = callback.flight
+        if not isinstance(flight, Flight):
+            callback.flight = flight = Flight(self.loop)
+        flight.begin(callback)
+        task = flight.task
+        while not (task.done() or flight.left_behind.done()):
+            try:
+                await asyncio.wait((task, flight.left_behind), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError as error:
+                self._missed = error
+        callback.land()
         if not task.done():
             raise CallbackLeftBehind
         failure = asyncio.CancelledError() if task.cancelled() else task.result()
@@ -206,7 +226,8 @@ class AsyncioHost(Host):
                 self.task.uncancel()
             raise exception
         if self.in_main:
-            self.loop.call_soon(_raise, exception)
+            # What raises it is no function of ours: in a line of that, somebody's signal handler might raise something else.
+            self.loop.call_soon((_ for _ in ()).throw, exception)
         return self.pass_on(error)
 
     def pass_on(self, error: BaseException | None) -> bool:
@@ -363,10 +384,6 @@ async def _contain(awaitable: Awaitable[object]) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _raise(exception: BaseException) -> None:
-    raise exception
 
 
 def _describe(task: asyncio.Task[Any]) -> str:

@@ -1,7 +1,8 @@
 """Guards in tasks of trio.
 
 The guarded task runs in a cancel scope that is entered with its first guard: a stop cancels that, with all tasks in nurseries
-inside. Cancellation there is a state, not an event: nobody can swallow it for longer than to the next checkpoint.
+inside. Cancellation there is a state, not an event: nobody can swallow it for longer than to the next checkpoint. Who does so
+at each, and handles none of them when the loop looks, has let go of the stop.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import trio
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
+from cleanup_guard._hosts.suspended import is_on_its_way
 from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
 from cleanup_guard._stop.token import MARK, Pulse, is_ours
@@ -109,10 +111,14 @@ class TrioHost(Host):
         """Cancel everything inside the guard, in the loop."""
         self.scope.cancel()
 
-    @property
-    def handling(self) -> bool:
-        """Nobody can swallow a cancellation for longer than to the next checkpoint."""
-        return True
+    def is_on_its_way(self) -> bool:
+        """Whether the task is shielded, or waits for the tasks of a nursery, or handles a `Cancelled`."""
+        task: Any = self.task
+        if not task._cancel_status.effectively_cancelled:
+            return True
+        if not all(nursery._nested_child_running for nursery in task.child_nurseries):
+            return True
+        return is_on_its_way(task.coro, _is_cancelled)
 
     @property
     def holds(self) -> bool:
@@ -285,6 +291,11 @@ async def _let_stop_pass(process: Process) -> None:
         while process.is_wanted and process.delivery.times == 0:
             await trio.sleep(POLL)
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    return any(map(_is_cancelled, inner)) if inner else isinstance(error, trio.Cancelled)
 
 
 def _current_task() -> trio.lowlevel.Task | None:

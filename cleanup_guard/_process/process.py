@@ -143,7 +143,7 @@ class Process:
             on_its_way = self.receiver.handling or has_left_python() or any(host.holds for host in hosts)
             return self.main_is_owed or on_its_way
         if hosts and not self.delivery.blocked:
-            return all(host.handling for host in hosts)
+            return all(host.asking.handling for host in hosts)
         return self.receiver.handling
 
     @property

@@ -66,6 +66,8 @@ if TYPE_CHECKING:
 
         asked_at: float  # when it was asked and has not answered since; infinity if it owes no answer
 
+        @property
+        def handling(self) -> bool: ...  # the task is on its way out because of the stop, or not told of it
         def ask(self) -> None: ...  # once
         def insist(self) -> None: ...
         def withdraw(self) -> None: ...  # the stop was raised in main
@@ -81,10 +83,6 @@ if TYPE_CHECKING:
         def alive(self) -> bool: ...
         @property
         def may_be_interrupted(self) -> bool: ...  # now, without harm to a loop itself; main's handler only
-        @property
-        def handling(
-            self,
-        ) -> bool: ...  # it is on its way out because of the stop, or has not been told of it
         @property
         def holds(self) -> bool: ...  # its loop keeps the stop's exception until it ends
         def lift_shields(self) -> None: ...

@@ -454,7 +454,7 @@ class Watcher:
     def insist(self, *, everybody: bool) -> None:
         """Ask them again: everybody, or those who have let go of the stop."""
         for host in list(self._process.roster.hosts.values()):
-            if everybody or not host.handling:
+            if everybody or not host.asking.handling:
                 host.asking.insist()
 
     def lift_shields(self) -> None:

@@ -127,6 +127,11 @@ class AsyncCallback(Callback):
         """Whether it has been called, and somebody awaits what it returned, or has."""
         return self.called and not self.returned
 
+    def land(self) -> None:
+        """What it returned has been awaited."""
+        self.flight = None
+        self.returned = []
+
     def take_awaitable(self) -> Any:
         """What it returned, for the one who awaits it."""
         assert self.returned
@@ -318,18 +323,31 @@ def take_steps(steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], boo
         steps: what to do.
         wait: blocks until what it is given has come about.
     """
-    try:
-        pending = next(steps)
-        while True:
-            try:
-                value = wait(pending)
-            except BaseException as error:
-                pending = steps.throw(error)
-            else:
-                pending = steps.send(value)
-    except StopIteration as end:
-        result: T = end.value
-    return result
+    go: Callable[[Any], Any] = steps.send
+    came: Any = None
+    while True:
+        try:
+            while True:
+                go, came = steps.send, wait(go(came))
+        except BaseException as error:
+            if _are_over(steps):
+                result: T = _result(error)
+                return result
+            go, came = (
+                steps.throw,
+                error,
+            )  # be it somebody's signal handler's, from between two of these lines
+
+
+def _are_over(steps: Any) -> bool:
+    return steps.gi_frame is None
+
+
+def _result(error: BaseException) -> Any:
+    """What steps that are over led to, told how they ended."""
+    if isinstance(error, StopIteration):
+        return error.value
+    raise error
 
 
 async def take_steps_with(
@@ -341,18 +359,17 @@ async def take_steps_with(
         steps: what to do.
         wait: awaits what it is given, undisturbed.
     """
-    try:
-        pending = next(steps)
-        while True:
-            try:
-                value = await wait(pending)
-            except BaseException as error:
-                pending = steps.throw(error)
-            else:
-                pending = steps.send(value)
-    except StopIteration as end:
-        result: T = end.value
-    return result
+    go: Callable[[Any], Any] = steps.send
+    came: Any = None
+    while True:
+        try:
+            while True:
+                go, came = steps.send, await wait(go(came))
+        except BaseException as error:
+            if _are_over(steps):
+                result: T = _result(error)
+                return result
+            go, came = steps.throw, error
 
 
 class Outcome:

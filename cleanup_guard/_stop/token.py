@@ -2,7 +2,7 @@
 
 Where main is a thread the interpreter knows that (`handles`): the exception is in the chain of what main handles now, or main
 has let go of it, whether somebody kept a reference or not. Tasks and greenlets are not asked so easily: there the exception
-carries a token that lives as long as it does (`Pulse`).
+carries a token that lives as long as it does (`Pulse`); what a suspended task handles is for its host to say.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class Pulse:
         """Whether it is alive."""
         token = self._token
         return token is not None and token() is not None
+
+    def is_of(self, token: object) -> bool:
+        """Whether this is the token that is watched."""
+        return token is not None and self._token is not None and self._token() is token
 
     def is_handled_in(self, thread: int) -> bool:
         """Whether a thread is in an `except`, `finally` or `__exit__` because of it. Any thread."""

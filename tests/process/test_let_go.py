@@ -184,3 +184,137 @@ main()
     )
     assert (ended.out, ended.status) == (["last"], 143), ended.err
     assert ended.seconds < 6
+
+
+TASKS = {"asyncio": "asyncio.run(main())", "trio": "trio.run(main)"}
+
+
+@pytest.mark.parametrize("module", TASKS)
+@pytest.mark.parametrize("keep", ["pass", "kept.append(error)", "last = error"])
+def test_a_task_that_swallows_every_cancellation_is_taken_over(module: str, keep: str) -> None:
+    """Whether it drops them or keeps them: cancelled three times, then the callbacks get the rest of the budget."""
+    ended = run(
+        f"""
+import {module}
+kept, done = [], False
+async def main():
+    global done
+    async with guard(grace=20) as g:
+        def tell():
+            global done
+            done = True
+            left = g.remaining()
+            print("left", left is not None and left > 9 or left, flush=True)
+        g.callback(tell)
+        ready()
+        while not done:
+            try: await {module}.sleep(0.05)
+            except BaseException as error: {keep}
+{TASKS[module]}
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["left True"], 143), ended.err
+
+
+def test_a_task_that_swallows_and_keeps_is_cancelled_again() -> None:
+    """A report that keeps the CancelledError is no way out: the next one ends the task."""
+    ended = run(
+        """
+import asyncio
+kept = []
+@guard(grace=20)
+async def main():
+    on_exit(print, "callback", flush=True)
+    try:
+        ready()
+        await asyncio.sleep(60)
+    except BaseException as error: kept.append(error)
+    try: await asyncio.sleep(60)
+    finally: print("told again", flush=True)
+asyncio.run(main())
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["told again", "callback"], 143), ended.err
+    assert ended.seconds < 9
+
+
+TASKS_ON_THEIR_WAY = {
+    "except": """
+        try: await work()
+        except BaseException: await cleanup(); raise
+""",
+    "after another exception in the finally": """
+        try: await work()
+        finally:
+            try: int("x")
+            except ValueError: pass
+            await cleanup()
+""",
+    "a context manager": """
+        @contextlib.asynccontextmanager
+        async def manager():
+            try: yield
+            finally: await cleanup()
+        async with manager(): await work()
+""",
+    "a task that it waits for": """
+        async def child():
+            try: await work()
+            finally: await cleanup()
+        await asyncio.create_task(child())
+""",
+    "a task group": """
+        async def child():
+            try: await asyncio.sleep(60)
+            finally: await cleanup()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child())
+            await asyncio.sleep(0)
+            ready()
+""",
+    "an anyio group": """
+        async def child():
+            try: await asyncio.sleep(60)
+            finally:
+                with anyio.CancelScope(shield=True): await cleanup()
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+            await asyncio.sleep(0)
+            ready()
+""",
+    "an async generator": """
+        async def steps():
+            try:
+                yield
+                await work()
+            finally: await cleanup()
+        async for _ in steps(): pass
+""",
+}
+
+
+@pytest.mark.parametrize("code", TASKS_ON_THEIR_WAY.values(), ids=TASKS_ON_THEIR_WAY)
+def test_a_task_that_is_still_cleaning_up_is_left_alone(code: str) -> None:
+    """As long as the task, or what it waits for, handles its cancellation it is not cancelled again, whoever keeps that."""
+    ended = run(
+        f"""
+import asyncio, contextlib, anyio
+events, kept = [], []
+async def cleanup():
+    kept.append(sys.exc_info())
+    for _ in range(10): await asyncio.sleep(0.1)
+    print("cleaned up", sum(type(each).__name__ in ("StopRedelivered", "TookOver") for each in events), flush=True)
+async def work():
+    ready()
+    await asyncio.sleep(60)
+async def main():
+    async with guard(grace=60, hooks=[events.append]) as g:
+        g.callback(print, "callback", flush=True)
+{code}
+asyncio.run(main())
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["cleaned up 0", "callback"], 143), ended.err

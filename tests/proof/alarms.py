@@ -11,6 +11,7 @@ begins: "ran N".
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import inspect
 import json
@@ -22,19 +23,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
+
+import trio
 
 import cleanup_guard
 from cleanup_guard import Guard, guard, on_exit
 
 OURS = os.path.dirname(cleanup_guard.__file__) + os.sep
-PATIENCE = 25.0
+PATIENCE = 60.0
 """Seconds after which a process that should take milliseconds hangs."""
 
-LATE = 10.0
+LATE = 40.0
 """Seconds after which the watcher must have helped, where nobody should need help."""
 
 CALLBACKS = 4
@@ -47,6 +50,12 @@ class TimeLimit(Exception):
 def ran(number: int) -> None:
     """A callback."""
     os.write(1, f"ran {number}\n".encode())
+
+
+async def ran_async(number: int) -> None:
+    """An async one."""
+    ran(number)
+    await sleep(0)
 
 
 class Alarm:
@@ -182,7 +191,7 @@ def use(alarm: Alarm) -> None:
 
 def stop(alarm: Alarm) -> None:
     """SIGTERM arrives, and the alarm comes between the callbacks."""
-    with guard(hooks=(), grace=20) as g:
+    with guard(hooks=(), grace=120) as g:
         register(g)
         g.callback(alarm.set)
         signal.raise_signal(signal.SIGTERM)
@@ -191,7 +200,7 @@ def stop(alarm: Alarm) -> None:
 
 def interrupt(alarm: Alarm) -> None:
     """The same for SIGINT, in nested guards."""
-    with guard(hooks=(), grace=20) as outer:
+    with guard(hooks=(), grace=120) as outer:
         register(outer)
         with guard(hooks=()) as g:
             g.callback(ran, CALLBACKS)
@@ -228,6 +237,53 @@ def thread_and_main(alarm: Alarm) -> None:
         thread.join()
 
 
+async def leave_task(alarm: Alarm) -> None:
+    """A task leaves its guard: sync and async callbacks."""
+    async with guard(hooks=()) as g:
+        for number in range(CALLBACKS):
+            g.callback(ran_async if number % 2 else ran, number)
+        alarm.set()
+    alarm.off()
+
+
+async def enter_task(alarm: Alarm) -> None:
+    """A task enters a guard inside a guard, registers, and leaves that."""
+    async with guard(hooks=()) as g:
+        register(g)
+        alarm.set()
+        async with guard(hooks=()) as inner:
+            inner.callback(ran_async, CALLBACKS)
+        alarm.off()
+
+
+async def stop_task(alarm: Alarm) -> None:
+    """SIGTERM arrives, and the alarm comes before the callbacks, or between them."""
+    async with guard(hooks=(), grace=120) as g:
+        for number in range(CALLBACKS):
+            g.callback(ran_async if number % 2 else ran, number)
+        alarm.set()
+        signal.raise_signal(signal.SIGTERM)
+        await sleep(60)
+
+
+async def sleep(seconds: float) -> None:
+    """In either loop."""
+    if trio.lowlevel.in_trio_run():
+        await trio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+def in_asyncio(main: Callable[[Alarm], Coroutine[Any, Any, None]]) -> Callable[[Alarm], None]:
+    """Main is a task of asyncio."""
+    return lambda alarm: asyncio.run(main(alarm))
+
+
+def in_trio(main: Callable[[Alarm], Coroutine[Any, Any, None]]) -> Callable[[Alarm], None]:
+    """Main is a task of trio."""
+    return lambda alarm: trio.run(main, alarm)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Alarm], None], tuple[int, ...], int]] = {
     # name: what runs, the statuses it may end with, how many callbacks it has
     "leave": (leave, (0, 1), CALLBACKS),
@@ -238,6 +294,12 @@ SCENARIOS: dict[str, tuple[Callable[[Alarm], None], tuple[int, ...], int]] = {
     "stop": (stop, (128 + signal.SIGTERM,), CALLBACKS),
     "interrupt": (interrupt, (-signal.SIGINT,), CALLBACKS + 1),
     "net": (net, (0, 1, 120), CALLBACKS),
+    "asyncio_leave": (in_asyncio(leave_task), (0, 1), CALLBACKS),
+    "asyncio_enter": (in_asyncio(enter_task), (0, 1), CALLBACKS),
+    "asyncio_stop": (in_asyncio(stop_task), (1, 128 + signal.SIGTERM), CALLBACKS),
+    "trio_leave": (in_trio(leave_task), (0, 1), CALLBACKS),
+    "trio_enter": (in_trio(enter_task), (0, 1), CALLBACKS),
+    "trio_stop": (in_trio(stop_task), (1, 128 + signal.SIGTERM), CALLBACKS),
     "thread_and_main": (thread_and_main, (0, 1), CALLBACKS),
 }
 
