@@ -370,15 +370,16 @@ class HandlerReplaced(Event):
 
     Example:
         >>> print(HandlerReplaced(signum=15, signal="SIGTERM", handler="app.stop"))
-        the guard's SIGTERM handler was replaced by app.stop, which stays
+        the SIGTERM handler was replaced by app.stop; leaving it in place
     """
 
     signum: int
     signal: str
     handler: str
+    level = WARNING
 
     def __str__(self) -> str:
-        return f"the guard's {self.signal} handler was replaced by {self.handler}, which stays"
+        return f"the {self.signal} handler was replaced by {self.handler}; leaving it in place"
 
 
 @dataclass(frozen=True, kw_only=True)

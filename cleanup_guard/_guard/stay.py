@@ -13,6 +13,7 @@ from cleanup_guard._guard.departure import Departure
 from cleanup_guard._hosts.in_thread import ThreadHost
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
+from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.main import CallInMain, can_be_taken
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.nets import NETS
@@ -206,6 +207,7 @@ class Stay:
         try:
             self.signums = process.signals.take(self._wanted(), named=self.options.signals is not None)
             if self.signums:
+                GUEST.stand_by(process)
                 process.watch.need()
                 process.whereabouts.ask(process.roster)
         except BaseException:
@@ -218,6 +220,7 @@ class Stay:
             # Ctrl-C unwinds main anyway; and a session with a person, a REPL or a debugger, stays what it is.
             import signal
 
+            self.process.signals.put_right(SIGINT)
             if signal.getsignal(SIGINT) is signal.default_int_handler:
                 return tuple(each for each in signums if each != SIGINT)
         return signums

@@ -1,13 +1,15 @@
-"""While a stop is somebody else's, nobody dies of the default action before our callbacks have run.
+"""Whoever installs a handler over ours has his way, and yet nobody dies of the default action before our callbacks have run.
 
 Many who have dealt with a signal put its default back and send it to themselves: coverage and ddtrace inside their handlers,
-uvicorn's workers when the last request is answered, twistd when its loop has ended. There no exit net runs. So we look at what
-is about to be sent: `os.kill`, `os.killpg` and `signal.pthread_kill` are audited before they act; `signal.raise_signal` is not,
-and is replaced for that time. A signal that would kill us comes to our handler instead, and from then on the stop is ours.
+uvicorn's workers when the last request is answered, twistd when its loop has ended. There no exit net runs. Others leave the
+default there for the next signal. So, while we hold signals, `signal.signal` leaves ours in place and notes what is to be
+behind it: a handler is called by ours, as one that was there first, and the default means that the signal is ours.
+`signal.getsignal` tells them what they have installed.
 
-Rejected, because it was tried: blocking the signal meanwhile (a second one then does not end a system call, children
-inherit the mask), and a wrapper around `signal.signal` (aliases escape it, and whoever raises the signal later).
-An audit hook cannot be taken back, so it comes only with the first such stop; from then on it looks at the event's name.
+What is replaced is what both are made of, in the module `_signal`: aliases of `signal.signal` come here, too, and it can be
+taken back. Rejected, because it was tried: an audit hook, which sees what is about to be sent, cannot be taken back, and comes
+too late for a handler that is never noticed; blocking the signal meanwhile, because a second one then does not end a system
+call, and children inherit the mask.
 """
 
 from __future__ import annotations
@@ -16,67 +18,62 @@ import os
 import signal
 import sys
 
-from cleanup_guard._process.native import in_main
+from cleanup_guard._process import native
+from cleanup_guard._stop.owner import Owner, owner_of
+from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
+    from typing import Any
 
+    from cleanup_guard._process.native import Handler
     from cleanup_guard._process.roster import ProcessView
-else:
-    import _signal
 
 
 class Guest:
-    """The one of this process; it stands by while a stop is somebody else's."""
+    """The one of this process; it stands by while signals are taken."""
 
     def __init__(self) -> None:
         self._process: ProcessView | None = None
-        self._hooked = False
 
     def stand_by(self, process: ProcessView) -> None:
-        """Look at what is sent from now on. Any thread."""
+        """Look at what is installed from now on. Main thread only."""
         self._process = process
-        if not self._hooked:
-            self._hooked = True
-            sys.addaudithook(self._audit)
-        if signal.raise_signal is _signal.raise_signal:
-            signal.raise_signal = self._raise_signal
+        C_MODULE.signal = self._signal
+        C_MODULE.getsignal = self._getsignal
 
     def stand_down(self) -> None:
         """Look no more."""
         self._process = None
-        if signal.raise_signal == self._raise_signal:
-            signal.raise_signal = _signal.raise_signal
+        if C_MODULE.signal == self._signal:
+            C_MODULE.signal = native.set_handler
+        if C_MODULE.getsignal == self._getsignal:
+            C_MODULE.getsignal = native.get_handler
 
-    def _audit(self, event: str, args: tuple[int, ...]) -> None:
-        if self._process is None:
-            return
-        if event in ("os.kill", "os.killpg"):  # a set would be built for each event
-            if args[0] in _OWN_GROUP or args[0] == (os.getpid() if event == "os.kill" else os.getpgrp()):
-                self._look(args[1])
-        elif event == "signal.pthread_kill":
-            self._look(args[1])
-
-    def _raise_signal(self, signum: int, /) -> None:
-        """What `signal.raise_signal` is meanwhile."""
-        self._look(signum)
-        _signal.raise_signal(signum)
-
-    def _look(self, signum: int) -> None:
+    def _signal(self, signum: int, handler: Handler, /) -> Handler:
+        """What `_signal.signal` is meanwhile."""
         process = self._process
-        if (
-            process is not None
-            and process.pid == os.getpid()
-            and in_main()
-            and signum in process.signals.previous
-            and _signal.getsignal(signum) == signal.SIG_DFL
-            and process.roster.callbacks_left
-        ):
-            process.signals.reclaim(signum)
+        if process is None or process.pid != os.getpid() or signum not in process.signals.previous:
+            return native.set_handler(signum, handler)
+        return process.signals.replace(signum, handler, stays=_stays(process, handler))
+
+    def _getsignal(self, signum: int, /) -> Handler:
+        """What `_signal.getsignal` is meanwhile."""
+        process = self._process
+        if process is None or signum not in process.signals.previous:
+            return native.get_handler(signum)
+        return process.signals.seen(signum)
 
 
-_OWN_GROUP = (0, -1)
-"""What `os.kill` takes for everybody in our group, and for everybody."""
+def _stays(process: ProcessView, handler: object) -> bool:
+    """Whether ours stays: in front of somebody's own handler, and of the default while there are callbacks to lose."""
+    if callable(handler):
+        return owner_of(handler) is Owner.THEIRS
+    if handler != signal.SIG_DFL:
+        return False
+    return process.roster.callbacks_left or process.state not in (State.LEAVING, State.CLEANING, State.DONE)
+
+
+C_MODULE: Any = sys.modules["_signal"]
 
 GUEST = Guest()

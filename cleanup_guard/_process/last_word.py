@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from cleanup_guard._process.native import set_handler
 from cleanup_guard._stop.token import is_all_ours
 
 TYPE_CHECKING = False
@@ -36,7 +37,7 @@ class LastWord:
         self.getpid, self.kill, self.signal, self.default, self.exit = (
             os.getpid,
             os.kill,
-            sys.modules["_signal"].signal,  # the C function: the Python one needs its globals
+            set_handler,  # the C function: the Python one needs its globals
             int(signal.SIG_DFL),
             os._exit,
         )

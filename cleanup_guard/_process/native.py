@@ -15,8 +15,15 @@ from cleanup_guard._ground.unpatched import BUILTIN, original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
 
+    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+    def get_handler(signum: int, /) -> Handler: ...
+    def set_handler(signum: int, handler: Handler, /) -> Handler: ...
     def sleep(seconds: float, /) -> None: ...
     def make_lock() -> threading.Lock: ...
     def make_rlock() -> threading.RLock: ...
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
     def get_native_id() -> int: ...
     def start_new_thread(function: Callable[[], object], args: tuple[()], /) -> int: ...
 else:
+    import _signal
+
+    get_handler, set_handler = _signal.getsignal, _signal.signal  # see `guest.py`
     sleep = original("time", "sleep")
     make_lock = original("_thread", "allocate_lock")
     make_rlock = original("_thread", "RLock")

@@ -16,7 +16,7 @@ from cleanup_guard._ground.errors import SignalExit
 from cleanup_guard._ground.events import Finished, HandlerReplaced, StopReceived
 from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._ground.once import Once
-from cleanup_guard._process import native, watch
+from cleanup_guard._process import installed, native, watch
 from cleanup_guard._process.guest import GUEST
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
@@ -80,7 +80,7 @@ class Process:
             stopped=stop is not None,
             told=self.delivery.told,
             taken_over=self.delivery.took_over,
-            finished=stop is not None and stop.finished and not roster.main,
+            finished=stop is not None and stop.finished and not roster.concerned(stop),
         )
 
     @property
@@ -195,7 +195,6 @@ class Process:
         grace = self.whereabouts.grace_of(signum, self.roster.grace)
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
-            GUEST.stand_by(self)
             grace = grace if grace.told else Grace(None)
         elif native.in_main():
             self.signals.take_more(by_hand=grace.by_hand)
@@ -276,9 +275,8 @@ class Process:
     def tell_replaced(self, signums: list[int]) -> None:
         """Tell that somebody took signals from us."""
         for signum in signums:
-            handler = _signal.getsignal(signum)
-            shown = describe(handler) if callable(handler) else getattr(handler, "name", "code in C")
-            self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=shown))
+            handler = "gevent's loop" if installed.is_greenlets(signum) else repr(_signal.getsignal(signum))
+            self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=handler))
 
     def deliver(self) -> None:
         """Raise a stop that our own code held back, now that it is about to return to its caller."""
@@ -317,7 +315,6 @@ class Process:
         if stop is None or not stop.forgotten.claim():
             return
         LastWord.take_back()
-        GUEST.stand_down()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
         self.roster.history = None
         self.last_resort.disarm(self.clock())
@@ -340,6 +337,8 @@ class Process:
         self.tell_replaced(
             self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
         )
+        if not self.signals.previous:
+            GUEST.stand_down()
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()
 

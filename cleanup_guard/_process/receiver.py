@@ -91,9 +91,12 @@ class Receiver:
         if theirs is not None:
             if _in_hook(frame):
                 self._held_back.append(signum)
+            elif self._is_called(signum):
+                theirs(signum, frame)
             else:
+                insists = self.process.insists
                 self._call(theirs, signum, frame)
-                if self.process.insists:
+                if insists:
                     self._look_at_once(frame)
         while self._held_back and not _in_hook(frame):
             held = self._held_back.pop(0)
@@ -104,30 +107,45 @@ class Receiver:
     def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
         process = self.process
-        # Pokes that coalesced leave a rest, which hides a signal from us, not from the watcher: it counts bytes.
-        if process.watch.pokes.get(signum, 0) > self._pokes.get(signum, 0):
-            self._pokes[signum] = self._pokes.get(signum, 0) + 1
+        called = self._is_called(signum)
+        if not called and self._is_poke(signum):
             theirs = None
         elif not process.roster.listens and process.stop is None:
             self._unclaimed.append(signum)
             theirs = None
         else:
             self.calls[signum] = self.calls.get(signum, 0) + 1
-            theirs = process.signals.before(signum)
+            theirs = process.signals.beneath(signum) if called else process.signals.before(signum)
             owner = None if process.insists else theirs
             process.claim_signal(signum, owner)
             if process.stop is None and theirs is None:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
         self.noticed = process.stop is not None
-        if process.watch.resume_due and not _in_hook(frame):  # a fork has ended (see `forks.py`)
-            process.watch.resume()
-            process.last_resort.resume(process.stop, process.clock())
+        self._resume(frame)
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
             self._look_at_once(frame)
         return theirs
+
+    def _resume(self, frame: FrameType | None) -> None:
+        """Have watcher and last resort back, if a fork has ended (see `forks.py`)."""
+        process = self.process
+        if process.watch.resume_due and not _in_hook(frame):
+            process.watch.resume()
+            process.last_resort.resume(process.stop, process.clock())
+
+    def _is_poke(self, signum: int) -> bool:
+        """Whether this is a poke. Those that coalesced leave a rest, which hides a signal from us, not from the watcher."""
+        if self.process.watch.pokes.get(signum, 0) <= self._pokes.get(signum, 0):
+            return False
+        self._pokes[signum] = self._pokes.get(signum, 0) + 1
+        return True
+
+    def _is_called(self, signum: int) -> bool:
+        """Whether somebody's handler that is installed over ours, and is being called, calls ours, which it had found."""
+        return self._calls > 0 and self.process.signals.lost(signum)
 
     def _look_at_once(self, frame: FrameType | None) -> None:
         stop = self.process.stop
@@ -159,23 +177,20 @@ class Receiver:
         """
         signals = self.process.signals
         install, current, interrupt = (
-            _signal.signal,
-            _signal.getsignal,
+            native.set_handler,
+            native.get_handler,
             getattr(_signal, "siginterrupt", None),
         )
-        ours, restarts = self.on_signal, signals.restarts(signum)
-        before, default = signals.previous, _signal.SIG_DFL
+        ours = self.on_signal
         signals.uninstall(signum)
+        restarts = signals.restarts(signum)
         calls = self._calls
         try:
             self._calls = calls + 1
             theirs(signum, frame)
         finally:
             self._calls = calls
-            found = current(signum)
-            if found is default:  # for the next one, ours: it would end the process before any callback
-                before[signum] = found
-            if found in (theirs, default):
+            if current(signum) is theirs:
                 install(signum, ours)
                 if restarts and interrupt is not None:
                     interrupt(signum, False)  # noqa: FBT003  # as the function has it
@@ -267,4 +282,5 @@ class Receiver:
         late, self._unclaimed = self._unclaimed, []
         for signum in late:
             if signum not in self.process.signals.previous:
+                self.process.signals.put_right(signum)
                 _signal.raise_signal(signum)

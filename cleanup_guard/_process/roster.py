@@ -204,6 +204,15 @@ class Roster:
         """Whether main is inside a guard, or one is left that wants its signals."""
         return bool(self.main) or any(member.signums for member in list(self.popped))
 
+    def concerned(self, stop: Stop | None) -> list[Member]:
+        """Main's guards that a stop ends: not the one that `on_exit` set up, if it leaves the signal to Python."""
+        signum, program = None if stop is None else stop.signum, self.program
+        return [
+            each
+            for each in list(self.main)
+            if each is not program or signum is None or signum in each.signums
+        ]
+
     def remove(self, member: Member) -> None:
         """Take a guard off every list."""
         for each in (self.main, self.elsewhere, self.popped, self.leaving):

@@ -19,7 +19,7 @@ import sys
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.unpatched import make_poll, read, write
-from cleanup_guard._process import native
+from cleanup_guard._process import installed, native
 from cleanup_guard._stop.owner import Owner, is_loops, owner_of
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+    from cleanup_guard._process.native import Handler
 else:
     # The C functions: whoever traces the program (a debugger's own handler for Ctrl-C begins to) is not led into signal.py.
     import _signal
@@ -55,6 +55,8 @@ class Signals:
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self._handler = handler
         self.previous: dict[int, Handler] = {}
+        self._above: dict[int, Handler] = {}  # what somebody has installed over ours since: ours calls it
+        self._given_back: dict[int, Handler] = {}  # what to find where somebody has put ours back later
         # Held while main is poked, and while what was there before is put back. Reentrant, for main's handler.
         self.fence: threading.RLock = native.make_rlock()
         self._blocked: set[int] = set()  # before we unblocked them
@@ -80,12 +82,17 @@ class Signals:
             raise
 
     def _take(self, signum: int, *, named: bool) -> bool:
-        before = _signal.getsignal(signum)
+        self.put_right(signum)
+        before = native.get_handler(signum)
         if before == signal.SIG_IGN and signum in HUSHED and not named:
             return False
-        if before is None or any(name in sys.modules for name in HOSTS_IN_C):
+        if (
+            before is None
+            or any(name in sys.modules for name in HOSTS_IN_C)
+            or installed.is_greenlets(signum)
+        ):
             return False
-        restarts = owner_of(before) is Owner.THEIRS and _restarts(signum)
+        restarts = owner_of(before) is Owner.THEIRS and installed.restarts(signum)
         # First, so that a signal that comes at once finds what was there before.
         self.previous[signum] = before
         if restarts:
@@ -103,16 +110,22 @@ class Signals:
 
     def install(self, signum: int) -> None:
         """Put our handler in place, in front of what was there before."""
-        _signal.signal(signum, self._handler)
+        native.set_handler(signum, self._handler)
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
     def uninstall(self, signum: int) -> None:
-        """Put in place what was there before, for the time of a call of it."""
-        before = self.previous.get(signum)
-        if before is None:
+        """Put in place what is behind ours, for the time of a call of it."""
+        behind = self.behind(signum)
+        if behind is None:
             return  # a signal came a moment ago, and its handler has given everything back
-        _signal.signal(signum, before)
+        if _theirs(behind) is not None and not self.lost(signum):
+            self._restarting.discard(
+                signum
+            )  # whoever installs a handler over ours says afterwards what he wants
+            if installed.restarts(signum):
+                self._restarting.add(signum)
+        native.set_handler(signum, behind)
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
@@ -122,14 +135,14 @@ class Signals:
         Args:
             by_hand: and SIGHUP, if that would kill: a person's terminal may go before all is done.
         """
-        is_pythons = _signal.getsignal(SIGINT) is _signal.default_int_handler
+        is_pythons = native.get_handler(SIGINT) is _signal.default_int_handler
         if is_pythons and SIGTERM in self.previous and SIGINT not in self.previous:
             self._take(SIGINT, named=False)
         hangup = getattr(_signal, "SIGHUP", None) if by_hand else None
         if (
             hangup is not None
             and hangup not in self.previous
-            and _signal.getsignal(hangup) is _signal.SIG_DFL
+            and native.get_handler(hangup) is _signal.SIG_DFL
         ):
             self._take(hangup, named=False)
 
@@ -140,13 +153,16 @@ class Signals:
         lost: list[int] = []
         for signum in signums:
             before = self.previous.get(signum)  # a handler that comes here may give back all of it
-            if self.lost(signum):
+            if self.lost(signum) or _theirs(self._above.get(signum)) is not None:
                 lost.append(signum)
-            elif before is not None:
+            if before is not None:
                 if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there
-                    self.previous[signum] = _signal.default_int_handler
-                self._put_back(signum)
+                    before = self.previous[signum] = _signal.default_int_handler
+                self._given_back[signum] = before
+                if not self.lost(signum):
+                    self._put_back(signum)
             self.previous.pop(signum, None)
+            self._above.pop(signum, None)
             self._blocked.discard(signum)
             self._restarting.discard(signum)
         return lost
@@ -170,38 +186,79 @@ class Signals:
     def ignore(self) -> None:
         """Ignore what is still ours. Unlike a Python handler SIG_IGN survives the end of the interpreter (H35)."""
         for signum in self.ours():
-            _signal.signal(signum, int(signal.SIG_IGN))
+            native.set_handler(signum, int(signal.SIG_IGN))
 
     # -- look --
 
     def lost(self, signum: int) -> bool:
         """Whether a signal that we took now has somebody else's handler. Any thread."""
-        return signum in self.previous and _signal.getsignal(signum) != self._handler
+        return signum in self.previous and (
+            native.get_handler(signum) != self._handler or installed.is_greenlets(signum)
+        )
 
     def ours(self) -> list[int]:
         """The signals that still have our handler. Any thread."""
         return [signum for signum in list(self.previous) if not self.lost(signum)]
 
+    def behind(self, signum: int) -> Handler:
+        """What would be in place without us: what was there before ours, or what somebody has installed since. Any thread."""
+        return self._above.get(signum, self.previous.get(signum))
+
     def before(self, signum: int) -> Callable[..., Any] | None:
         """The handler in front of which we stand, if the signal is its. Any thread."""
-        before = self.previous.get(signum)
-        return before if callable(before) and owner_of(before) is Owner.THEIRS else None
+        return _theirs(self.behind(signum))
+
+    def beneath(self, signum: int) -> Callable[..., Any] | None:
+        """The same for whoever has installed his over ours, and calls ours himself."""
+        return _theirs(self.previous.get(signum))
 
     def theirs(self, signum: int) -> object:
         """The handler whose signal this is, if it is not ours: that one, or one that has replaced ours. Any thread."""
-        if not self.lost(signum):
-            return self.before(signum)
-        now: object = _signal.getsignal(signum)
-        return now if owner_of(now) is Owner.THEIRS else None
+        found = native.get_handler(signum)
+        return _theirs(found) if self.lost(signum) and found != self._handler else self.before(signum)
 
     def restarts(self, signum: int) -> bool:
         """Whether system calls are restarted after it, as somebody has asked for."""
         return signum in self._restarting
 
-    def reclaim(self, signum: int) -> None:
-        """They have put the default back, and are about to die of it: it comes to us instead. Main thread only."""
-        self.previous[signum] = int(signal.SIG_DFL)
-        self.install(signum)
+    # -- what others see --
+
+    def seen(self, signum: int) -> Handler:
+        """What somebody else finds installed: ours, until he has installed something himself."""
+        found = native.get_handler(signum)
+        return self._above.get(signum, found) if found == self._handler else found
+
+    def replace(self, signum: int, handler: Handler, *, stays: bool) -> Handler:
+        """Somebody installs a handler where ours is. Main thread only.
+
+        Args:
+            signum: one that we took.
+            handler: what is to be there; ours, if he puts back what he had found.
+            stays: ours stays in front of it.
+
+        Returns:
+            What he finds installed.
+        """
+        found = self.seen(signum)
+        stays = stays and handler is not self._handler
+        native.set_handler(signum, self._handler if stays else handler)  # refuses other threads
+        self._restarting.discard(signum)
+        if stays:
+            self._above[signum] = handler
+            installed.restarts(signum)  # loads what is asked in our handler, and after a fork
+        else:
+            self._above.pop(signum, None)
+        return found
+
+    def put_right(self, signum: int) -> None:
+        """Somebody has put ours back after we had given it back: put back what was there before it."""
+        is_left = signum not in self.previous and native.get_handler(signum) == self._handler
+        if is_left and not installed.is_greenlets(signum):
+            native.set_handler(signum, self._given_back.get(signum, int(signal.SIG_DFL)))
+
+
+def _theirs(handler: Handler) -> Callable[..., Any] | None:
+    return handler if callable(handler) and owner_of(handler) is Owner.THEIRS else None
 
 
 def is_of_ended_loop(handler: object) -> bool:
@@ -212,25 +269,6 @@ def is_of_ended_loop(handler: object) -> bool:
     if module.startswith("trio."):
         return not sys.modules["trio"].lowlevel.in_trio_run()
     return sys.modules["asyncio"]._get_running_loop() is None
-
-
-def _restarts(signum: int) -> bool:
-    """Whether somebody has said `siginterrupt(signum, False)`, which Python cannot tell and `signal.signal` undoes."""
-    if sys.platform != "linux":
-        return False
-    try:
-        import ctypes
-
-        action = (ctypes.c_ulong * 32)()
-        if ctypes.CDLL(None).sigaction(signum, None, action) != 0:
-            return False
-        flags = (ctypes.c_uint * 64).from_buffer(action)[(ctypes.sizeof(ctypes.c_void_p) + 128) // 4]
-    except (ImportError, AttributeError, OSError):
-        return False
-    return bool(flags & SA_RESTART)
-
-
-SA_RESTART = 0x10000000
 
 
 MARK = 255

@@ -347,8 +347,14 @@ class Watcher:
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
             self._dealt[signum] = self._dealt.get(signum, 0) + seen - known  # one signal is not two stops
-        press, stop = self._presses.count(self._count_ctrl_c(), now), process.stop
-        if stop is None or stop.theirs is not None:
+        stop = process.stop
+        if stop is None:
+            self._presses = Presses(
+                self._count_ctrl_c()
+            )  # those of which there came no stop were somebody else's
+            return
+        press = self._presses.count(self._count_ctrl_c(), now)
+        if stop.theirs is not None:
             return
         if press == Presses.INSISTS:
             self._insist(now)

@@ -74,8 +74,9 @@ FORGET_AFTER = 0.5
 IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
 
-ARRIVES = 1.0
-"""Seconds in which main is helped to run somebody else's handler: a signal that comes just before a wait does not end that."""
+SETTLES, ARRIVES = 0.2, 1.0
+"""Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait
+does not end that. Not at once, because that handler may be a debugger's, which would stop at the help."""
 
 BLOCKED = 1.0
 """Seconds of a grace period of 10 for which an event loop may leave a stop unanswered."""
@@ -294,6 +295,8 @@ class Delivery:
         if now < budget.hope(budget.TAKE_OVER):
             if facts.noticed or now - budget.began >= ARRIVES:
                 return inf
+            if now - budget.began < SETTLES:
+                return budget.began + SETTLES
             world.nudge()
             return now + SLOW_POKE
         world.tell(SteppedIn(seconds=now - budget.began, handler=str(stop.theirs), where=world.where()))

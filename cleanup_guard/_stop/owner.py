@@ -4,6 +4,7 @@
 |---|---|
 | the default, or Python's own handler of SIGINT | ours |
 | an event loop's own way with Ctrl-C (it cancels the main task, which the guard does itself) | ours |
+| what an event loop of uvloop's has left behind when it was closed | ours |
 | what our plugin of pytest puts in the place of the default | ours |
 | ignored | nobody's: a signal that was ignored and is named is ours |
 | any other Python handler, the one too by which a loop hears of `add_signal_handler` | theirs |
@@ -41,7 +42,8 @@ def owner_of(handler: object) -> Owner:
         return Owner.THEIRS
     if not callable(handler) or handler is _signal.default_int_handler:
         return Owner.OURS
-    return Owner.OURS if is_loops(handler) or is_tests(handler) else Owner.THEIRS
+    is_ours = is_loops(handler) or is_tests(handler) or _is_left_behind(handler)
+    return Owner.OURS if is_ours else Owner.THEIRS
 
 
 def is_loops(handler: object) -> bool:
@@ -53,3 +55,9 @@ def is_loops(handler: object) -> bool:
 def is_tests(handler: object) -> bool:
     """Whether a handler is what our plugin of pytest puts in the place of the default."""
     return getattr(handler, "__module__", None) == PYTEST_PLUGIN
+
+
+def _is_left_behind(handler: object) -> bool:
+    """Whether a handler would wake a loop that was closed: uvloop leaves it in place."""
+    loop = getattr(handler, "__self__", None)
+    return type(loop).__module__.startswith("uvloop") and loop is not None and bool(loop.is_closed())

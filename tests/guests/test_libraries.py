@@ -21,7 +21,7 @@ OWNERS = {
         ("-c", TWISTD, "--nodaemon", "--pidfile=", "--python", "twistd_service.py"),
         ("twisted",),
     ): "module",
-    Host("gevent handler", ("greenlet_server.py",), ("gevent",)): "module main",
+    Host("gevent handler", ("greenlet_server.py",), ("gevent",)): "module job main",
 }
 """Those whose own handler ends them when their work is done, and the places where their users put a guard."""
 

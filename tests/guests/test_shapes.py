@@ -77,12 +77,6 @@ def calls_us(shape: Shape) -> bool:
 def check(shape: Shape, at: str) -> None:
     """No callback is lost or doubled, no work is cut that is whole without us; their exception and status are kept."""
     assume(shape.then is None or shape.first in STAYING)
-    # The kernel ends a process whose handler was replaced by the default: nobody in it is asked.
-    assume(
-        not (shape.first == "default next" and shape.then == shape.signum and shape.order == "handler last")
-    )
-    # Who has replaced our handler and dies inside his own, at once, is gone before the watcher hears of the stop.
-    assume(not (shape.first == "dies" and shape.order == "handler last"))
     alone = run(shape, "nowhere")
     stopped = run(shape, at)
     told = f"{shape}, guard at {at}\nwithout: {alone}\nwith: {stopped}"

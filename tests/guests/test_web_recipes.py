@@ -20,8 +20,8 @@ FOLDER = Path(__file__).parents[2] / "examples" / "web"
 PRELOADED = "gunicorn --preload"
 
 UNTOLD = {"hypercorn", PRELOADED}
-"""The one takes the signal by `add_signal_handler` when the lifespan has begun: `on_stop` is not told, as the page says. In
-the other `on_stop` belongs to the master."""
+"""hypercorn's workers are told by an event, not by a signal: they just end, and `on_stop` is not told. Where gunicorn preloads,
+`on_stop` belongs to the master."""
 
 SERVERS = {
     "gunicorn sync": "-m gunicorn --bind 127.0.0.1:{port} --chdir {folder} wsgi:app",

@@ -157,12 +157,10 @@ main()
 
 
 def test_a_replacement_is_told_when_the_guard_is_left() -> None:
-    """On a normal exit a HandlerReplaced event names the signal and the handler, which stays; it is no warning."""
+    """On a normal exit a HandlerReplaced event names the signal and the handler, which stays in place."""
     ended = run(
         """
 def theirs(*_): pass
-import logging
-logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
 with guard():
     signal.signal(signal.SIGTERM, theirs)
     ready()
@@ -170,7 +168,7 @@ print(signal.getsignal(signal.SIGTERM) is theirs)
 """
     )
     assert (ended.out, ended.status) == (["True"], 0)
-    assert "INFO the guard's SIGTERM handler was replaced by theirs, which stays" in ended.err.splitlines()
+    assert "the SIGTERM handler was replaced by <function theirs" in ended.err
 
 
 def test_a_replacement_that_does_nothing_still_stops_the_program_through_the_wakeup_fd() -> None:

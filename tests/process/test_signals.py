@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from cleanup_guard._process import native
 from cleanup_guard._process.signals import DEFAULT_SIGNALS, Signals, WakeupPipe
 from cleanup_guard._stop.owner import Owner, owner_of
 
 INT, TERM, HUP, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 USED = (INT, TERM, HUP, USR1)
+DEFAULT, IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)
 C_MODULE: Any = sys.modules["_signal"]
 
 
@@ -112,7 +114,7 @@ def test_an_ignored_sigterm_is_taken(stage: Stage) -> None:
 
 def test_a_handler_in_c_is_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python cannot call it, nor put it back."""
-    monkeypatch.setattr(C_MODULE, "getsignal", lambda signum: None)
+    monkeypatch.setattr(native, "get_handler", lambda signum: None)
     assert stage.take(TERM) == ()
 
 
@@ -203,17 +205,59 @@ def test_whose_signal_it_is(before: object, now: object, theirs: object, stage: 
     assert stage.signals.theirs(TERM) is theirs
 
 
-def test_a_default_that_was_put_back_is_reclaimed(stage: Stage) -> None:
-    """They have dealt with the signal and are about to die of it: it comes to us, and the default is what was there before."""
+def test_what_is_installed_over_ours_comes_behind_it(stage: Stage) -> None:
+    """Ours stays; they find what they have installed, the signal is theirs, and it is there when ours is given back."""
+    stage.take(TERM)
+    assert stage.signals.replace(TERM, handler, stays=True) == stage.ours
+    signal.raise_signal(TERM)
+    assert stage.heard == [TERM]
+    assert stage.signals.before(TERM) is stage.signals.seen(TERM) is handler
+    assert stage.signals.beneath(TERM) is None
+    assert stage.signals.give_back([TERM]) == [TERM]
+    assert signal.getsignal(TERM) is handler
+
+
+def test_a_default_that_is_put_over_ours_makes_the_signal_ours(stage: Stage) -> None:
+    """They have dealt with it and are about to die of it: it comes to us. Who puts ours back again has changed nothing."""
     signal.signal(TERM, handler)
     stage.take(TERM)
-    signal.signal(TERM, signal.SIG_DFL)
-    stage.signals.reclaim(TERM)
+    found = stage.signals.replace(TERM, DEFAULT, stays=True)
     signal.raise_signal(TERM)
     assert stage.heard == [TERM]
     assert stage.signals.before(TERM) is None
-    stage.signals.give_back([TERM])
+    assert stage.signals.replace(TERM, found, stays=True) == signal.SIG_DFL
+    assert stage.signals.before(TERM) is handler
+    stage.signals.replace(TERM, DEFAULT, stays=True)
+    assert stage.signals.give_back([TERM]) == []
     assert signal.getsignal(TERM) == signal.SIG_DFL
+
+
+def test_what_is_to_be_ignored_is_ignored(stage: Stage) -> None:
+    """There ours does not stay, nor what was installed over it."""
+    stage.take(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    assert stage.signals.replace(TERM, IGNORE, stays=False) is handler
+    signal.raise_signal(TERM)
+    assert stage.heard == []
+    assert stage.signals.replace(TERM, handler, stays=True) == signal.SIG_IGN
+    signal.raise_signal(TERM)
+    assert stage.heard == [TERM]
+    stage.signals.give_back([TERM])
+
+
+def test_ours_that_is_put_back_when_nobody_guards_any_more(stage: Stage) -> None:
+    """Somebody had found it, and puts it back too late: it is no stranger's handler, and what was there before is found."""
+    signal.signal(TERM, handler)
+    stage.take(TERM)
+    stage.signals.give_back([TERM])
+    for _ in range(2):
+        signal.signal(TERM, stage.ours)
+        stage.take(TERM)
+        assert stage.signals.before(TERM) is handler
+        stage.signals.give_back([TERM])
+    signal.signal(TERM, stage.ours)
+    stage.signals.put_right(TERM)
+    assert signal.getsignal(TERM) is handler
 
 
 def test_theirs_is_in_place_for_the_time_of_a_call(stage: Stage) -> None:
@@ -265,6 +309,27 @@ def test_system_calls_are_restarted_where_somebody_has_asked_for_it(restarts: bo
     stage.signals.give_back([TERM])
     assert is_restarted(TERM) is restarts
     assert not stage.signals.restarts(TERM)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of struct sigaction")
+def test_system_calls_are_restarted_for_a_handler_over_ours(stage: Stage) -> None:
+    """As `loop.add_signal_handler` asks for, after it has installed its own; the default over ours asks for nothing."""
+    stage.take(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    assert not is_restarted(TERM)
+    signal.siginterrupt(TERM, False)  # noqa: FBT003
+    stage.signals.uninstall(TERM)
+    assert signal.getsignal(TERM) is handler
+    assert is_restarted(TERM)
+    stage.signals.install(TERM)
+    assert is_restarted(TERM)
+    stage.signals.replace(TERM, DEFAULT, stays=True)
+    assert not is_restarted(TERM)
+    stage.signals.replace(TERM, handler, stays=True)
+    signal.siginterrupt(TERM, False)  # noqa: FBT003
+    stage.signals.give_back([TERM])
+    assert signal.getsignal(TERM) is handler
+    assert is_restarted(TERM)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the layout of struct sigaction")

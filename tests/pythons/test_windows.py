@@ -150,7 +150,7 @@ def main():
     on_exit(print, "last", flush=True)
     @on_exit
     def hang():
-        threading.Timer(0.8, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(2.0, signal.raise_signal, [signal.SIGINT]).start()
         while True: time.sleep(0.01)
     ready()
     time.sleep(60)

@@ -29,6 +29,7 @@ from cleanup_guard._stop.delivery import (
     IN_VAIN,
     LETS_GO,
     QUICK,
+    SETTLES,
     SLOW_POKE,
     WORK,
     Delivery,
@@ -210,13 +211,15 @@ def test_nobody_steps_in_where_the_grace_period_is_not_known(grace: float | None
 
 @pytest.mark.parametrize("grace", [GRACE, None])
 def test_a_main_that_has_not_noticed_somebody_elses_signal_is_nudged(grace: float | None) -> None:
-    """A signal that comes just before a wait does not end it; nudges do, for a second, or until main has run a handler."""
+    """A signal that comes just before a wait does not end it; nudges do, a moment later, until a second is over."""
     stage = Stage(theirs="server.on_signal", grace=grace)
-    assert stage.look() == ["nudge"]
-    assert stage.due == BEGAN + SLOW_POKE
-    assert stage.look(at=0.1) == ["nudge"]
-    assert stage.look(at=0.2, noticed=True) == []
-    assert stage.look(at=0.3) == ["nudge"]
+    assert stage.look() == []
+    assert stage.due == BEGAN + SETTLES
+    assert stage.look(at=SETTLES) == ["nudge"]
+    assert stage.due == BEGAN + SETTLES + SLOW_POKE
+    assert stage.look(at=0.25) == ["nudge"]
+    assert stage.look(at=0.3, noticed=True) == []
+    assert stage.look(at=0.35) == ["nudge"]
     assert stage.look(at=ARRIVES) == []
 
 
@@ -772,7 +775,8 @@ def test_whatever_happens(
         assert stage.delivery.forced or stage.delivery.over or stage.now < budget.hope(Budget.FORCE) or theirs
         if stage.stop.theirs is not None and not stage.delivery.over:
             assert grace is None or stage.now < budget.hope(Budget.TAKE_OVER) or state is not State.STOPPING
-            nudged = set() if facts["noticed"] or stage.now >= BEGAN + ARRIVES else {"nudge"}
+            nudges = not facts["noticed"] and BEGAN + SETTLES <= stage.now < BEGAN + ARRIVES
+            nudged = {"nudge"} if nudges else set()
             assert set(done) <= {"begin", "prepare_death", *nudged}
         assert stage.delivery.over or stage.due <= max(budget.end, stage.now + 1)
     assert world.done[:1] in ([], ["begin"])

@@ -153,16 +153,28 @@ def test_a_loop_leaves_sigterm_alone(run: Callable[[Callable[[], object]], objec
 def test_what_a_program_has_told_a_loop_is_theirs(runs: str, signum: signal.Signals) -> None:
     """`add_signal_handler` installs a handler of the loop by which the loop hears of the program's."""
 
-    async def main() -> object:
+    async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signum, print)
         try:
-            return found(signum)
+            assert owner_of(found(signum)) is THEIRS
         finally:
             loop.remove_signal_handler(signum)
 
-    there = asyncio.run(main()) if runs == "asyncio" else uvloop.run(main())
-    assert owner_of(there) is THEIRS
+    asyncio.run(main()) if runs == "asyncio" else uvloop.run(main())
+
+
+def test_what_a_closed_loop_leaves_behind_is_ours() -> None:
+    """Uvloop's handler stays where it is: it would wake a loop that is no more."""
+
+    async def main() -> object:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+        return found(signal.SIGTERM)
+
+    try:
+        assert owner_of(uvloop.run(main())) is OURS
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def test_what_a_program_has_told_trio_is_theirs() -> None:

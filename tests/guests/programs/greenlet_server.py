@@ -16,7 +16,7 @@ guest.module()
 def main():
     stopped = Event()
     gevent.signal_handler(signal.SIGTERM, stopped.set)
-    gevent.spawn(guest.work).join()
+    gevent.spawn(guest.job(guest.work)).join()
     stopped.wait()
     guest.note("host over")
 
