@@ -281,7 +281,7 @@ class Roster:
         if self.shields > 0:
             return WORK
         if self.cooperates:
-            return f"main, which looks for the stop itself ({list(self.main)[-1].label}),"
+            return f"main, which looks for the stop itself ({list(self.main)[-1].label}, interrupt=False),"
         return WORK if self.working else None
 
     @property
