@@ -7,7 +7,9 @@ makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in
 
 An exception that a hook raises is printed and lost, and somebody else's handler may raise one: while main is in a hook his
 signals are only noted. A fork in main trips one of our signals, and our handler, which runs when `os.fork` has returned, calls
-his. That is done by C code alone: any Python code in a hook would have main look for signals too early.
+his. That is done by C code alone: any Python code in a hook would have main look for signals too early. If all of our signals
+are somebody else's none is tripped: one that comes at the same time would be one with it, and is his. Then main is asked by a
+pending call.
 
 When watcher and last resort come back depends on when CPython counts threads: up to 3.12 and from 3.14 on before the hooks that
 run after the fork, in 3.13 after them. So on 3.13 that handler has them back, too.
@@ -18,11 +20,10 @@ run after the fork, in 3.13 after them. So on 3.13 that handler has them back, t
 
 from __future__ import annotations
 
-import _thread
-import functools
 import os
 import signal
 import sys
+from functools import partial
 
 from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
@@ -33,7 +34,7 @@ from cleanup_guard._process.report import OUTBOX
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from typing import Any
 
     from cleanup_guard._process.process import Process
     from cleanup_guard._stop.stack import Callback
@@ -43,8 +44,8 @@ else:
 COUNTS_LATE = sys.version_info[:2] == (3, 13)
 """Whether CPython counts threads after the hooks."""
 
-NOTHING = int(getattr(signal, "SIGKILL", 0))
-"""A signal without a handler: to trip it does nothing."""
+NOTHING: partial[Any] = partial(int)
+"""C code that does nothing."""
 
 
 class ForkHooks:
@@ -54,7 +55,7 @@ class ForkHooks:
         self._registered = False
         self._masks: list[set[int]] = []
         self._process: Process | None = None
-        self._trips: list[int] = []
+        self._trips: list[partial[Any]] = []
 
     def register(self) -> None:
         """Register the hooks; further calls do nothing."""
@@ -62,8 +63,7 @@ class ForkHooks:
             return
         self._registered = True
         os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)
-        interrupt: Callable[[int], object] = _thread.interrupt_main  # type: ignore[assignment]
-        trip = functools.partial(next, map(interrupt, iter(self._trips.pop, None)))
+        trip = partial(next, map(partial.__call__, iter(self._trips.pop, None)))
         os.register_at_fork(after_in_parent=trip)
 
     def before(self) -> None:
@@ -92,7 +92,7 @@ class ForkHooks:
                     process.watch.resume()
                     process.last_resort.resume(process.stop, process.clock())
                 if ours:
-                    trip = process.watch.resume_later(ours)
+                    trip = process.watch.resume_later(ours) or process.receiver.call.asking() or NOTHING
         finally:
             self._trips.append(trip)
             _signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 
 from cleanup_guard._ground.once import Once
 
@@ -14,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import Any
 
 
 def can_be_taken() -> bool:
@@ -34,24 +36,37 @@ class CallInMain:
     def __init__(self, function: Callable[[FrameType | None], object]) -> None:
         self._function = function
         self._asked = Once()
+        self._refused: list[int] = []
 
     def ask(self) -> None:
         """Have it made, if main has not been asked already. Does nothing without ctypes. Any thread."""
+        asking = self.asking()
+        if asking is not None:
+            asking()
+
+    def asking(self) -> partial[Any] | None:
+        """What asks, for a place where no line of Python may run: it is C code. It has to be called.
+
+        Returns:
+            None without ctypes, and if main has been asked already.
+        """
+        if self._refused and self._refused.pop():
+            self._came()
         if not self._asked.claim():
-            return
+            return None
         try:
             import ctypes
 
-            _ASKED[self] = None
             is_true = ctypes.cast(ctypes.pythonapi.PyObject_IsTrue, ctypes.c_void_p)
-            refused = ctypes.pythonapi.Py_AddPendingCall(is_true, ctypes.py_object(self))
+            add = partial(ctypes.pythonapi.Py_AddPendingCall, is_true, ctypes.py_object(self))
         except (ImportError, AttributeError):
-            _ASKED.pop(self, None)
-            return
-        if refused:  # too many wait
-            self._came()
+            return None
+        _ASKED[self] = None
+        # What it returns is not 0 if too many calls wait: then the next one who asks asks again.
+        return partial(next, map(self._refused.append, map(partial.__call__, (add,))))
 
     def _came(self) -> None:
+        self._refused.clear()
         _ASKED.pop(self, None)
         self._asked.give_back()
 

@@ -74,9 +74,15 @@ class Receiver:
         process = self.process
         if process.foreign or process.exiting:
             return
+        if _in_hook(frame):
+            self.call.ask()
+            return
+        self._resume(frame)
         self.noticed = process.stop is not None
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
+        elif self._held_back:
+            self._call_who_was_held_back(frame)
         else:
             self.look(frame)
 
@@ -98,6 +104,9 @@ class Receiver:
                 self._call(theirs, signum, frame)
                 if insists:
                     self._look_at_once(frame)
+        self._call_who_was_held_back(frame)
+
+    def _call_who_was_held_back(self, frame: FrameType | None) -> None:
         while self._held_back and not _in_hook(frame):
             held = self._held_back.pop(0)
             theirs = self.process.signals.before(held)

@@ -9,8 +9,10 @@ callback has a time limit, or a stop is under way. `need` and `release` decide t
 
 from __future__ import annotations
 
+import _thread
 import os
 from collections import deque
+from functools import partial
 from math import inf
 
 from cleanup_guard._ground.events import Draining, TookOver
@@ -28,6 +30,8 @@ from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cleanup_guard._ground.events import Event
     from cleanup_guard._process.roster import ProcessView, Turn
     from cleanup_guard._stop.stop import Stop
@@ -160,12 +164,19 @@ class Watch:
         if self.paused:
             self._start()
 
-    def resume_later(self, signums: list[int]) -> int:
-        """Have main's handler resume. Returns the signal to trip for that, which counts as a poke."""
-        signum = _least_meant(signums, self._process)
-        self.pokes[signum] = self.pokes.get(signum, 0) + 1
+    def resume_later(self, signums: list[int]) -> partial[None] | None:
+        """Have main resume, and call the handlers of somebody else that are due, by a signal, which counts as a poke.
+
+        Returns:
+            What trips it: C code. None if all signals are somebody else's: his would be taken for the poke.
+        """
         self.resume_due = True
-        return signum
+        signum = _least_meant(signums, self._process)
+        if self._process.signals.before(signum) is not None:
+            return None
+        self.pokes[signum] = self.pokes.get(signum, 0) + 1
+        interrupt: Callable[[int], None] = _thread.interrupt_main  # type: ignore[assignment]
+        return partial(interrupt, signum)
 
     def release(self, *, in_handler: bool = False) -> None:
         """Give back what nobody needs any more: the wakeup fd if main takes no signals, the thread if nobody is in.

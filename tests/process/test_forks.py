@@ -179,3 +179,21 @@ with guard(hooks=()) as g:
     assert ended.status == 143, ended.err
     told = [line for line in ended.out if not line.startswith("status")]
     assert sorted(told) == ["first in parent", "last in parent"], ended.err
+
+
+def test_somebody_elses_signal_is_not_lost_at_the_end_of_a_fork() -> None:
+    """It comes together with what has main look after the fork: a hook that is C code sends it, so nothing is in between."""
+    ended = run("""
+from functools import partial
+told = []
+for each in (signal.SIGTERM, signal.SIGINT): signal.signal(each, lambda *_: told.append(1))
+with guard(grace=20) as g:
+    g.callback(print, "callback", flush=True)
+    os.register_at_fork(after_in_parent=partial(os.kill, os.getpid(), signal.SIGTERM))
+    ready()
+    pid = os.fork()
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+    print(told, flush=True)
+""")
+    assert (ended.out, ended.status) == (["[1]", "callback"], 0), ended.err

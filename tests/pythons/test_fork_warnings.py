@@ -95,6 +95,25 @@ main()
     assert (ended.out, ended.status) == (["0"], status), ended.err
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nor_where_the_stop_is_somebody_elses(kind: str) -> None:
+    """There no signal of ours is free to have main look afterwards; the watcher is back all the same."""
+    ended = run(
+        f"""{COUNT}
+told = []
+for each in (signal.SIGTERM, signal.SIGINT): signal.signal(each, lambda *_: told.append(1))
+with guard(grace=20):
+    ready()
+    count({kind})
+    print(threading.active_count(), flush=True)
+    while not told: time.sleep(0.01)
+""",
+        signal.SIGTERM,
+        flags=["-W", "always"],
+    )
+    assert (ended.out, ended.status) == (["0", "1"], 0), ended.err
+
+
 def test_a_fork_beside_a_thread_of_the_program_does_warn() -> None:
     """What is counted is there to be counted: the program's own threads still warn."""
     ended = run(
