@@ -63,7 +63,7 @@ class ForkHooks:
             return
         self._registered = True
         os.register_at_fork(before=self.before, after_in_parent=self.in_parent, after_in_child=self.in_child)
-        trip = partial(next, map(partial.__call__, iter(self._trips.pop, None)))
+        trip = partial(next, map(native.call, iter(self._trips.pop, None)))
         os.register_at_fork(after_in_parent=trip)
 
     def before(self) -> None:

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 
 from cleanup_guard._ground.once import Once
+from cleanup_guard._process import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class CallInMain:
             return None
         _ASKED[self] = None
         # What it returns is not 0 if too many calls wait: then the next one who asks asks again.
-        return partial(next, map(self._refused.append, map(partial.__call__, (add,))))
+        return partial(next, map(self._refused.append, map(native.call, (add,))))
 
     def _came(self) -> None:
         self._refused.clear()

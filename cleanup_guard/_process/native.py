@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 
 from cleanup_guard._ground.unpatched import BUILTIN, original
 
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     def get_ident() -> int: ...
     def get_native_id() -> int: ...
     def start_new_thread(function: Callable[[], object], args: tuple[()], /) -> int: ...
+    def call(function: partial[Any], /) -> Any: ...
 else:
     import _signal
+
+    call = partial.__call__  # C code
 
     get_handler, set_handler = _signal.getsignal, _signal.signal  # see `guest.py`
     sleep = original("time", "sleep")

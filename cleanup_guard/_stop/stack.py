@@ -130,7 +130,8 @@ class AsyncCallback(Callback):
     def land(self) -> None:
         """What it returned has been awaited."""
         self.flight = None
-        self.returned = []
+        if self.returned is not None:
+            self.returned.clear()
 
     def take_awaitable(self) -> Any:
         """What it returned, for the one who awaits it."""
