@@ -104,7 +104,8 @@ class Receiver:
                 self._call(theirs, signum, frame)
                 if insists:
                     self._look_at_once(frame)
-        self._call_who_was_held_back(frame)
+        if self._held_back:  # looked at here: in a call more a debugger would stop, if theirs was one
+            self._call_who_was_held_back(frame)
 
     def _call_who_was_held_back(self, frame: FrameType | None) -> None:
         while self._held_back and not _in_hook(frame):
