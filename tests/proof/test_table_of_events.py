@@ -21,7 +21,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 def rows() -> dict[str, tuple[str, str]]:
     """The table: what the callbacks do and what the parent sees, by event."""
     table = README[README.index("## What happens") :]
-    lines = re.findall(r"^\| (.*) \|$", table[: table.index("\n\nA program")], re.MULTILINE)
+    lines = re.findall(r"^\| (.*) \|$", table[: table.index("\n## ", 1)], re.MULTILINE)
     cells = [[cell.strip() for cell in f"{line} ".split(" | ")] for line in lines]
     return {event: (callbacks, parent) for event, callbacks, parent in cells[1:]}
 
