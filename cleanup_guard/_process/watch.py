@@ -175,6 +175,7 @@ class Watch:
         if self._process.signals.before(signum) is not None:
             return None
         self.pokes[signum] = self.pokes.get(signum, 0) + 1
+        self.poked_at = self._process.clock()
         interrupt: Callable[[int], None] = _thread.interrupt_main  # type: ignore[assignment]
         return partial(interrupt, signum)
 
@@ -349,8 +350,9 @@ class Watcher:
         process = self._process
         for signum in list(process.signals.previous):
             seen, known = self._seen.get(signum, 0), self._own_pokes(signum) + self._dealt.get(signum, 0)
-            if known > seen and now - self._watch.poked_at > 1.0:
-                # A poke that the kernel merged with another one is not to hide a signal for ever.
+            if known > seen and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
+                # A poke that the kernel merged with another one is not to hide a signal for ever. One that is still to be
+                # tripped, after a fork, would then pass for a stop.
                 self._seen[signum] = seen = known
             if seen <= known:
                 continue

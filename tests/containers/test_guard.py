@@ -20,7 +20,9 @@ def test_the_program_as_entrypoint_cleans_up(engine: Engine, image_of: ImageOf) 
     container.wait_for_log("!!!Set up!!!")
     stopped = container.stop(grace=10)
     assert stopped.logs.count("!!!Clean up!!!") == 1
-    assert re.search(r"SIGTERM received in a \w+ container \(.*\), 10 s to clean up: given by guard", stopped.logs)
+    assert re.search(
+        r"SIGTERM received in a \w+ container \(.*\), 10 s to clean up: given by guard", stopped.logs
+    )
     assert stopped.exit_code == 143
     assert stopped.seconds < 8
     assert not stopped.killed

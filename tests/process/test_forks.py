@@ -197,3 +197,21 @@ with guard(grace=20) as g:
     print(told, flush=True)
 """)
     assert (ended.out, ended.status) == (["[1]", "callback"], 0), ended.err
+
+
+def test_what_has_main_look_after_a_fork_is_no_stop() -> None:
+    """However late it is tripped, where SIGTERM alone is ours: the watcher waits for it, and takes it for nothing else."""
+    ended = run("""
+from cleanup_guard._process.process import REGISTRY
+on_exit(print, "callback", flush=True)
+ready()
+watch = REGISTRY.process.watch
+trip = watch.resume_later([signal.SIGTERM])
+for _ in range(20):
+    watch.wake()
+    time.sleep(0.02)
+trip()
+time.sleep(0.2)
+print("main goes on", flush=True)
+""")
+    assert (ended.out, ended.status) == (["main goes on", "callback"], 0), ended.err
