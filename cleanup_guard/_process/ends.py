@@ -181,7 +181,7 @@ def prepare_death(process: ProcessView) -> None:
     """Load what `_die` needs while there is time: next to a busy main an import takes longer than the last margin."""
     stop = process.stop
     if stop is not None and ending_of(stop, process.exit_status()).signum is not None:
-        native.Thread(lambda: __import__("ctypes"), "cleanup_guard import").start()
+        native.Thread(lambda: __import__("ctypes"), "cleanup_guard import", brief=True).start()
 
 
 def _die(ending: Ending) -> None:

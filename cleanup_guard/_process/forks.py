@@ -74,6 +74,7 @@ class ForkHooks:
         self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None:
             OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
+            native.wait_for_brief(0.5)
             before = native.tasks()
             process.watch.pause()
             native.wait_for_kernel(before, int(process.last_resort.pause()))
@@ -108,6 +109,7 @@ class ForkHooks:
         watch.LOCK = native.make_rlock()
         REGISTRY.process = None
         OUTBOX.forget()
+        native.forget_brief()
         GUEST.stand_down()
         if process is not None:
             _disown(process)

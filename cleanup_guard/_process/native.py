@@ -80,18 +80,24 @@ class Thread:
         target: what it does.
         name: what `threading` calls it.
         bare: without an object of `threading`. Where user code runs (hooks) it is one, if `threading` makes threads.
+        brief: whether it ends soon and by itself: a fork waits for it.
     """
 
-    def __init__(self, target: Callable[[], object], name: str, *, bare: bool = False) -> None:
+    def __init__(
+        self, target: Callable[[], object], name: str, *, bare: bool = False, brief: bool = False
+    ) -> None:
         self._target = target
         self._name = name
         self._bare = bare
+        self._brief = brief
         self._thread: threading.Thread | None = None
         self._ended: threading.Lock | None = None  # released at the end
 
     def start(self) -> bool:
         """Start it. Returns False if there is no thread to be had: a limit is reached, or the interpreter is shutting down."""
         try:
+            if self._brief:
+                _BRIEF[self] = None
             if not (self._bare or is_patched()):
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -101,6 +107,7 @@ class Thread:
             start_new_thread(self._run, ())
         except (RuntimeError, MemoryError):
             self._thread = self._ended = None
+            _BRIEF.pop(self, None)
             return False
         return True
 
@@ -109,6 +116,8 @@ class Thread:
             self._target()
         finally:
             leaves()
+            if self._brief:
+                _BRIEF.pop(self, None)
             if self._ended is not None:
                 self._ended.release()
 
@@ -125,6 +134,9 @@ class Thread:
 _LEAVING: deque[int] = deque(maxlen=16)
 """Threads of ours that have nothing left to do in Python, as the kernel numbers them."""
 
+_BRIEF: dict[Thread, None] = {}
+"""Threads of ours that end soon."""
+
 LAG = 1.0
 """Seconds for which the kernel may still show a thread that has ended: as long as it lets it wait for a processor."""
 
@@ -132,6 +144,18 @@ LAG = 1.0
 def leaves() -> None:
     """This thread is about to end."""
     _LEAVING.append(get_native_id())
+
+
+def wait_for_brief(timeout: float) -> None:
+    """Wait for the threads of ours that end soon, at most this many seconds."""
+    limit = time.monotonic() + timeout
+    while _BRIEF and time.monotonic() < limit:
+        sleep(0.0002)
+
+
+def forget_brief() -> None:
+    """In a fork child, which has none of them."""
+    _BRIEF.clear()
 
 
 def tasks() -> set[str]:

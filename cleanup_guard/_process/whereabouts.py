@@ -40,7 +40,7 @@ class Whereabouts:
         def work() -> None:
             self._unit = systemd.ask()
 
-        native.Thread(work, "cleanup_guard asks systemd", bare=True).start()
+        native.Thread(work, "cleanup_guard asks systemd", bare=True, brief=True).start()
 
     def grace(self, argument: Grace | None) -> Grace:
         """The grace period in force.
