@@ -16,7 +16,6 @@ settings.load_profile("the same every time")
 
 OPEN = {
     "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
-    "test_a_storm[host_storm.py]": "their SIGTERM is taken for our poke at the end of a fork; the storm aborts what hangs",
 }
 """What does not hold each time, and why, as far as it is known: reported as xfailed or xpassed, never as a failure."""
 
