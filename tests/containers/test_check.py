@@ -51,6 +51,8 @@ class Check:
             stderr=subprocess.PIPE,
             text=True,
             env={**CLEAN, "CLEANUP_GUARD_ENGINE": shlex.join(self.fake or self.engine.command_line)},
+            # A shell's background job, as CI's are, ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def __call__(self, *words: str, **options: tuple[str, ...]) -> tuple[int, str, str]:
