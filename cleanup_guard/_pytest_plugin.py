@@ -36,6 +36,11 @@ def _rehearse() -> Callable[..., Rehearsal]:
     return rehearse
 
 
+def _as_it_is() -> Generator[None, object, object]:
+    """What pytest does there, and nothing more."""
+    return (yield)
+
+
 # -- what a test registers with `on_exit` ends with the test --
 
 
@@ -76,7 +81,7 @@ def _set_program(stay: Stay | None) -> Stay | None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup() -> Generator[None, object, object]:
     """See `_end_at_a_stop`."""
-    return (yield from _end_at_a_stop())
+    return (yield from _end_at_a_stop(_as_it_is()))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -91,12 +96,10 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
     return (yield from _end_at_a_stop(_put_off()))
 
 
-def _end_at_a_stop(inner: Generator[None, object, object] | None = None) -> Generator[None, object, object]:
+def _end_at_a_stop(inner: Generator[None, object, object]) -> Generator[None, object, object]:
     """A stop ends the run as Ctrl-C does, fixtures and all: pytest takes a SystemExit for a failed test, and goes on."""
     try:
-        if inner is not None:
-            return (yield from inner)
-        return (yield)
+        return (yield from inner)
     except SystemExit as error:
         from cleanup_guard import SignalExit, current_guard
 
@@ -195,13 +198,13 @@ def _put_off() -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
     """See `_end_when_terminated`."""
-    return (yield from _end_when_terminated())
+    return (yield from _end_when_terminated(_as_it_is()))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop() -> Generator[None, object, object]:
     """See `_end_when_terminated`."""
-    return (yield from _end_when_terminated())
+    return (yield from _end_when_terminated(_as_it_is()))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -210,13 +213,9 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     return (yield from _end_when_terminated(_put_off()))
 
 
-def _end_when_terminated(
-    inner: Generator[None, object, object] | None = None,
-) -> Generator[None, object, object]:
+def _end_when_terminated(inner: Generator[None, object, object]) -> Generator[None, object, object]:
     """With the status that a shell gives to a SIGTERM, not with that of Ctrl-C."""
     try:
-        if inner is not None:
-            return (yield from inner)
-        return (yield)
+        return (yield from inner)
     except Terminated as error:
         pytest.exit(str(error), returncode=128 + signal.SIGTERM)

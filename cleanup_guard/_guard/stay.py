@@ -7,7 +7,7 @@ import threading
 
 from cleanup_guard._ground.clock import grace_from_environment
 from cleanup_guard._ground.events import SignalsUnheard
-from cleanup_guard._ground.names import SIGINT
+from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
 from cleanup_guard._hosts.in_thread import ThreadHost
@@ -285,9 +285,7 @@ def _find_probes(roster: Roster, ready_file: str | None) -> None:
 
 def in_run_of_pytest() -> bool:
     """Whether our plugin of pytest sees to it that a SIGTERM tears everything down."""
-    import signal
-
-    return is_tests(signal.getsignal(signal.SIGTERM))
+    return is_tests(native.get_handler(SIGTERM))
 
 
 # -- for the names that users import, and for the plugin of pytest --
