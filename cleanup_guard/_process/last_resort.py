@@ -32,6 +32,7 @@ class LastResort:
         # Lists, because one `pop` gives a thing to one thread.
         self._stderrs: list[Stderr] = []
         self._devnulls: list[int] = []
+        self._paused: bool = False  # a fork is under way: its timer is set afterwards
 
     @property
     def stderr(self) -> Stderr | None:
@@ -55,10 +56,13 @@ class LastResort:
 
     def postpone(self, stop: Stop, now: float) -> None:
         """Python runs and is about to end the process itself, with the right status: let it, if that takes a moment longer."""
+        self._paused = False
         if stop.armed.claimed:
             self._set(stop.budget.last_moment - now)
 
     def _set(self, left: float) -> None:
+        if self._paused:
+            return
         import faulthandler
 
         stderr, devnulls = self.stderr, list(self._devnulls)
@@ -73,7 +77,14 @@ class LastResort:
             pass  # no thread to be had: an earlier one, and the watcher's deadline, still stand
 
     def pause(self) -> bool:
-        """Take the timer back for a moment: it is a thread, which makes forks warn. `resume` goes on. Says whether it ran."""
+        """Have no timer for a moment, not even of a stop that comes now: it is a thread, which makes forks warn.
+
+        Says whether there was one. `resume` goes on.
+        """
+        self._paused = True
+        return self._cancel()
+
+    def _cancel(self) -> bool:
         if not self._stderrs and not self._devnulls:
             return False
         import faulthandler
@@ -82,21 +93,28 @@ class LastResort:
         return True
 
     def resume(self, stop: Stop | None, now: float) -> None:
-        """Undo `pause`."""
+        """Undo `pause`, once: a timer that replaces another leaves a thread more that is ending."""
+        if not self._paused:
+            return
+        self._paused = False
         if stop is not None and stop.armed.claimed and stop.budget.grace is not None:
             self._set(stop.budget.last_resort - now)
 
     def disarm(self, now: float) -> None:
         """Take it back for a stop that is not in force any more. The timer of one that came after it is set again."""
-        if self.pause():
-            self.disown()
+        if self._cancel():
+            self._close()
         stop = self._in_force()
         if stop is not None and stop.armed.claimed:
             stop.armed.give_back()
             self.arm(stop, now)
 
     def disown(self) -> None:
-        """Close what was opened for it; in a fork child, which has no timer, that is all."""
+        """In a fork child, which has no timer: close what was opened for it."""
+        self._paused = False
+        self._close()
+
+    def _close(self) -> None:
         for each in _take(self._stderrs):
             each.close()
         for fd in _take(self._devnulls):

@@ -72,12 +72,14 @@ class Receiver:
     def _on_call(self, frame: FrameType | None) -> None:
         """Main was asked to look, without a signal."""
         process = self.process
-        if process.foreign or process.exiting:
+        if process.foreign:
             return
         if _in_hook(frame):
             self.call.ask()
             return
         self._resume(frame)
+        if process.exiting:
+            return
         self.noticed = process.stop is not None
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)

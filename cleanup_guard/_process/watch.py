@@ -139,7 +139,7 @@ class Watch:
             timeout: float | None = 0.0
             while not leaves.claimed:
                 signums = pipe.wait(timeout)
-                if not leaves.claimed:
+                if signums or not leaves.claimed:  # what was read is not to be lost, also at a fork
                     timeout = watcher.look_safely(signums)
 
         thread = native.Thread(watch, "cleanup_guard watcher", bare=True)

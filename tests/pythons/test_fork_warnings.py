@@ -146,3 +146,26 @@ main()
         signal.SIGTERM,
     )
     assert (ended.out, ended.status) == (["callback"], 143), ended.err
+
+
+def test_a_fork_loses_no_signal_that_the_watcher_has_read() -> None:
+    """It has read one, and is to end for a fork before it has looked at it: here each time, else one time in ten under load."""
+    ended = run(
+        f"""{COUNT}
+from cleanup_guard._process.signals import WakeupPipe
+def late(pipe, timeout, wait=WakeupPipe.wait):
+    signums = wait(pipe, timeout)
+    if signums: time.sleep(0.1)
+    return signums
+WakeupPipe.wait = late
+@guard(grace=3)
+def main():
+    on_exit(print, "callback", flush=True)
+    for _ in range(3): fork()
+    ready()
+    os.system("exec sleep 60")
+main()
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["callback"], 143), ended.err
