@@ -19,8 +19,13 @@ from math import inf
 from cleanup_guard._ground.unpatched import read
 from cleanup_guard._process import native
 from cleanup_guard._process.blocks import Way
-from cleanup_guard._stop.stack import CALLERS, call
+from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
+
+try:
+    from _operator import call
+except ImportError:  # PyPy, where it is not written in C
+    from operator import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
