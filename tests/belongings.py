@@ -1,6 +1,7 @@
 """What a program of ours must leave as it found it: text for the children that tests start."""
 
 BELONGINGS = """
+import ctypes  # a watcher in need imports it at some moment, and newer libffi keeps a descriptor
 def belongings():
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     return handlers, sorted(os.listdir("/dev/fd")), [each.name for each in threading.enumerate()]

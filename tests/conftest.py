@@ -14,12 +14,6 @@ settings.register_profile("the same every time", derandomize=True, database=None
 settings.load_profile("the same every time")
 
 
-OPEN = {
-    "test_no_thread.py": "hangs at times where no thread can be started; tests beside it share the limit of threads",
-}
-"""What does not hold each time, and why, as far as it is known: reported as xfailed or xpassed, never as a failure."""
-
-
 ABOUT_LINUX = {"check", "cli", "exec", "run"}
 """Folders of tests whose subject is processes and the kernel."""
 
@@ -28,10 +22,7 @@ ON_EVERY_PYTHON = {"test_exec_into.py", "test_one_child.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is not for every Python, and what is open."""
+    """Mark what is not for every Python."""
     for item in items:
         if item.path.parent.name in ABOUT_LINUX and item.path.name not in ON_EVERY_PYTHON:
             item.add_marker(pytest.mark.two_pythons)
-        for part, reason in OPEN.items():
-            if part in item.nodeid:
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

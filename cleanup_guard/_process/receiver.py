@@ -179,8 +179,16 @@ class Receiver:
             native.sleep(0.001)
 
     def _do_without_watcher(self, frame: FrameType | None) -> None:
-        """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is but in our code."""
-        process = self.process
+        """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is.
+
+        But for our own code, which raises it before it returns: who waits for the stop is woken.
+        """
+        process, delivery = self.process, self.process.delivery
+        if process.stop is not None and process.announced:
+            for each in process.roster.everybody():
+                each.wake_waiters()
+        if process.state is State.UNWINDING and not (process.watch.running or self.handling):
+            delivery.lets_go(delivery.times)
         if process.state is State.STOPPING and process.may_tell and not Moment.is_ours(frame):
             raise process.make_exception()
 

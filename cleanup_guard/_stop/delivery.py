@@ -218,6 +218,12 @@ class Delivery:
         self._let_go_since = None
         self.times += 1
 
+    def lets_go(self, times: int) -> None:
+        """Main has let go of the stop, told so often, and runs on: it is to be told again."""
+        self._let_go_of = times
+        self._let_go_since = None
+        self._let_go += 1
+
     def becomes_ours(self, stop: Stop, budget: Budget) -> None:
         """Whoever owned the stop has given it to us: from now on this budget counts."""
         stop.becomes_ours(budget)
@@ -356,9 +362,7 @@ class Delivery:
         times = self.times
         if not self._has_let_go(now, facts, DEAD_FOR):
             return now + DEAD_FOR / 2
-        self._let_go_of = times
-        self._let_go_since = None
-        self._let_go += 1
+        self.lets_go(times)
         if self._let_go >= LETS_GO:
             self._take_over(world)
             return inf

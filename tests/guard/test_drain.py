@@ -197,8 +197,9 @@ def test_a_program_that_is_ready_serves_on_where_requests_still_come(
         + f"""
 with guard() as g:
     {said}
-    ready()
-    try: time.sleep(60)
+    try:
+        ready()
+        time.sleep(60)
     finally: say("stopped")
 """,
         signal.SIGTERM,

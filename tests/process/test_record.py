@@ -50,8 +50,9 @@ with guard(hooks=[hook], drain=0.1, grace=30) as g:
     g.on_stop(time.sleep, 0.05)
     g.ready()
     worker = threading.Thread(target=job); worker.start()
-    ready()
-    try: time.sleep(60)
+    try:
+        ready()
+        time.sleep(60)
     finally: begun.wait()
 """,
         signal.SIGTERM,

@@ -16,6 +16,7 @@ Things that don't work:
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import random
@@ -390,6 +391,8 @@ def explore(plan: Plan, progress: Callable[[str], object]) -> Summary:
         Presses.DUPLICATE = 0.0
     signals.is_of_ended_loop = lambda handler: False  # the stand-in for a loop's own handler belongs to none
     _look_through_us()
+    # As a watcher that needs it does, at some moment; and a newer libffi keeps a descriptor for good.
+    importlib.import_module("ctypes")
     summary = Summary()
     for _ in range(3):  # the first runs import modules, and on 3.12 the first does not count opcodes
         attempt = Attempt(plan.scenario, plan.signum, [(10**9, plan.signum)], theirs=plan.theirs)

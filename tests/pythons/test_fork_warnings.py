@@ -55,7 +55,7 @@ PLACES = {
         -2,
     ),
     "finally during a stop": (
-        "ready()\n    try: time.sleep(60)\n    finally: count({kind})",
+        "try:\n        ready()\n        time.sleep(60)\n    finally: count({kind})",
         "",
         [signal.SIGTERM],
         143,
