@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.stack import Callback, CallbackStack
 
 
-LEFT_BEHIND = 1.0
+LEFT_BEHIND = 2.0
 """Seconds for which an interrupted callback of a group may go on before it is waited for no longer."""
 
 
