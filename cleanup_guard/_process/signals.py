@@ -42,6 +42,9 @@ if sys.platform == "win32":
 PENDING = 100
 """How often a signal that keeps coming is taken before its handler is put back."""
 
+ALL: frozenset[int] = frozenset(_signal.valid_signals())
+"""Every signal, as numbers: `signal.valid_signals` makes enum members of them, which takes longer than to start a thread."""
+
 HUSHED = frozenset(int(getattr(signal, name)) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals whose inherited SIG_IGN is somebody's wish."""
 
@@ -436,7 +439,7 @@ def let_signals_in() -> None:
 
 def block_all() -> None:
     """Block all signals in the calling thread, so that the kernel gives them to main (H19)."""
-    block(signal.valid_signals())
+    block(ALL)
 
 
 def poke(thread: int, signum: int) -> None:

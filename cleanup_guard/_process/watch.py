@@ -24,7 +24,7 @@ from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
-from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.delivery import AT_ONCE, DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
 
@@ -94,7 +94,7 @@ class Watch:
         """
         process, now = self._process, self._process.clock()
         main = native.main_ident()
-        if main is None or os.getpid() != process.pid or now - self.poked_at < QUICK:
+        if main is None or os.getpid() != process.pid or now - self.poked_at < AT_ONCE / 2:
             return
         with process.signals.fence:
             ours = process.signals.ours()
@@ -113,8 +113,10 @@ class Watch:
     def need(self) -> None:
         """See to it that it watches, and hears signals if there are any to hear. Not in a handler.
 
-        Where no descriptor is free it is as where no thread can be started: main's handler has to do.
+        Where no descriptor is free it is as where no thread can be started: main's handler has to do. It is woken only if there
+        is something new to see: a guard inside another one costs no look.
         """
+        is_new = self._process.stop is not None
         with LOCK:
             if self._pipe is None:
                 try:
@@ -122,11 +124,13 @@ class Watch:
                 except OSError:
                     return
                 self._watcher = Watcher(self._process, self, self._pipe)
-            if self._process.signals.previous and in_main():
+            if self._process.signals.previous and in_main() and not self._pipe.wired:
                 self._pipe.wire()
+                is_new = True
             if self._thread is None:
                 self._start()
-        self.wake()
+        if is_new:
+            self.wake()
 
     def _start(self) -> None:
         watcher, pipe = self._watcher, self._pipe

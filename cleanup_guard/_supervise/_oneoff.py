@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from math import inf
 
-from cleanup_guard._ground.clock import seconds
+from cleanup_guard._ground.clock import grace_from_environment, seconds
 from cleanup_guard._ground.here import foreground, own
 from cleanup_guard._ground.platforms import grace_here
 from cleanup_guard._guard.on_exit import current_guard
@@ -107,7 +107,7 @@ def run(
     codec = _codec(encoding, errors, text=text)
     data = input.encode(*(codec or ("utf-8", "strict"))) if isinstance(input, str) else input
     words = [os.fspath(word) for word in args]
-    talk = Conversation(words, seconds(timeout, "timeout"), _grace(grace), stop_signal)
+    talk = Conversation(words, seconds(timeout, "timeout"), _own_grace(grace), stop_signal)
     with talk.files:
         talk.start(
             cwd=None if cwd is None else os.fspath(cwd),
@@ -124,9 +124,12 @@ def run(
     return subprocess.CompletedProcess(words, status, out, err)
 
 
-def _grace(own_grace: float | timedelta | Default | None) -> float | None:
-    """Seconds between asking and SIGKILL."""
-    return grace_here(own()).hope if isinstance(own_grace, Default) else seconds(own_grace, "grace")
+def _own_grace(grace: float | timedelta | Default | None) -> float | Default | None:
+    """Seconds between asking and SIGKILL; what the platform gives is found out only when somebody has to be asked."""
+    if isinstance(grace, Default):
+        grace_from_environment(os.environ)  # refuses one that makes no sense
+        return grace
+    return seconds(grace, "grace")
 
 
 def _check_input(stdin: File | None, data: str | bytes | None) -> None:
@@ -146,7 +149,7 @@ class Conversation:
     """One child, from its start to its end, and the pipes to it."""
 
     def __init__(
-        self, words: list[str], timeout: float | None, grace: float | None, stop_signal: int
+        self, words: list[str], timeout: float | None, grace: float | Default | None, stop_signal: int
     ) -> None:
         self.files = ExitStack()
         self._words = words
@@ -279,7 +282,8 @@ class Conversation:
         """
         guard = current_guard()
         left = None if guard is None else guard.remaining()
-        allowed = min(inf if self._grace is None else self._grace, inf if left is None else left * SHARE)
+        grace = grace_here(own()).hope if isinstance(self._grace, Default) else self._grace
+        allowed = min(inf if grace is None else grace, inf if left is None else left * SHARE)
         limit = time.monotonic() + allowed
         try:
             if told and self._talk(limit - allowed / 2 if allowed < inf else inf):

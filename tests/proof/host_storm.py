@@ -58,6 +58,11 @@ class Host(Program):
             while not self.told:
                 self.act(g, name)
 
+    def enter_context(self, g: Guard, name: int) -> None:
+        """Not where the handler raises: nobody holds that back, and it may come between `__enter__` and the registration."""
+        if not self.exits:
+            super().enter_context(g, name)
+
     def work(self, g: Guard, name: int) -> None:
         """A piece of work."""
         section = next(self.numbers)
