@@ -37,6 +37,10 @@ libc.pthread_mutex_lock(lock)
 }
 
 
+GRACE = 2 if getattr(sys, "_is_gil_enabled", lambda: True)() else 8
+"""Seconds. Without the GIL a thread waits longer for a busy processor."""
+
+
 def indent(code: str) -> str:
     return "".join(f"    {line}\n" for line in code.strip().splitlines())
 
@@ -48,7 +52,7 @@ def test_a_main_stuck_in_c_is_cleaned_up_after_by_the_watcher(code: str, signum:
     if "os.system" in code and signum == signal.SIGINT:
         pytest.skip("system(3) ignores SIGINT in the caller while the command runs")
     program = f"""
-@guard(grace=2)
+@guard(grace={GRACE})
 def main():
     on_exit(print, "one")
     on_exit(print, "two")
@@ -70,13 +74,13 @@ main()
 def test_callbacks_that_run_while_main_is_stuck_may_use_threads_and_children() -> None:
     """What the watcher runs for a stuck main has a whole interpreter: threads, executors and subprocesses work."""
     ended = run(
-        """
+        f"""
 import hashlib, subprocess
 from concurrent.futures import ThreadPoolExecutor
 def callback():
     with ThreadPoolExecutor() as pool: print(list(pool.map(abs, [-1, -2])))
     print(subprocess.run(["echo", "child"], capture_output=True, text=True).stdout.strip())
-@guard(grace=4)
+@guard(grace={2 * GRACE})
 def main():
     on_exit(callback)
     ready()
@@ -91,10 +95,10 @@ main()
 def test_a_callback_stuck_in_c_is_reported_and_the_process_ends_in_time() -> None:
     """A callback that never returns to Python: a report names it and what did not run, before the SIGKILL would come."""
     ended = run(
-        """
+        f"""
 import hashlib
 def flush(): hashlib.pbkdf2_hmac("sha256", b"x", b"y", 1 << 30)
-@guard(grace=2)
+@guard(grace={GRACE})
 def main():
     on_exit(print, "never")
     on_exit(flush)
