@@ -3,7 +3,7 @@
 #   make demo      see it work (installs only the package itself)
 #   make test      the whole suite, but for what is marked nightly or benchmark
 #   make lint      ruff, rules and format          make types    mypy and pyright, both strict
-#   make nightly   the long tests                  make bench    measurements
+#   make nightly   the long tests                  make bench    measurements: dist/benchmarks.json
 #   make coverage  the suite, with the branches it missed
 #   make docs      the reference, to read in a browser: dist/docs/index.html
 #   make dist      sdist and wheel in dist/        make clean    forget everything built

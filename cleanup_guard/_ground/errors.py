@@ -80,4 +80,4 @@ class CallbackInterrupted(KeyboardInterrupt):
 
 
 class CallbackLeftBehind(CallbackInterrupted):
-    """A coroutine was cancelled and does not end: the others have their turn all the same."""
+    """A coroutine, or a callback of a group, was interrupted and does not end: the others have their turn all the same."""

@@ -254,7 +254,7 @@ class Departure:
             return False
         if self._raises_stop is None:
             self._raises_stop = stay in roster.main and not stay.inside_cleanup
-        last = roster.concerned(process.stop) == [stay]
+        last = roster.is_last(stay, process.stop)
         stop = self._close_ballot() if last else process.stop
         if stop is not None:
             if stay.exit_status is not None:

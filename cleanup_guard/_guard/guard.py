@@ -276,17 +276,30 @@ class Guard(StopInSight):
             self.push(manager)
         return value
 
-    def options(self, *, timeout: float | timedelta | None = None, name: str | None = None) -> Registrar:
+    def options(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        name: str | None = None,
+        parallel: str | None = None,
+    ) -> Registrar:
         """Options for one callback, kept apart from the callback's own keywords: `g.options(timeout=2).callback(f, x=1)`.
 
         Args:
             timeout: seconds after which it is interrupted; the others still run. During a stop the grace period counts, too.
             name: what reports call it.
+            parallel: callbacks registered one right after the other with the same word here run at the same time: plain
+                functions in threads, async ones as tasks. What was registered after them has run by then, and what was
+                registered before them waits for the last one. One that is interrupted and does not end is left behind.
 
         Returns:
             An object whose `callback` registers with these options.
+
+        Raises:
+            TypeError: an option is of the wrong type.
+            ValueError: a negative timeout.
         """
-        return Registrar(self._register, seconds(timeout, "timeout"), name)
+        return Registrar(self._register, seconds(timeout, "timeout"), name, parallel)
 
     def unregister(self, function: Callable[..., object]) -> int:
         """Remove every callback of a function, as `atexit.unregister` does. Thread-safe; unknown functions are no error.

@@ -12,13 +12,15 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 from __future__ import annotations
 
 import threading
+from functools import partial
 from math import inf
 
 from cleanup_guard._ground.once import Once
+from cleanup_guard._hosts.beside import begin_in_thread, step_in_loop
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.history import UNWINDING
-from cleanup_guard._stop.stack import take_steps_with
+from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import AsyncCallback, Steps
+    from cleanup_guard._stop.stack import Pending, Steps
     from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")
@@ -159,9 +161,13 @@ class Host:
 
     # -- leaving --
 
-    def wait_without_loop(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+    def wait_without_loop(self, pending: Pending) -> object:
         """Take a step in a thread where no loop runs."""
-        if not callable(pending):
+        if isinstance(pending, Aside):
+            pending.begin_anew()
+            begin_in_thread(pending, self.wait_without_loop)
+            return None
+        if isinstance(pending, AsyncCallback):
             return self.run_without_loop(pending.take_awaitable())
         while not pending():
             native.sleep(0.001)
@@ -169,7 +175,7 @@ class Host:
 
     async def take_steps(self, steps: Steps[T]) -> T:
         """Take all steps in the running task."""
-        return await take_steps_with(steps, self.wait)
+        return await take_steps_with(steps, partial(step_in_loop, self))
 
     @property
     def ends_loop(self) -> bool:

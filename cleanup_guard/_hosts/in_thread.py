@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.stack import Aside, AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import AsyncCallback
+    from cleanup_guard._stop.stack import Pending
 
 
 class ThreadHost:
@@ -29,11 +31,13 @@ class ThreadHost:
         return False
 
     @staticmethod
-    def wait(pending: AsyncCallback | Callable[[], bool]) -> object:
+    def wait(pending: Pending) -> object:
         """Take a step by waiting in this thread."""
-        assert callable(
-            pending
-        )  # nothing that must be awaited is registered on a guard that was entered with `with`
+        if isinstance(pending, Aside):
+            begin_in_thread(pending, ThreadHost.wait)
+            return None
+        # Nothing that must be awaited is registered on a guard that was entered with `with`.
+        assert not isinstance(pending, AsyncCallback)
         while not pending():
             native.sleep(0.001)
         return None

@@ -8,6 +8,7 @@ at each, and handles none of them when the loop looks, has let go of the stop.
 from __future__ import annotations
 
 import weakref
+from contextvars import copy_context
 from math import inf
 
 import trio
@@ -100,7 +101,7 @@ class TrioHost(Host):
 
     def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin a task that nobody waits for, in the loop."""
-        trio.lowlevel.spawn_system_task(function)
+        trio.lowlevel.spawn_system_task(function, context=copy_context())
 
     @property
     def may_be_interrupted(self) -> bool:

@@ -213,6 +213,10 @@ class Roster:
             if each is not program or signum is None or signum in each.signums
         ]
 
+    def is_last(self, member: Member, stop: Stop | None) -> bool:
+        """Whether a stop ends this guard alone. One at most is spared, so that thousands need not be looked at one by one."""
+        return len(self.main) <= 2 and self.concerned(stop) == [member]  # noqa: PLR2004  # it, and the program's
+
     def remove(self, member: Member) -> None:
         """Take a guard off every list."""
         for each in (self.main, self.elsewhere, self.popped, self.leaving):

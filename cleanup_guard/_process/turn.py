@@ -14,6 +14,7 @@ from cleanup_guard._ground.events import (
     CallbackTimedOut,
     Event,
 )
+from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.token import Pulse, Token, mark
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.clock import Budget
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
+    from cleanup_guard._stop.stack import Branch as _Branch
     from cleanup_guard._stop.stack import Callback, CallbackStack
+
+
+LEFT_BEHIND = 2.0
+"""Seconds for which an interrupted callback of a group may go on before it is waited for no longer."""
 
 
 class Turn:
@@ -111,6 +117,21 @@ class Turn:
 
     def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""
+        self._take_back()
+        return self._report(callback, error)
+
+    def branch(self) -> Branch:
+        """For a callback that this thread is to run, or this loop, at the same time as others."""
+        return Branch(self)
+
+    def join(self, branch: _Branch) -> None:
+        """Its callback is over."""
+        assert isinstance(branch, Branch)
+        self.count += branch.count
+        self.failures += branch.failures
+
+    def _take_back(self) -> None:
+        """No callback is in progress any more, and none is interrupted."""
         if self.in_main:
             self.current = None
         else:
@@ -118,6 +139,8 @@ class Turn:
                 self.current = None
                 if self.interrupt.sent_to_thread:
                     self._send(None)
+
+    def _report(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         why = self.interrupt.why
         self.interrupt.withdraw()
         seconds = self.process.clock() - self.started
@@ -170,6 +193,57 @@ class Turn:
 
         argument = ctypes.py_object(exception) if exception is not None else None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), argument)
+
+
+class Branch(Turn):
+    """The observer of one callback of a group. The thread that waits for the group looks at it, too.
+
+    Args:
+        turn: of the group.
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(turn.process, turn.reporter, None, turn.stack)
+        self.limit = turn.limit
+        self._end = Once()
+        self.process.roster.turns[self] = None
+
+    def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
+        """As `Turn.ended`. It says nothing of a callback that was left behind."""
+        self._take_back()
+        return self._report(callback, error) if self._end.claim() else None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the callback was interrupted, and has had its time to end."""
+        interrupt = self.interrupt
+        if self.current is None or not interrupt.wanted:
+            return False
+        return self.process.clock() >= interrupt.sent_at + self._patience(interrupt.sent_at)
+
+    def _patience(self, since: float) -> float:
+        """Others still need some of the time that is left."""
+        stop = self.process.stop
+        if stop is None:
+            return LEFT_BEHIND
+        end = min((end for end in (stop.budget.sure(1.0), stop.budget.end) if end > since), default=since)
+        return min(LEFT_BEHIND, (end - since) / 2)
+
+    def leave(self, callback: Callback) -> BaseException | None:
+        """Wait for it no longer. Returns the failure to report, if it has not ended at this very moment.
+
+        Its interrupt stays on its way, and meets it when it comes back from what it is in.
+        """
+        if not self._end.claim():
+            return None
+        self.current: Callback | None = None
+        failure = self._report(callback, CallbackLeftBehind())
+        self.close()
+        return failure
+
+    def close(self) -> None:
+        """Nothing is to be watched any more."""
+        self.process.roster.turns.pop(self, None)
 
 
 class Interrupt:

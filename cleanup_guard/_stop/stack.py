@@ -2,7 +2,8 @@
 
 Rules:
 1. Only the holder of the turn runs callbacks, so two claimers never run two callbacks at once or out of order. Who cannot
-   go on hands the turn back, and main, the watcher and the exit nets can all take it.
+   go on hands the turn back, and main, the watcher and the exit nets can all take it. Neighbours of one group are in the hand
+   together: the holder has them called beside each other, and puts them down when the last of them is over.
 2. A callback is moved from the stack to the hand by one C call, and called by another one that takes it from there. No signal
    and no other thread can come in between (hazard H63): however the runner is cut short, by somebody's alarm between two of
    our lines for example, whoever comes next sees what has been called and what has not.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._ground.once import Once
@@ -29,13 +30,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
     from types import CodeType
-    from typing import Any, Literal, Protocol, TypeVar
+    from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
     T = TypeVar("T")
 
-    Steps = Generator["AsyncCallback | Callable[[], bool]", Any, "T"]
+    Pending: TypeAlias = "AsyncCallback | Aside | Callable[[], bool]"
+    Steps = Generator["AsyncCallback | Aside | Callable[[], bool]", Any, "T"]
     """What needs time, written once for threads and for event loops: it yields what is to be awaited, a callback that has been
-    called and whose `awaitable` is pending, or a condition that is to become true."""
+    called and whose `awaitable` is pending, or a condition that is to become true; or steps that are to begin beside these."""
 
     class Flight(Protocol):
         """A callback that an event loop awaits."""
@@ -48,6 +50,18 @@ if TYPE_CHECKING:
 
         def began(self, callback: Callback) -> None: ...
         def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None: ...
+        def branch(self) -> Branch: ...  # for the thread that calls this
+        def join(self, branch: Branch) -> None: ...  # its callback is over
+
+    class Branch(Observer, Protocol):
+        """Hears of one callback of a group."""
+
+        @property
+        def hangs(self) -> bool: ...  # it was interrupted, and has had its time to end
+        def leave(
+            self, callback: Callback
+        ) -> BaseException | None: ...  # as `ended`, for who waits no longer
+        def close(self) -> None: ...
 
 
 IN_CALLBACK: ContextVar[bool] = ContextVar("cleanup_guard callback", default=False)
@@ -60,6 +74,7 @@ class Callback:
     __slots__ = ("args", "call", "function", "kind", "kwargs", "label", "returned", "timeout")
 
     flight: Flight | None = None
+    group: str | None = None
 
     def __init__(  # noqa: PLR0917  # made 100,000 times: keywords cost
         self,
@@ -111,7 +126,19 @@ class Callback:
         return self.kind == "exit" and any(self.returned or ())
 
 
-class AsyncCallback(Callback):
+class GroupedCallback(Callback):
+    """One that may be called at the same time as its neighbours.
+
+    Attributes:
+        group: what they have in common; None for one that is called alone all the same.
+        aside: while they are called.
+    """
+
+    group: str | None = None
+    aside: Aside | None = None
+
+
+class AsyncCallback(GroupedCallback):
     """One whose result must be awaited.
 
     Attributes:
@@ -176,7 +203,7 @@ class CallbackStack:
 
     def __init__(self, callbacks: list[Callback] | None = None) -> None:
         self._callbacks: list[Callback] = [] if callbacks is None else callbacks
-        self._hand: list[Callback] = []  # the one that is being called
+        self._hand: list[Callback] = []  # the one that is being called, or the group
         self.turn: Once = Once()
         self.closed: bool = False
 
@@ -205,14 +232,30 @@ class CallbackStack:
         """Take the callback that was registered last into the hand, unless one is there. For the holder of the turn."""
         if not self._hand:
             try:
-                next(map(self._hand.append, iter(self._callbacks.pop, None)))
+                self._take_last()
             except IndexError:
                 return None
         return self._hand[0]
 
-    def put_down(self) -> None:
-        """The callback in the hand is done with."""
-        self._hand.clear()
+    def _take_last(self) -> None:
+        next(map(self._hand.append, iter(self._callbacks.pop, None)))
+
+    def take_neighbours(self) -> list[GroupedCallback]:
+        """Take those of the group of the callback in the hand that were registered right before it. For the holder of the turn.
+
+        Returns:
+            All of the group that are in the hand. Behind them there may be one that was registered at this very moment.
+        """
+        hand = self._hand
+        group = hand[0].group
+        while hand[-1].group == group and any(each.group == group for each in self._callbacks[-1:]):
+            self._take_last()
+        together = takewhile(lambda each: each.group == group, hand[:])
+        return [each for each in together if isinstance(each, GroupedCallback)]
+
+    def put_down(self, number: int = 1) -> None:
+        """The callback in the hand is done with, or so many of them."""
+        del self._hand[:number]
 
     def discard(self, function: object) -> int:
         """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
@@ -267,13 +310,108 @@ def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps
                 return
             stack.closed = True  # then look once more: see CallbackStack.push
             continue
+        if callback.group is not None:
+            group = stack.take_neighbours()
+            yield from _run_at_once(group, outcome, observer)
+            stack.put_down(len(group))
+            continue
         if not callback.done:
-            if isinstance(callback, AsyncCallback):
-                yield from _await_one(callback, outcome, observer)
-            else:
-                _run_one(callback, outcome, observer)
+            yield from _run(callback, outcome, observer)
         if callback.done:
             stack.put_down()
+
+
+def _run(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None]:
+    if isinstance(callback, AsyncCallback):
+        yield from _await_one(callback, outcome, observer)
+    else:
+        _run_one(callback, outcome, observer)
+
+
+def _run_at_once(group: list[GroupedCallback], outcome: Outcome, observer: Observer) -> Steps[None]:
+    """Begin all of a group that have not begun, and wait for the last of them."""
+    asides: list[Aside] = []
+    for each in group:
+        if each.aside is None:
+            each.aside = Aside(each, outcome.error, observer)
+        asides.append(each.aside)
+    for aside in asides:
+        if not aside.over:
+            yield aside
+    yield lambda: all([aside.is_over() for aside in asides])  # noqa: C419  # each is looked at, not only up to the first
+    for aside in asides:
+        branch, aside.branch = aside.branch, None
+        if branch is not None:
+            observer.join(branch)
+        while aside.outcome.failures:
+            outcome.fail(aside.outcome.failures.pop(0))
+
+
+class Aside:
+    """A callback of a group, called beside the others of it.
+
+    Args:
+        callback: the callback.
+        error: what exit callbacks are told at that time.
+        observer: of the whole.
+
+    Attributes:
+        outcome: what calling it led to.
+        branch: its own observer, once it has begun.
+        over: it is waited for no longer.
+        in_loop: a loop has taken it.
+        stumbled: what was raised between two of our lines, for want of anything better to catch it.
+    """
+
+    __slots__ = ("_begun", "_observer", "branch", "callback", "in_loop", "outcome", "over", "stumbled")
+
+    def __init__(self, callback: Callback, error: BaseException | None, observer: Observer) -> None:
+        self.callback: Callback = callback
+        self.outcome: Outcome = Outcome(error)
+        self.branch: Branch | None = None
+        self.over: bool = callback.done
+        self.in_loop: bool = False
+        self.stumbled: BaseException | None = None
+        self._begun: Once = Once()
+        self._observer: Observer = observer
+
+    def steps(self) -> Steps[None]:
+        """Call it. Nothing is left to do if somebody else does."""
+        if not self._begun.claim():
+            return
+        branch: Branch | None = None
+        try:
+            self.branch = branch = self._observer.branch()
+            while not (self.callback.done or self.over):
+                yield from _run(self.callback, self.outcome, branch)
+            self.over = True
+        finally:
+            if branch is not None:
+                branch.close()
+            if not self.over:
+                self._begun.give_back()
+
+    def end(self) -> None:
+        """Nobody takes any more of its steps. If it did not end by itself, why not is its failure."""
+        if not (self.over or self.stumbled is None or self._begun.claimed):
+            self.outcome.fail(self.stumbled)
+            self.over = True
+
+    def begin_anew(self) -> None:
+        """The loop that had taken it has ended."""
+        if self.in_loop:
+            self.in_loop = False
+            self._begun.give_back()
+
+    def is_over(self) -> bool:
+        """Whether it has ended. One that hangs although it was interrupted is left behind."""
+        branch = self.branch
+        if not self.over and branch is not None and branch.hangs:
+            failure = branch.leave(self.callback)
+            if failure is not None:
+                self.outcome.fail(failure)
+                self.over = True
+        return self.over
 
 
 def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
@@ -317,12 +455,12 @@ def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) ->
         outcome.fail(failure)
 
 
-def take_steps(steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], object]) -> T:
+def take_steps(steps: Steps[T], wait: Callable[[Pending], object]) -> T:
     """Take all steps in a thread that may block.
 
     Args:
         steps: what to do.
-        wait: blocks until what it is given has come about.
+        wait: blocks until what it is given has come about, or begins it if it is an `Aside`.
     """
     go: Callable[[Any], Any] = steps.send
     came: Any = None
@@ -351,14 +489,12 @@ def _result(error: BaseException) -> Any:
     raise error
 
 
-async def take_steps_with(
-    steps: Steps[T], wait: Callable[[AsyncCallback | Callable[[], bool]], Awaitable[object]]
-) -> T:
+async def take_steps_with(steps: Steps[T], wait: Callable[[Pending], Awaitable[object]]) -> T:
     """Take all steps in a task.
 
     Args:
         steps: what to do.
-        wait: awaits what it is given, undisturbed.
+        wait: awaits what it is given, undisturbed, or begins it if it is an `Aside`.
     """
     go: Callable[[Any], Any] = steps.send
     came: Any = None

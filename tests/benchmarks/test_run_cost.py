@@ -1,4 +1,4 @@
-"""What a supervisor costs, and what it is worth: memory, time to start, the blind window, and stubborn children."""
+"""What a supervisor is worth: the blind window, and stubborn children. What it costs is in the table."""
 
 from __future__ import annotations
 
@@ -18,76 +18,8 @@ from support import COMPILED, wait_until
 pytestmark = pytest.mark.benchmark
 
 SLEEP = ["sleep", "600"]
-BARE = [sys.executable, "-c", "import signal; signal.pause()"]
 OURS = [str(Path(sys.executable).parent / "cleanup-guard"), "run", "--"]
-PEERS = {
-    "bare interpreter": BARE,
-    "cleanup-guard run": [*OURS, *SLEEP],
-    "tini": ["tini", "-s", "--", *SLEEP],
-    "dumb-init": ["dumb-init", "--", *SLEEP],
-    "catatonit": ["catatonit", "--", *SLEEP],
-}
 REPEATS = 10
-
-
-def pss(pid: int) -> int:
-    """The memory that a process is charged with, in KB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
-
-
-def settled_pss(pid: int) -> int:
-    """The same, once it no longer changes."""
-    seen: list[int] = []
-
-    def rests() -> bool:
-        time.sleep(0.2)
-        seen.append(pss(pid))
-        return len(seen) > 1 and seen[-1] == seen[-2]
-
-    wait_until(rests, "the memory to settle")
-    return seen[-1]
-
-
-def test_idle_memory_is_nearly_that_of_a_bare_interpreter() -> None:
-    """With one child and nothing to do, we cost a tenth more than Python at most; inits that are installed are shown."""
-    subprocess.run([*OURS, "true"], check=True, env=COMPILED)
-    figures: dict[str, int] = {}
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for name, command in PEERS.items():
-            if shutil.which(command[0]):
-                process = subprocess.Popen(command, preexec_fn=default_signals, env=COMPILED)
-                processes.append(process)
-                figures[name] = settled_pss(process.pid)
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
-    for name, figure in figures.items():
-        print(f"{name:20} {figure:6} KB")
-    assert figures["cleanup-guard run"] < 1.1 * figures["bare interpreter"]
-
-
-def test_time_to_start() -> None:
-    """From our start until the child has run and we have gone, against the child alone and the bare interpreter."""
-    commands = {
-        "true": ["true"],
-        "bare interpreter": [sys.executable, "-c", ""],
-        "cleanup-guard run": [*OURS, "true"],
-    }
-    if shutil.which("tini"):
-        commands["tini"] = ["tini", "-s", "--", "true"]
-    for name, command in commands.items():
-        best = min(_seconds(command) for _ in range(REPEATS))
-        print(f"{name:20} {best * 1000:6.1f} ms")
-
-
-def _seconds(command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True, env=COMPILED)
-    return time.perf_counter() - began
 
 
 def test_the_blind_window() -> None:

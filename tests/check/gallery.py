@@ -977,6 +977,8 @@ FPM = """\
 [global]
 error_log = /dev/stderr
 daemonize = no
+; without it SIGKILL follows its SIGTERM at once, and whether a worker sees that is a race
+process_control_timeout = 10s
 [www]
 user = nobody
 group = nogroup

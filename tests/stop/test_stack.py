@@ -38,6 +38,13 @@ class Silent:
         self.heard.append(f"ended {callback.name}")
         return error if error is None or self.replace is None else self.replace(error)
 
+    def branch(self) -> Any:
+        """No group is run here."""
+        raise NotImplementedError
+
+    def join(self, branch: object) -> None:
+        """None is."""
+
 
 def of(function: Callable[..., object], *args: object, name: str | None = None) -> Callback:
     """A callback."""

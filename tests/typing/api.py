@@ -91,6 +91,7 @@ def block() -> None:
         assert_type(g.pop_all(), Guard)
         assert_type(g.stopping, bool)
         g.options(timeout=2, name="flush").callback(close, "db", force=True)
+        g.options(parallel="pools").callback(close, "db", force=True)
         g.on_stop(close, "db")
         with g.shield():
             pass

@@ -1,0 +1,75 @@
+"""Callbacks of a group that run beside each other: async ones in tasks of their loop, all others in threads of their own."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+
+from cleanup_guard._process import native
+from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Protocol, TypeVar
+
+    from cleanup_guard._stop.stack import Pending, Steps
+
+    T = TypeVar("T")
+
+    class Loop(Protocol):
+        """Where a guard is that was entered with `async with` (`host.py`)."""
+
+        def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
+        async def take_steps(self, steps: Steps[T]) -> T: ...
+        async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object: ...
+        def wait_without_loop(self, pending: Pending) -> object: ...
+
+
+TRIES = 100
+"""How often a callback is begun again because something was raised between two of our lines."""
+
+
+def begin_in_thread(aside: Aside, wait: Callable[[Pending], object]) -> None:
+    """Begin it, with the context variables of whoever begins it. Where no thread is to be had it is called here.
+
+    Args:
+        aside: what is to be called.
+        wait: takes a step in that thread.
+    """
+
+    def run() -> None:
+        for _ in range(TRIES):
+            try:
+                take_steps(aside.steps(), wait)
+                break
+            except BaseException as error:
+                aside.stumbled = error
+        aside.end()
+
+    context = copy_context()
+    if not native.Thread(lambda: context.run(run), f"cleanup_guard {aside.callback.name}").start():
+        take_steps(aside.steps(), wait)
+
+
+async def step_in_loop(loop: Loop, pending: Pending) -> object:
+    """Take a step in the running task."""
+    if not isinstance(pending, Aside):
+        return await loop.wait(pending)
+    if isinstance(pending.callback, AsyncCallback):
+        pending.in_loop = True
+        loop.spawn(lambda: _run(loop, pending))
+    else:
+        begin_in_thread(pending, loop.wait_without_loop)
+    return None
+
+
+async def _run(loop: Loop, aside: Aside) -> None:
+    for _ in range(TRIES):
+        try:
+            await loop.take_steps(aside.steps())
+            break
+        except GeneratorExit:
+            raise  # the loop has ended
+        except BaseException as error:
+            aside.stumbled = error
+    aside.end()

@@ -1,0 +1,196 @@
+"""What is measured in a process of its own, in which nothing else has installed hooks: `python alone.py NAME` prints figures.
+
+Run by `test_table.py`; the figures are JSON, by whose they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+
+from cleanup_guard import guard
+
+Figures = dict[str, float]
+
+GUARD, HAND, THREAD = "cleanup_guard", "ExitStack and two handlers", "a thread, started and joined"
+
+
+def cpu_of(functions: Mapping[str, Callable[[], object]], *, number: int, rounds: int = 9) -> Figures:
+    """Microseconds of processor time for one call of each, all threads included; the best of some rounds, in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            began = time.process_time()
+            for _ in range(number):
+                function()
+            taken[name].append((time.process_time() - began) / number * 1e6)
+    return {name: min(each) for name, each in taken.items()}
+
+
+def nothing() -> None:
+    """A callback that does nothing."""
+
+
+def by_hand() -> None:
+    """What a program does that cleans up on SIGTERM and SIGINT without us: ExitStack and two handlers, and back."""
+    before = [(each, signal.signal(each, lambda *_: None)) for each in (signal.SIGTERM, signal.SIGINT)]
+    with ExitStack():
+        pass
+    for signum, handler in before:
+        signal.signal(signum, handler)
+
+
+def guarded() -> None:
+    """The same with us."""
+    with guard():
+        pass
+
+
+def in_thread() -> None:
+    """What no watcher can do without."""
+    thread = threading.Thread(target=nothing)
+    thread.start()
+    thread.join()
+
+
+def first(name: str) -> Figures:
+    """One call, the first of this process: its modules are loaded."""
+    from cleanup_guard._guard import stay  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    return cpu_of({name: {HAND: by_hand, THREAD: in_thread, GUARD: guarded}[name]}, number=1, rounds=1)
+
+
+def repeated() -> Figures:
+    """One call of many."""
+    return cpu_of({HAND: by_hand, THREAD: in_thread, GUARD: guarded}, number=200)
+
+
+def nested() -> Figures:
+    """A guard inside a guard; and 20, and 200, of them one inside the other."""
+
+    def nest(depth: int) -> None:
+        with ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(guard())
+
+    figures = cpu_of({HAND: by_hand}, number=1000)
+    with guard():
+        figures |= cpu_of({GUARD: guarded}, number=1000)
+        figures |= cpu_of({"20": lambda: nest(20), "200": lambda: nest(200)}, number=1)
+    return figures
+
+
+def callbacks(count: int) -> Figures:
+    """Enter inside another guard, register so many callbacks, and leave; for each of them."""
+
+    def ours() -> None:
+        with guard(hooks=()) as g:
+            for _ in range(count):
+                g.callback(nothing)
+
+    def stack() -> None:
+        with ExitStack() as each:
+            for _ in range(count):
+                each.callback(nothing)
+
+    with guard():
+        number, rounds = max(1, 10_000 // count), 2 if count > 100_000 else 9
+        taken = cpu_of({"ExitStack": stack, GUARD: ours}, number=number, rounds=rounds)
+    return {name: figure / count for name, figure in taken.items()}
+
+
+async def nothing_async() -> None:
+    """An async callback that does nothing."""
+
+
+def async_callbacks(count: int) -> Figures:
+    """Register and await so many async callbacks; for each of them."""
+
+    async def ours() -> None:
+        async with guard(hooks=(), signals=()) as g:
+            for _ in range(count):
+                g.push_async_callback(nothing_async)
+
+    async def stack() -> None:
+        async with AsyncExitStack() as each:
+            for _ in range(count):
+                each.push_async_callback(nothing_async)
+
+    taken = cpu_of(
+        {"AsyncExitStack": lambda: asyncio.run(stack()), GUARD: lambda: asyncio.run(ours())},
+        number=1,
+        rounds=5,
+    )
+    return {name: figure / count for name, figure in taken.items()}
+
+
+def tasks(count: int) -> Figures:
+    """So many tasks at once, plain and guarded: microseconds for each, and bytes of memory."""
+
+    async def plain(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def ours(event: asyncio.Event) -> None:
+        async with guard(hooks=()):
+            await event.wait()
+
+    async def all_of(job: Callable[[asyncio.Event], object], number: int) -> tuple[float, float]:
+        event = asyncio.Event()
+        async with guard(hooks=()):
+            before, began = resident(), time.process_time()
+            begun = [asyncio.ensure_future(job(event)) for _ in range(number)]  # type: ignore[call-overload]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            size = resident() - before
+            event.set()
+            await asyncio.gather(*begun)
+        return (time.process_time() - began) * 1e6, size
+
+    figures: Figures = {}
+    for name, job in {"plain tasks": plain, GUARD: ours}.items():
+        asyncio.run(all_of(job, 10))
+        taken, size = asyncio.run(all_of(job, count))
+        figures |= {name: taken / count, f"{name}, bytes": size / count}
+    return figures
+
+
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def busy() -> Figures:
+    """One loop in main, with and without a guard around it: microseconds."""
+
+    def work() -> None:
+        for _ in range(1_000_000):
+            pass
+
+    def ours() -> None:
+        with guard():
+            work()
+
+    return cpu_of({"without": work, GUARD: ours}, number=1, rounds=15)
+
+
+MEASURES: dict[str, Callable[..., Figures]] = {
+    "first": first,
+    "repeated": repeated,
+    "nested": nested,
+    "callbacks": callbacks,
+    "async_callbacks": async_callbacks,
+    "tasks": tasks,
+    "busy": busy,
+}
+
+
+if __name__ == "__main__":
+    measure, *arguments = sys.argv[1:]
+    print(json.dumps(MEASURES[measure](*(int(each) if each.isdecimal() else each for each in arguments))))
