@@ -14,6 +14,13 @@ else:
 
 
 SIGINT, SIGTERM = int(_signal.SIGINT), int(_signal.SIGTERM)
+STOPS = frozenset(
+    int(getattr(_signal, name))
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
+    if hasattr(_signal, name)
+)
+"""Signals by which people and programs stop others."""
+
 UNCATCHABLE = frozenset(
     int(getattr(_signal, name)) for name in ("SIGKILL", "SIGSTOP") if hasattr(_signal, name)
 )

@@ -155,6 +155,7 @@ class Receiver:
         if self.process.watch.pokes.get(signum, 0) <= self._pokes.get(signum, 0):
             return False
         self._pokes[signum] = self._pokes.get(signum, 0) + 1
+        self.process.watch.answers += 1
         return True
 
     def _is_called(self, signum: int) -> bool:

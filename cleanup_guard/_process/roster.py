@@ -344,6 +344,7 @@ if TYPE_CHECKING:
         """The watcher's life, seen by those it watches (`watch.py`)."""
 
         pokes: dict[int, int]
+        answers: int
         resume_due: bool
 
         @property

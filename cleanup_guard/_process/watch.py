@@ -16,7 +16,7 @@ from functools import partial
 from math import inf
 
 from cleanup_guard._ground.events import Draining, TookOver
-from cleanup_guard._ground.names import SIGINT, SIGTERM
+from cleanup_guard._ground.names import SIGINT, SIGTERM, STOPS
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import ends, native
@@ -45,6 +45,7 @@ class Watch:
 
     Attributes:
         pokes: signals that were sent to main only to have it look, by signal; written by the watcher alone.
+        answers: how often main was called by one; written by main alone.
         hooks: whether the on_stop callbacks were begun.
         hooks_ended: they are over.
     """
@@ -56,6 +57,7 @@ class Watch:
         self._thread: native.Thread | None = None
         self._leaves: Once = Once()  # claimed: the thread is to end; each has its own
         self.pokes: dict[int, int] = {}
+        self.answers: int = 0
         self.poked_at: float = -inf
         self.hooks: Once = Once()
         self.hooks_ended: bool = False
@@ -256,6 +258,36 @@ def _may_be_a_stop(process: ProcessView, signum: int) -> bool:
     return signum != SIGINT and stop.theirs is None and stop.budget.period.by_hand
 
 
+class Nudges:
+    """Pokes main until it answers, when a signal has come by which somebody stops the program, and which is not ours.
+
+    CPython overlooks one that comes between its last look and a C call that waits (hazard H74). That would be rare without our
+    thread, to which main may have to hand the GIL on its way into that call.
+    """
+
+    AFTER = (0.0, 0.02, 0.2, 1.0, 3.0)
+    """Seconds after it has come."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._due: list[float] = []
+        self._answers = 0
+
+    def begin(self, now: float) -> None:
+        """It has come."""
+        self._answers = self._watch.answers
+        self._due = [now + delay for delay in self.AFTER]
+
+    def look(self, now: float) -> float:
+        """Poke if that is due. Returns when it is next."""
+        if self._watch.answers != self._answers:
+            self._due.clear()
+        if self._due and now >= self._due[0]:
+            self._due.pop(0)
+            self._watch.poke(spares_theirs=True)
+        return self._due[0] if self._due else inf
+
+
 class Watcher:
     """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts."""
 
@@ -271,6 +303,7 @@ class Watcher:
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
         self._presses = Presses()
+        self._nudges = Nudges(watch)
 
     # -- one look --
 
@@ -292,9 +325,12 @@ class Watcher:
                 continue
             self._seen[signum] = self._seen.get(signum, 0) + 1
             self._forward(signum)
+            if signum in STOPS and signum not in process.signals.previous:
+                self._nudges.begin(process.clock())
         now = process.clock()
         self._notice_signals(now)
         due = min((self._look_at_turn(turn, now) for turn in list(process.roster.turns)), default=inf)
+        due = min(due, self._nudges.look(now))
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))

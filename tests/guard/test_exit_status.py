@@ -308,12 +308,11 @@ g.callback(stubborn)
 """,
         (),
     ),
-    # Its Ctrl-C is Python's own, which does not end a C call that begins at that very moment: no long one here.
     "on_exit without a guard": Way(
         """
 on_exit(print, "callback", flush=True)
 ready()
-while True: time.sleep(0.1)
+time.sleep(60)
 """,
         wishes=("None",),
     ),

@@ -174,3 +174,44 @@ print("lives", flush=True)
         ended = started.end()
     assert ended.out == ["waits 0", "callback", "waits 1", "callback", "lives", "on_exit"], ended.err
     assert ended.status == 0
+
+
+RIGHT_BEFORE = """
+import ctypes
+from functools import partial
+from operator import call
+def before_a_long_call(signum):  # in C code alone: Python has no occasion to look for signals in between
+    steps = [partial(ctypes.PyDLL(None).kill, os.getpid(), signum), partial(time.sleep, 60)]
+    ready()
+    list(map(call, steps))
+"""
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["on_exit", "guard"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP], ids=["int", "hup"])
+def test_theirs_is_heard_right_before_a_long_call(guarded: bool, signum: int) -> None:
+    """Without us it comes when the call has ended. With us it must, because our thread makes the moment a longer one."""
+    ended = run(
+        f"""{RIGHT_BEFORE}
+def theirs(*_): print("theirs", flush=True); sys.exit(3)
+signal.signal({signum}, theirs)
+if {guarded}:
+    with guard(signals=[signal.SIGTERM]) as g:
+        g.callback(print, "callback", flush=True)
+        before_a_long_call({signum})
+on_exit(print, "callback", flush=True)
+before_a_long_call({signum})
+"""
+    )
+    assert (ended.out, ended.status) == (["theirs", "callback"], 3), ended.err
+
+
+def test_ctrl_c_is_heard_right_before_a_long_call() -> None:
+    """The same for Python's own handler of Ctrl-C, which `on_exit` leaves in place."""
+    ended = run(
+        f"""{RIGHT_BEFORE}
+on_exit(print, "callback", flush=True)
+before_a_long_call(signal.SIGINT)
+"""
+    )
+    assert (ended.out, ended.status) == (["callback"], -signal.SIGINT), ended.err
