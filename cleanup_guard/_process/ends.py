@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 else:
     import _signal
 
+MOST_NAMES = 100
+"""How many callbacks a report of what did not run names; a million would take longer than what is left of the grace period."""
+
 DRAIN = 0.3
 """Seconds that an ending process gives to hooks, and to its own stdout and stderr, to come to rest."""
 
@@ -109,7 +112,11 @@ def give_up(process: ProcessView) -> None:
     turns = [
         (turn.current.name, turn.started) for turn in list(process.roster.turns) if turn.current is not None
     ]
-    skipped = [name for member in reversed(process.roster.everybody()) for name in member.stack.names()]
+    stacks = [member.stack for member in reversed(process.roster.everybody())]
+    skipped = [name for stack in stacks for name in stack.names(MOST_NAMES)][:MOST_NAMES]
+    more = sum(stack.left for stack in stacks) - len(skipped)
+    if more > 0:
+        skipped.append(f"{more} more")
     now = process.clock()
     for name, began in turns:
         stop.history.ended(name, None, began=began, seconds=now - began, interrupted=True)

@@ -319,7 +319,7 @@ class Roster:
     @property
     def callbacks_left(self) -> bool:
         """Whether any callback has not been called."""
-        return any(each.stack.names() for each in self.everybody())
+        return any(each.stack.left for each in self.everybody())
 
     def loops_in_main(self) -> list[Host]:
         """The tasks with guards in them that run in main's thread."""

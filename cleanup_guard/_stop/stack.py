@@ -280,9 +280,16 @@ class CallbackStack:
         self._callbacks, self._hand, self.closed = [], [], True
         return inherited
 
-    def names(self) -> list[str]:
-        """The callbacks that have not been called, in the order in which they would be."""
-        return [each.name for each in (*self._hand[:], *reversed(self._callbacks[:])) if not each.called]
+    @property
+    def left(self) -> int:
+        """How many callbacks have not been called."""
+        return sum(not each.called for each in self._hand[:]) + len(self._callbacks)
+
+    def names(self, most: int | None = None) -> list[str]:
+        """Their names, in the order in which they would be called, not more than so many."""
+        waiting = self._callbacks[:] if most is None else self._callbacks[-most:]
+        names = [each.name for each in (*self._hand[:], *reversed(waiting)) if not each.called]
+        return names[:most]
 
     @property
     def awaited(self) -> str | None:

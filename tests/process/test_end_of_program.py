@@ -53,6 +53,26 @@ def test_a_callback_that_cannot_be_interrupted_is_reported() -> None:
     assert "did not run: print" in ended.err
 
 
+def test_a_million_callbacks_that_do_not_run_take_no_time() -> None:
+    """Some are named, the rest are counted, and the status is still the stop's, not that of the last resort."""
+    ended = run(
+        """
+def stubborn():
+    while True:
+        try: time.sleep(60)
+        except BaseException: pass
+with guard(grace=6) as g:
+    for _ in range(10**6): g.callback(int)
+    g.callback(stubborn)
+    ready()
+    time.sleep(60)
+""",
+        signal.SIGTERM,
+    )
+    assert ended.status == 143, ended.err[-2000:]
+    assert "int, int, 999900 more" in ended.err
+
+
 def test_time_limits_hold_there() -> None:
     """A callback's own time limit holds in the exit net."""
     ended = run(
