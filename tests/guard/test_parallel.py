@@ -21,6 +21,7 @@ from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.stack import Callback
 
 GROUP = """
+import ctypes
 def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 together = threading.Barrier(3)
 def meet(name):
@@ -40,7 +41,8 @@ ENDS = {
     "exception": ("ready(); raise ValueError", [], 1),
     "SIGTERM again and again": ("ready(); time.sleep(60)", [signal.SIGTERM] * 20, 143),
     "main is stuck": (
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])\n    ready(); time.sleep(60)",
+        "lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)\n"
+        "    lock(mutex); ready(); lock(mutex)",
         [signal.SIGTERM],
         143,
     ),
@@ -59,8 +61,9 @@ def test_a_group_runs_at_once_in_its_place(end: str) -> None:
 def test_a_stop_comes_while_a_group_runs() -> None:
     """Main has ended, and waits for its callbacks: a signal changes nothing for them, and decides the status."""
     code = GROUP + (
-        "def slow(number):\n    together.wait(50)\n    if not number: ready()\n    while not g.stopping: time.sleep(0.005)\n"
-        "    say('over')\nwith guard() as g: group(g, slow, slow, slow)\n"
+        "told = threading.Event()\ndef tell(event):\n    if isinstance(event, StopReceived): told.set()\n"
+        "def slow(number):\n    together.wait(50)\n    if not number: ready()\n    told.wait(50)\n    say('over')\n"
+        "with guard(hooks=[tell]) as g: group(g, slow, slow, slow)\n"
     )
     ended = run(code, signal.SIGTERM)
     assert (ended.out, ended.status) == (["over"] * 3 + ["last"], 143)
