@@ -41,7 +41,7 @@ ENDS = {
     "exception": ("ready(); raise ValueError", [], 1),
     "SIGTERM again and again": ("ready(); time.sleep(60)", [signal.SIGTERM] * 20, 143),
     "main is stuck": (
-        "mutex = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; lock(mutex)\n    ready(); lock(mutex)",
+        "lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, bytes(64); lock(mutex); ready(); lock(mutex)",
         [signal.SIGTERM],
         143,
     ),
