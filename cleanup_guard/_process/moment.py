@@ -30,7 +30,7 @@ except ImportError:  # PyPy, where it is not written in C
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any
 
     TraceFunction = Callable[[FrameType, str, Any], Any]
@@ -43,6 +43,9 @@ PURE = tuple(
 )
 """Parts of the standard library that hold nothing. Their C code keeps the GIL for long and only looks for signals:
 the watcher, who would tell that main stands still, cannot run meanwhile."""
+
+HANDLERS: set[CodeType] = set()
+"""The code of our handler, of what it does before it looks itself."""
 
 STILL = 0.008
 """Seconds for which main must be seen at the same instruction before the exception is raised there, whatever it does."""
@@ -119,6 +122,8 @@ class Moment:
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
         if _is_in_tracer(frame):
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
+        if is_stdlib(filename) and _is_in_handler(frame):
+            return False  # which looks itself before it returns
         if not is_stdlib(filename) or self._stands_still(frame, PATIENCE, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
@@ -130,7 +135,8 @@ class Moment:
         return frame is not None and frame.f_code.co_filename.startswith(OURS)
 
     def found(self) -> None:
-        """The exception has been raised: the search is over."""
+        """The exception has been raised: the search is over, and no frame is kept."""
+        self.stop_tracing()
         self._seen_at = None
         self._returned[:] = (inf, inf)
 
@@ -280,6 +286,16 @@ def _filename_below_pure(frame: FrameType) -> str:
 def _is_programs(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     return not (filename.startswith(OURS) or is_stdlib(filename))
+
+
+def _is_in_handler(frame: FrameType) -> bool:
+    """Whether this is the library, called by our handler."""
+    caller: FrameType | None = frame
+    while caller is not None and not _is_programs(caller):
+        if caller.f_code in HANDLERS:
+            return True
+        caller = caller.f_back
+    return False
 
 
 def _is_in_tracer(frame: FrameType) -> bool:

@@ -12,7 +12,7 @@ import sys
 
 from cleanup_guard._process import native
 from cleanup_guard._process.main import CallInMain
-from cleanup_guard._process.moment import Moment, waits_for_child
+from cleanup_guard._process.moment import HANDLERS, Moment, waits_for_child
 from cleanup_guard._stop.history import UNWINDING
 from cleanup_guard._stop.state import State
 from cleanup_guard._stop.token import Token, handles, mark
@@ -142,6 +142,8 @@ class Receiver:
         elif theirs is None:
             self._look_at_once(frame)
         return theirs
+
+    HANDLERS.add(_receive.__code__)
 
     def _resume(self, frame: FrameType | None) -> None:
         """Have watcher and last resort back, if a fork has ended (see `forks.py`)."""

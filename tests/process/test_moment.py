@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import re
+import signal
 import statistics
 import sys
 import threading
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from support import run
 
 from cleanup_guard._process import moment as moment_module
 from cleanup_guard._process.moment import (
@@ -350,3 +352,35 @@ def test_what_is_the_library(filename: str, expected: bool) -> None:
 def test_time_is_the_moments_own() -> None:
     """A real clock does as well."""
     assert Moment(time.monotonic, lambda frame: None).is_right(in_program(), time.monotonic())
+
+
+SLOW_LIBRARY = """
+import traceback
+said = {}
+said = {"sleep": time.sleep, "here": threading.get_ident, "main": threading.get_ident()}
+exec(compile("def exists(path):\\n    sleep(0.3 * (here() == main))\\n    return False\\n", os.__file__, "exec"), said)
+os.path.exists = said["exists"]  # slow, as a file system is at times, for our handler, which asks where the program runs
+def generate():
+    try: yield 1
+    finally: print("finally", sys.gettrace(), flush=True)
+def item(_):
+    ready()
+    time.sleep(60)
+"""
+
+
+def test_our_handler_is_not_interrupted_in_the_library_and_keeps_no_frame() -> None:
+    """A poke comes while it is in the library: it goes on, raises the stop in main, and what main held is let go of."""
+    ended = run(
+        f"""{SLOW_LIBRARY}
+def main():
+    [item(each) for each in generate()]
+with guard() as g:
+    g.callback(print, "callback", flush=True)
+    try: main()
+    except SystemExit as error:
+        print([frame.name for frame in traceback.extract_tb(error.__traceback__) if frame.name == "exists"], flush=True)
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["finally None", "[]", "callback"], 143), ended.err
