@@ -33,6 +33,7 @@ class LastResort:
         self._stderrs: list[Stderr] = []
         self._devnulls: list[int] = []
         self._paused: bool = False  # a fork is under way: its timer is set afterwards
+        self._set_for: Stop | None = None  # the stop for which the timer has been set
 
     @property
     def stderr(self) -> Stderr | None:
@@ -40,9 +41,10 @@ class LastResort:
         return self._stderrs[0] if self._stderrs else None
 
     def arm(self, stop: Stop, now: float) -> None:
-        """Arm it for a stop, once."""
-        if stop.budget.grace is None or not stop.armed.claim():
+        """Arm it for a stop, once. It is set when this returns: another thread that is about to may not get to it any more."""
+        if stop.budget.grace is None or self._set_for is stop:
             return
+        stop.armed.claim()
         try:
             stderr = Stderr()
             self._stderrs.append(stderr)
@@ -51,6 +53,7 @@ class LastResort:
         except OSError:
             pass  # no descriptor left: the watcher's deadline still stands
         self._set(stop.budget.last_resort - now)
+        self._set_for = stop
         if self._in_force() is not stop:
             self.disarm(now)
 
@@ -102,6 +105,7 @@ class LastResort:
 
     def disarm(self, now: float) -> None:
         """Take it back for a stop that is not in force any more. The timer of one that came after it is set again."""
+        self._set_for = None
         if self._cancel():
             self._close()
         stop = self._in_force()

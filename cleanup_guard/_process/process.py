@@ -295,6 +295,9 @@ class Process:
         """
         stop = self.stop
         assert stop is not None
+        self.last_resort.arm(
+            stop, self.clock()
+        )  # the watcher may have claimed the stop, and wait for the GIL
         for host in self.roster.loops_in_main():
             host.asking.withdraw()
         ending = ending_of(stop, self.exit_status() if status is None else status)

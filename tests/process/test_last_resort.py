@@ -52,3 +52,18 @@ time.sleep(60)
     )
     assert ended.status == 1
     assert "Timeout" in ended.err
+
+
+def test_who_is_about_to_set_it_is_not_relied_on() -> None:
+    """The watcher has claimed that, and waits for the GIL, which a callback may keep: main sets it before it is told."""
+    ended = run(
+        PROGRAM
+        + """
+stop = a_stop(0.5)
+assert stop.armed.claim()
+LastResort(lambda: stop).arm(stop, time.monotonic())
+time.sleep(60)
+"""
+    )
+    assert ended.status == 1
+    assert "Timeout" in ended.err
