@@ -1,8 +1,8 @@
 """Whether an exception may be raised in this frame now, and tracing to the next place where it may.
 
 1. Never in our own code, which delivers a stop itself on the way out.
-2. In the standard library only where main stands still, that is, waits in a C call, because `queue`, `threading`,
-   `multiprocessing`, `subprocess` and `tempfile` are not made for an exception between two of their lines (hazard H12).
+2. In the standard library only where main stands still, because `queue`, `threading`, `multiprocessing`, `subprocess` and
+   `tempfile` are not made for an exception between two of their lines (hazard H12).
 3. On CPython 3.14 not between an `__enter__` that is written in C and the block after it (CPython issue 148874): the exit would
    be skipped, and the lock held for ever.
 4. Not in a trace function that is written in Python, of a debugger or a coverage tool, while it moves: whose trace function
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from math import inf
 
 from cleanup_guard._ground.unpatched import read
@@ -21,11 +20,6 @@ from cleanup_guard._process import native
 from cleanup_guard._process.blocks import Way
 from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
-
-try:
-    from _operator import call
-except ImportError:  # PyPy, where it is not written in C
-    from operator import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,11 +42,7 @@ HANDLERS: set[CodeType] = set()
 """The code of our handler, of what it does before it looks itself."""
 
 STILL = 0.008
-"""Seconds for which main must be seen at the same instruction before the exception is raised there, whatever it does."""
-
-RESTS, WORKS = 0.0005, 0.2
-"""The same for a main that waits: seconds between two calls of the handler, and the share of them that main may have worked.
-A handler that is called twice in a row, for two signals, has not let main run: that is no time at all."""
+"""Seconds for which main must be seen at the same instruction before the exception is raised there."""
 
 PATIENCE = 0.5
 """Seconds for which an exception waits for main to come out of the standard library, or to stand still in it."""
@@ -71,34 +61,14 @@ class Moment:
     Args:
         clock: what time it is.
         look: what is to be done at a line, or an opcode, at which an exception may be raised.
-        worked: the processor time that the calling thread has used. Like the clock it is C code.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        look: Callable[[FrameType], object],
-        worked: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], look: Callable[[FrameType], object]) -> None:
         self._clock = clock
         self._look = look
-        self._clocks = (clock, worked)
-        self._returned: list[float] = [inf, inf]  # what they said when the handler had last looked in vain
-        self._rested: int | None = None  # the frame, by its `id`, in which main has waited since
         self._seen_at: tuple[FrameType, int, float] | None = None
         self._waits_for_opcode = False
         self._way: Way | None = None
-
-    def handler_begins(self, frame: FrameType | None) -> None:
-        """The handler is called in this frame: has main waited since the last time? Before anything that takes time.
-
-        One that is called inside another one, in our own frame, makes that one forget what it knew.
-        """
-        now, worked = map(call, self._clocks)
-        before, worked_before = self._returned
-        rested = now - before
-        waits = rested >= RESTS and worked - worked_before <= WORKS * rested
-        self._rested = id(frame) if waits else None
 
     def is_right(self, frame: FrameType | None, waiting_since: float | None) -> bool:
         """Whether an exception may be raised in this frame now; if not, main looks again soon.
@@ -107,13 +77,6 @@ class Moment:
             frame: where main is.
             waiting_since: since when there has been something to raise.
         """
-        right = self._is_right(frame, waiting_since)
-        if not right:
-            self._rested = None
-            self._returned[:] = map(call, self._clocks)  # in one C call: no other thread runs in between
-        return right
-
-    def _is_right(self, frame: FrameType | None, waiting_since: float | None) -> bool:
         if frame is None:
             return True
         filename = _filename_below_pure(frame)
@@ -138,7 +101,6 @@ class Moment:
         """The exception has been raised: the search is over, and no frame is kept."""
         self.stop_tracing()
         self._seen_at = None
-        self._returned[:] = (inf, inf)
 
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end."""
@@ -146,8 +108,6 @@ class Moment:
         seen = self._seen_at
         if seen is None or seen[0] is not frame or seen[1] != frame.f_lasti:
             self._seen_at = seen = (frame, frame.f_lasti, now)
-        elif self._rested == id(frame):
-            return True
         if now - seen[2] >= STILL:
             return True
         return now - (seen[2] if waiting_since is None else waiting_since) >= patience

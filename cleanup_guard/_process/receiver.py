@@ -77,7 +77,6 @@ class Receiver:
         if _in_hook(frame):
             self.call.ask()
             return
-        self.moment.handler_begins(frame)
         self._resume(frame)
         if process.exiting:
             return
@@ -91,7 +90,6 @@ class Receiver:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         try:
-            self.moment.handler_begins(frame)
             theirs = self._receive(signum, frame)
         except (
             RecursionError

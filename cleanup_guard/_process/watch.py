@@ -24,7 +24,7 @@ from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
-from cleanup_guard._stop.delivery import AT_ONCE, DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
 
@@ -96,7 +96,7 @@ class Watch:
         """
         process, now = self._process, self._process.clock()
         main = native.main_ident()
-        if main is None or os.getpid() != process.pid or now - self.poked_at < AT_ONCE / 2:
+        if main is None or os.getpid() != process.pid or now - self.poked_at < QUICK:
             return
         with process.signals.fence:
             ours = process.signals.ours()

@@ -71,8 +71,8 @@ DEAD_FOR = 0.05
 FORGET_AFTER = 0.5
 """Seconds after which a program that goes on after its stop is believed to mean it."""
 
-IMPATIENT, AT_ONCE, QUICK, SLOW_POKE = 0.1, 0.001, 0.005, 0.05
-"""For how many seconds pokes are quick, and the seconds between two pokes: the first ones, then, and later."""
+IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
+"""For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
 
 SETTLES, ARRIVES = 0.2, 1.0
 """Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait
@@ -348,8 +348,7 @@ class Delivery:
     def _poke_regularly(self, now: float, stop: Stop, world: World) -> float:
         if now >= self._next_poke:
             world.poke()
-            age = now - stop.budget.began
-            self._next_poke = now + (AT_ONCE if age < QUICK else QUICK if age < IMPATIENT else SLOW_POKE)
+            self._next_poke = now + (QUICK if now - stop.budget.began < IMPATIENT else SLOW_POKE)
         return self._next_poke
 
     def _look_for_swallowing(self, now: float, stop: Stop, facts: Facts, world: World) -> float:

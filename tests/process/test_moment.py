@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -25,10 +24,8 @@ from cleanup_guard._process.moment import (
     CALL,
     LOAD_SPECIAL,
     PATIENCE,
-    RESTS,
     STILL,
     TRACED_PATIENCE,
-    WORKS,
     Moment,
     is_stdlib,
 )
@@ -42,21 +39,17 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
 
+    def __call__(self) -> float:
+        return self.now
+
 
 class Seeker:
     """A moment that is looked for, and the frames at which it was found right by the tracing."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.worked = Clock()
         self.looks: list[FrameType] = []
-        clock, worked = (partial(getattr, each, "now") for each in (self.clock, self.worked))  # C code
-        self.moment = Moment(clock, self.looks.append, worked)
-
-    def called(self, frame: FrameType) -> bool:
-        """What main's handler finds there."""
-        self.moment.handler_begins(frame)
-        return self.moment.is_right(frame, self.clock.now)
+        self.moment = Moment(self.clock, self.looks.append)
 
 
 @pytest.fixture
@@ -174,37 +167,6 @@ def test_in_the_library_a_main_that_stands_still_waits_there(seeker: Seeker) -> 
     assert not seeker.moment.is_right(frame, since)
     seeker.clock.now += STILL * 0.2
     assert seeker.moment.is_right(frame, since)
-
-
-def test_in_the_library_a_main_that_has_not_worked_since_the_last_look_waits_there(seeker: Seeker) -> None:
-    """That is known much sooner: two calls of the handler, and hardly any processor time in between."""
-    frame = in_queue()
-    assert not seeker.called(frame)
-    seeker.clock.now += RESTS * 1.1
-    seeker.worked.now += RESTS * WORKS
-    assert seeker.called(frame)
-    seeker.moment.found()
-    seeker.clock.now += RESTS * 1.1
-    assert not seeker.called(frame)  # the search begins anew
-    seeker.clock.now += RESTS * 1.1
-    seeker.worked.now += RESTS
-    assert not seeker.called(frame)  # it has worked, and may have come back here
-    seeker.clock.now += RESTS * 1.1
-    assert not seeker.called(in_queue())  # another call: it moves
-    assert not seeker.called(frame)
-
-
-def test_two_handlers_in_a_row_have_seen_no_rest(seeker: Seeker) -> None:
-    """However long each of them takes: main has not run meanwhile. Nor does what a nested one has seen count."""
-    frame = in_queue()
-    for _ in range(4):
-        seeker.moment.handler_begins(frame)
-        seeker.clock.now += RESTS * 1.1
-        assert not seeker.moment.is_right(frame, seeker.clock.now)
-    seeker.clock.now += RESTS * 1.1
-    seeker.moment.handler_begins(frame)
-    seeker.moment.handler_begins(in_ours())
-    assert not seeker.moment.is_right(frame, seeker.clock.now)
 
 
 def test_patience_with_the_library_has_an_end(seeker: Seeker) -> None:
@@ -356,7 +318,6 @@ def test_time_is_the_moments_own() -> None:
 
 SLOW_LIBRARY = """
 import traceback
-said = {}
 said = {"sleep": time.sleep, "here": threading.get_ident, "main": threading.get_ident()}
 exec(compile("def exists(path):\\n    sleep(0.3 * (here() == main))\\n    return False\\n", os.__file__, "exec"), said)
 os.path.exists = said["exists"]  # slow, as a file system is at times, for our handler, which asks where the program runs
