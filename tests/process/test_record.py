@@ -79,7 +79,7 @@ def test_a_stop_that_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     process.clock = lambda: 109.0
     stop = Stop(signal.SIGTERM, "SIGTERM", status=143, budget=Budget(10.0, 100.0))
     hangs: Any = Fake(current=Fake(name="hang"), started=101.0)
-    guard: Any = Fake(hooks=(told.append,), stack=Fake(names=lambda: ["unlock"]))
+    guard: Any = Fake(hooks=(told.append,), stack=Fake(names=lambda most: ["unlock"], left=1))
     process.roster.turns[hangs] = process.roster.main[guard] = None
     process.ballot.propose(stop)
     process.roster.history = stop.history
