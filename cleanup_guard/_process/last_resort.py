@@ -41,10 +41,22 @@ class LastResort:
         return self._stderrs[0] if self._stderrs else None
 
     def arm(self, stop: Stop, now: float) -> None:
-        """Arm it for a stop, once. It is set when this returns: another thread that is about to may not get to it any more."""
-        if stop.budget.grace is None or self._set_for is stop:
+        """Arm it for a stop, once."""
+        if stop.budget.grace is None or not stop.armed.claim():
             return
-        stop.armed.claim()
+        try:
+            self._open()
+            self._set(stop.budget.last_resort - now)
+        finally:
+            self._set_for = stop
+        if self._in_force() is not stop:
+            self.disarm(now)
+
+    def arms(self, stop: Stop) -> bool:
+        """Whether somebody is about to set it. Main is told afterwards: with the GIL kept by a callback it never would be."""
+        return stop.armed.claimed and self._set_for is not stop
+
+    def _open(self) -> None:
         try:
             stderr = Stderr()
             self._stderrs.append(stderr)
@@ -52,10 +64,6 @@ class LastResort:
                 self._devnulls.append(os.open(os.devnull, os.O_WRONLY))
         except OSError:
             pass  # no descriptor left: the watcher's deadline still stands
-        self._set(stop.budget.last_resort - now)
-        self._set_for = stop
-        if self._in_force() is not stop:
-            self.disarm(now)
 
     def postpone(self, stop: Stop, now: float) -> None:
         """Python runs and is about to end the process itself, with the right status: let it, if that takes a moment longer."""

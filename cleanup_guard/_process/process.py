@@ -119,12 +119,16 @@ class Process:
 
     def _may_tell(self, *, shielded: bool, working: bool) -> bool:
         stop = self.stop
-        return stop is not None and self.delivery.may_tell(
-            stop,
-            announced=self.announced,
-            shielded=shielded,
-            cooperates=self.roster.cooperates,
-            working=working,
+        return (
+            stop is not None
+            and not self.last_resort.arms(stop)
+            and self.delivery.may_tell(
+                stop,
+                announced=self.announced,
+                shielded=shielded,
+                cooperates=self.roster.cooperates,
+                working=working,
+            )
         )
 
     @property
@@ -295,9 +299,6 @@ class Process:
         """
         stop = self.stop
         assert stop is not None
-        self.last_resort.arm(
-            stop, self.clock()
-        )  # the watcher may have claimed the stop, and wait for the GIL
         for host in self.roster.loops_in_main():
             host.asking.withdraw()
         ending = ending_of(stop, self.exit_status() if status is None else status)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from support import run
 
 PROGRAM = """
@@ -54,16 +56,31 @@ time.sleep(60)
     assert "Timeout" in ended.err
 
 
-def test_who_is_about_to_set_it_is_not_relied_on() -> None:
-    """The watcher has claimed that, and waits for the GIL, which a callback may keep: main sets it before it is told."""
+def test_main_is_told_when_it_is_set() -> None:
+    """The watcher has claimed to set it, and comes to it late: a callback that keeps the GIL has not begun before that."""
     ended = run(
-        PROGRAM
-        + """
-stop = a_stop(0.5)
-assert stop.armed.claim()
-LastResort(lambda: stop).arm(stop, time.monotonic())
-time.sleep(60)
-"""
+        """
+import ctypes
+from cleanup_guard._process.last_resort import LastResort
+from cleanup_guard._process.process import Process
+main = threading.get_ident()
+def late(method, seconds, in_main):
+    def wrapper(*args):
+        if (threading.get_ident() == main) is in_main: time.sleep(seconds)
+        return method(*args)
+    return wrapper
+Process.claim_signal = late(Process.claim_signal, 0.3, True)
+LastResort._set = late(LastResort._set, 1.0, False)
+def hold_for_ever():
+    lock = (ctypes.c_char * 128)()
+    take = ctypes.PyDLL(None).pthread_mutex_lock
+    take(lock); take(lock)
+with guard(grace=5) as g:
+    g.callback(hold_for_ever)
+    ready()
+    time.sleep(60)
+""",
+        signal.SIGTERM,
     )
     assert ended.status == 1
     assert "Timeout" in ended.err
