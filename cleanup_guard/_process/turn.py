@@ -137,8 +137,8 @@ class Turn:
         else:
             with self._lock:  # against the watcher's `interrupt_thread`
                 self.current = None
-                if self.interrupt.sent_to_thread:
-                    self._send(None)
+            if self.interrupt.sent_to_thread:
+                _let_it_come()
 
     def _report(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         why = self.interrupt.why
@@ -185,14 +185,23 @@ class Turn:
         with self._lock:
             if self.current is callback and not self.interrupt.sent_to_thread:
                 self.interrupt.sent_to_thread = True
-                self._send(CallbackInterrupted)
+                import ctypes
 
-    def _send(self, exception: type[BaseException] | None) -> None:
-        """Have an exception raised in the thread, or take back one that has not been raised yet."""
-        import ctypes
+                exception = ctypes.py_object(CallbackInterrupted)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), exception)
 
-        argument = ctypes.py_object(exception) if exception is not None else None
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), argument)
+
+def _let_it_come() -> None:
+    """Have this thread's asynchronous exception raised here, if it has not been raised yet.
+
+    Python could take it back (NULL instead of an exception), and does that in 3.11 by telling all threads to look for one
+    again and again: nobody has it, so nobody ends that, and a function that is traced never gets past its first line.
+    """
+    try:
+        for _ in "at a jump back":
+            pass
+    except CallbackInterrupted:
+        pass
 
 
 class Branch(Turn):

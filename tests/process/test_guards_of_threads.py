@@ -407,3 +407,26 @@ time.sleep(60)
         started.signal(signal.SIGTERM)
         ended = started.end()
     assert (ended.out, ended.status) == (["slow", "first"], 143), ended.err
+
+
+def test_a_debugger_works_after_a_callback_was_interrupted_in_a_thread() -> None:
+    """What interrupts it leaves nothing set that makes Python 3.11 hang at the first line of the next function that is traced."""
+    ended = run(
+        """
+def long():
+    while True: time.sleep(0.001)
+def work():
+    try:
+        with guard(signals=(), hooks=()) as g: g.options(timeout=0.05).callback(long)
+    except CleanupError: print("interrupted")
+def traced(): print("traced")
+ready()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+sys.settrace(lambda *_: None)
+traced()
+sys.settrace(None)
+"""
+    )
+    assert (ended.out, ended.status) == (["interrupted", "traced"], 0), ended.err
