@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["watchdog"]
+pytest_plugins = ["watchdog", "second_chance"]
 
 settings.register_profile("the same every time", derandomize=True, database=None)
 settings.load_profile("the same every time")

@@ -119,6 +119,34 @@ def test_it_disturbs_no_test(tmp_path: Path) -> None:
     assert "watchdog" not in done.stdout.replace("-pwatchdog", "")
 
 
+CUT = """
+def once(name): return not os.path.exists(name) and not os.mkdir(name)
+def test_passes(): assert once("passes")
+@pytest.mark.skipif(True, reason="not here")
+def test_is_skipped(): pass
+@pytest.mark.parametrize("name", ["a\\nname"])
+def test_fails_the_first_time(name): assert not once("fails")
+@pytest.fixture
+def bad():
+    yield
+    assert not once("bad")
+def test_whose_end_fails_the_first_time(bad): pass
+def test_ends_the_first_run():
+    if once("ends"): os.kill(os.getpid(), signal.SIGKILL)
+def test_that_it_had_not_come_to(): pass
+"""
+
+
+def test_a_second_run_does_what_the_first_has_not_done(tmp_path: Path) -> None:
+    """What failed, at its end, too, and what a run that was killed had not come to; and a third has nothing to do."""
+    first, second, third = (
+        pytest_in_child(tmp_path, CUT, "-psecond_chance", "--done=done", "-v") for _ in range(3)
+    )
+    assert first.returncode == -signal.SIGKILL
+    assert (second.returncode, third.returncode) == (0, pytest.ExitCode.NO_TESTS_COLLECTED), second.stdout
+    assert "4 passed, 2 deselected" in second.stdout
+
+
 def test_this_run_is_watched(pytestconfig: pytest.Config) -> None:
     """The plugin is there, in this very run."""
     assert pytestconfig.pluginmanager.has_plugin("watched")
