@@ -198,7 +198,9 @@ class Departure:
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
         if in_main():
-            process.signals.take_more()
+            took = process.signals.take_more()
+            if took and process.stop is None:
+                process.watch.begin_anew()  # a Ctrl-C that was Python's may not have been looked at yet
         if process.stop is not None:
             self._leave_jumped_over()
         process.roster.leaving[self._stay] = None

@@ -224,6 +224,10 @@ class Watch:
         """There is no stop any more."""
         self.hooks.give_back()
         self.hooks_ended = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """What signals there were up to now is history, and not to be taken for a stop."""
         watcher, pipe = self._watcher, self._pipe
         if watcher is None or pipe is None:
             return

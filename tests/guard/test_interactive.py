@@ -33,4 +33,4 @@ def test_ctrl_c_in_a_session_interrupts_a_line_and_not_the_session(code: str) ->
         shown.wait_for("still here")
         shown.type("exit()\n")
         assert shown.end() in AT_ITS_END
-        assert shown.text.count("callback") == ("on_exit" in code)
+        assert shown.text.count("callback") == ("on_exit" in code), shown.text

@@ -215,3 +215,18 @@ before_a_long_call(signal.SIGINT)
 """
     )
     assert (ended.out, ended.status) == (["callback"], -signal.SIGINT), ended.err
+
+
+def test_a_ctrl_c_that_was_the_programs_is_no_stop_at_its_end() -> None:
+    """`on_exit` leaves SIGINT to Python, and takes it for the cleanup: one that came before is not heard then."""
+    code = """
+def slow(): time.sleep(0.3)
+on_exit(print, "callback", flush=True)
+on_exit(slow)
+try:
+    ready()
+    time.sleep(60)
+except KeyboardInterrupt: print("went on", flush=True)
+"""
+    ended = run(code, signal.SIGINT)
+    assert (ended.out, ended.err, ended.status) == (["went on", "callback"], "", 0)
