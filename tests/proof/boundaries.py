@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any
 
 from proof import scenarios
-from proof.scenarios import SCENARIOS, World
+from proof.scenarios import GROUP, SCENARIOS, World
 
 from cleanup_guard import CleanupError, Finished, SignalExit, StopReceived
 from cleanup_guard._process import signals
@@ -243,6 +243,8 @@ class Attempt:
         ) as error:  # the stop's exception is kept alive: letting go of it would be swallowing it
             self.ended = error
         self._net()
+        for thread in self.world.threads:
+            thread.join()
         self.seconds = time.monotonic() - began
         self._check()
         self._put_back()
@@ -285,21 +287,30 @@ class Attempt:
         world, began = self.world, self.world.began
         self._expect(len(set(began)) == len(began), f"a callback ran twice: {began}")
         lost = set(world.acknowledged) - set(began)
-        # The callback in progress is what a second press interrupts, perhaps before its first line.
-        spared = 1 if self.insist else 0
+        # What is in progress is what a second press interrupts, perhaps before its first line: a callback, or a group.
+        at_once = len(GROUP) if set(GROUP) & set(world.acknowledged) else 1
+        spared = at_once if self.insist else 0
         self._expect(len(lost) <= spared, f"acknowledged and never run: {sorted(lost)}, ran: {began}")
-        self._expect(began == _lifo(self.scenario, began), f"not last in, first out: {began}")
-        if not self.insist:
-            self._expect(world.finished == began, f"cut short: began {began}, finished {world.finished}")
+        ranks = [_rank(number) for number in began]
+        wanted = [_rank(number) for number in _lifo(self.scenario, began)]
+        self._expect(ranks == wanted, f"not last in, first out: {began}")
+        if not self.insist:  # which cuts callbacks short, and the wait for work of other threads
+            self._expect(
+                sorted(world.finished) == sorted(began),
+                f"cut short: began {began}, finished {world.finished}",
+            )
+            beside = [number for number in began if number not in (*world.alone, *GROUP)]
+            self._expect(not beside, f"began before others were over: {beside} of {began}")
+            self._expect(not world.during_work, f"began while work was in flight: {world.during_work}")
         open_to_the_end = len(world.entered) - len(world.left)
         left = [each for each in world.entered[::-1] if each in world.left]
         self._expect(
             world.left == left and open_to_the_end <= spared, f"entered {world.entered}, left {world.left}"
         )
-        self._expect(
-            world.critical == ["begin", "end"] * (len(world.critical) // 2), f"cut short: {world.critical}"
-        )
+        begun, ended = world.critical.count("begin"), world.critical.count("end")
+        self._expect(begun == ended, f"cut short: {world.critical}")
         self._expect(world.hooked == [1, 2][: len(world.hooked)], f"on_stop callbacks: {world.hooked}")
+        self._expect(not world.ready_at_stop, "ready, and being stopped")
         self._expect(not world.waited_in_vain, "the stop never reached main")
         self._expect(self.seconds < TOO_LATE, f"took {self.seconds:.1f} s")
         self._check_end()
@@ -320,9 +331,8 @@ class Attempt:
         if not injected and self.scenario not in ("requested", "handler"):
             self._expect(not stopped, f"stopped by nothing: {ended!r}")
         if not stopped:
-            wanted = {"main_raises": ArithmeticError, "callback_fails": CleanupError}.get(
-                self.scenario, type(None)
-            )
+            failing = {"main_raises": ArithmeticError, "callback_fails": CleanupError, "group": CleanupError}
+            wanted = failing.get(self.scenario, type(None))
             self._expect(isinstance(ended, wanted), f"ended with {ended!r}")
         if isinstance(ended, (SignalExit, KeyboardInterrupt)):
             self._expect(is_ours(ended), f"not an exception of ours: {ended!r}")
@@ -352,6 +362,11 @@ def _lifo(scenario: str, began: list[int]) -> list[int]:
     if scenario == "nested":  # 2 and 3 are the first inner guard's, 4 the second's; 1 and 5 the outer one's
         return [each for each in (3, 2, 4, 5, 1) if each in began]
     return sorted(began, reverse=True)
+
+
+def _rank(number: int) -> int:
+    """The number, or that of the whole group: among its members there is no order."""
+    return GROUP[0] if number in GROUP else number
 
 
 class Leftovers:

@@ -4,12 +4,15 @@ Rules:
 1. A registration is acknowledged right after it returned, by one `list.append`, which no signal can split.
 2. A callback notes that it began and that it finished, so that "ran twice" and "was cut short" can both be seen.
 3. `wait` is where main works. It returns at once unless a stop has been injected that main has not met yet.
+4. Callbacks of a group have numbers in GROUP, which no other callback has.
+5. A thread is begun in a critical section that ends when the thread is in its own: there is none, or it is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -18,6 +21,12 @@ from cleanup_guard import Event, Guard, current_guard, guard, on_exit
 
 PATIENCE = 5.0
 """Seconds in which a stop that was held back must have reached main."""
+
+GROUP = (12, 13, 14)
+"""The numbers of callbacks that run at once."""
+
+DRAIN = 0.01
+"""Seconds for which a scenario that drains serves on."""
 
 
 class World:
@@ -36,17 +45,30 @@ class World:
         self.hooks_acknowledged: list[int] = []
         self.events: list[Event] = []
         self.waited_in_vain = False
+        self.alone: list[int] = []  # callbacks that began when no other one was in progress
+        self.during_work: list[int] = []  # callbacks that began while work was in flight
+        self.threads: list[threading.Thread] = []
+        self.ready_at_stop = (
+            False  # it still said that it was ready when an on_stop callback or a callback ran
+        )
+
+    def _begin(self, number: int) -> None:
+        if len(self.finished) == len(self.began):
+            self.alone.append(number)
+        if self.critical.count("begin") > self.critical.count("end"):
+            self.during_work.append(number)
+        self.began.append(number)
 
     def record(self, number: int) -> None:
         """The callback."""
-        self.began.append(number)
+        self._begin(number)
         for _ in range(2):
             pass
         self.finished.append(number)
 
     async def record_slowly(self, number: int) -> None:
         """The callback, as a coroutine."""
-        self.began.append(number)
+        self._begin(number)
         await asyncio.sleep(0)
         self.finished.append(number)
 
@@ -59,6 +81,34 @@ class World:
         """Register a callback and acknowledge it."""
         g.callback(self.record, number)
         self.acknowledged.append(number)
+
+    def register_group(self, g: Guard, *functions: Callable[[int], object]) -> None:
+        """Register callbacks that run at once, and acknowledge each."""
+        for number, function in zip(GROUP, functions, strict=True):
+            g.options(parallel="pools").callback(function, number)
+            self.acknowledged.append(number)
+
+    def hook(self, g: Guard, number: int) -> None:
+        """The on_stop callback of a program that was ready."""
+        self.hooked.append(number)
+        self.ready_at_stop |= g.is_ready
+
+    def start(self, g: Guard, work: Callable[[], None]) -> None:
+        """Begin work in a thread; it has begun when this returns."""
+        begun = threading.Event()
+
+        def run() -> None:
+            with g.work():
+                self.critical.append("begin")
+                begun.set()
+                work()
+                self.critical.append("end")
+
+        thread = threading.Thread(target=run)
+        with g.shield():
+            self.threads.append(thread)
+            thread.start()
+            begun.wait(PATIENCE)
 
     def on_exit(self, number: int) -> None:
         """As `register`, on the current guard."""
@@ -364,6 +414,68 @@ def child_task(world: World) -> None:
     asyncio.run(main())
 
 
+def drain(world: World) -> None:
+    """The program serves on for a moment, and is not ready any more; main may end meanwhile, too."""
+    with guard(hooks=(), drain=DRAIN) as g:
+        world.register(g, 1)
+        g.on_stop(world.hook, g, 1)
+        g.ready()
+        world.register(g, 2)
+        world.wait()
+
+
+def work(world: World) -> None:
+    """Work in flight, in main and in a thread: what is begun is finished, and no callback begins before."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        with g.work("outer"):
+            world.critical.append("begin")
+            with g.work("inner"):
+                world.register(g, 2)
+            world.critical.append("end")
+        world.start(g, lambda: time.sleep(0.002))
+        world.register(g, 3)
+        world.wait()
+
+
+def group(world: World) -> None:
+    """Callbacks that run at once, of which one fails, between two that run alone."""
+
+    def fail(number: int) -> None:
+        world.record(number)
+        raise LookupError("the callback's own")
+
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register_group(g, world.record, fail, world.record)
+        world.register(g, 20)
+        world.wait()
+
+
+def tasks_at_work(world: World) -> None:
+    """Drain, work and groups where main is a task: work in main, and in a task beside it."""
+
+    async def job(g: Guard) -> None:
+        async with g.work():
+            world.critical.append("begin")
+            await asyncio.sleep(0.002)
+            world.critical.append("end")
+
+    async def main() -> None:
+        async with guard(hooks=(), drain=DRAIN) as g, asyncio.TaskGroup() as tasks:
+            world.register_async(g, 1)
+            world.register_group(g, world.record_slowly, world.record, world.record_slowly)
+            world.register_async(g, 20)
+            tasks.create_task(job(g))
+            async with g.work():
+                world.critical.append("begin")
+                await asyncio.sleep(0)
+                world.critical.append("end")
+            await world.wait_in_task()
+
+    asyncio.run(main())
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     each.__name__: each
     for each in (
@@ -386,5 +498,9 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
         async_shield,
         async_generator,
         child_task,
+        drain,
+        work,
+        group,
+        tasks_at_work,
     )
 }
