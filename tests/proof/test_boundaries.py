@@ -2,8 +2,9 @@
 
 `boundaries.py` is the engine and says how; `scenarios.py` has the programs. The runs are made in children, several at a time,
 because tracing, signals and threads are process-wide. All boundaries of the first scenario are tried in every run of the suite,
-every 67th of the others (every 201st of those that wait much); the nightly run tries all of all, and more pairs. The full square of pairs is about ten million runs
-for a single scenario, so pairs are drawn from a seed, which the environment variable CLEANUP_GUARD_SEED sets.
+every 67th of the others, every 201st of those that wait much; the nightly run tries all of all, and more pairs. The full square
+of pairs is about ten million runs for a single scenario, so pairs are drawn from a seed, which the environment variable
+CLEANUP_GUARD_SEED sets.
 """
 
 from __future__ import annotations
