@@ -16,7 +16,9 @@ class Done:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.before = {json.loads(line) for line in path.read_text().splitlines()} if path.exists() else set[str]()
+        self.before = (
+            {json.loads(line) for line in path.read_text().splitlines()} if path.exists() else set[str]()
+        )
         self._failed = False
 
     @pytest.hookimpl(trylast=True)
@@ -38,7 +40,9 @@ class Done:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The option."""
-    parser.addoption("--done", type=Path, metavar="FILE", help="write down what is done, and leave out what is")
+    parser.addoption(
+        "--done", type=Path, metavar="FILE", help="write down what is done, and leave out what is"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -194,8 +194,8 @@ class Turn:
 def _let_it_come() -> None:
     """Have this thread's asynchronous exception raised here, if it has not been raised yet.
 
-    Python could take it back (NULL instead of an exception), and does that in 3.11 by telling all threads to look for one
-    again and again: nobody has it, so nobody ends that, and a function that is traced never gets past its first line.
+    Python could take it back (NULL instead of an exception): on 3.11 all threads are told to look for one then, and as nobody
+    has it, for ever (hazard H75).
     """
     try:
         for _ in "at a jump back":

@@ -410,7 +410,7 @@ time.sleep(60)
 
 
 def test_a_debugger_works_after_a_callback_was_interrupted_in_a_thread() -> None:
-    """What interrupts it leaves nothing set that makes Python 3.11 hang at the first line of the next function that is traced."""
+    """What interrupts it leaves nothing set for which Python 3.11 hangs in the next function that is traced (hazard H75)."""
     ended = run(
         """
 def long():
