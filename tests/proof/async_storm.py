@@ -1,6 +1,7 @@
 """As `storm.py`, for programs whose main is a task: of asyncio, of uvloop, and of anyio on these and on trio.
 
-"in TASK" and "out TASK" are the two ends of a critical section: no section that was begun may be cut short.
+"in TASK GUARD" and "out TASK GUARD" are the two ends of a critical section, or of work in flight: none that was begun may be
+cut short, and no callback of that guard begins meanwhile. "group GUARD NUMBER..." are those that may run at once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Program:
         self.actions: list[Callable[[Guard, int], Awaitable[None]]] = [
             self.register,
             self.register,
+            self.register_group,
             self.enter_context,
             self.nest,
             self.time_out,
@@ -47,35 +49,35 @@ class Program:
 
     async def main(self) -> None:
         """Work until stopped."""
-        async with guard() as g:
+        async with guard(drain=self.chance.choice((None, None, 0.03))) as g:
             name = next(self.guards)
             await self.register(g, name)
             log("ready")
-            async with self.working(g):
+            async with self.working(g, name):
                 while True:
                     await self.chance.choice(self.actions)(g, name)
 
     @asynccontextmanager
-    async def working(self, g: Guard) -> AsyncIterator[None]:
-        """Tasks that do their work in critical sections."""
+    async def working(self, g: Guard, name: int) -> AsyncIterator[None]:
+        """Tasks that do their work in critical sections, or say that it is work."""
         if self.native:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(WORKERS):
-                    tasks.create_task(self.work(g, number))
+                    tasks.create_task(self.work(g, name, number))
                 yield
         else:
             async with anyio.create_task_group() as group:
                 for number in range(WORKERS):
-                    group.start_soon(self.work, g, number)
+                    group.start_soon(self.work, g, name, number)
                 yield
 
-    async def work(self, g: Guard, number: int) -> None:
+    async def work(self, g: Guard, name: int, number: int) -> None:
         """One task."""
         while True:
-            async with g.shield():
-                log("in", number)
+            async with g.work() if number else g.shield():
+                log("in", number, name)
                 await self.sleep(0.003)
-                log("out", number)
+                log("out", number, name)
             await self.sleep(0.002)
 
     async def sleep(self, most: float) -> None:
@@ -123,6 +125,21 @@ class Program:
         )
         g.callback(function, name, number)
         log("ack", name, number)
+        await self.pause(g, name)
+
+    async def register_group(self, g: Guard, name: int) -> None:
+        """Register some of either kind, that run at once."""
+        numbers = [next(self.numbers) for _ in range(3)]
+        if numbers[-1] > MOST_CALLBACKS:
+            return
+        log("group", name, *numbers)
+        registrar = g.options(parallel=f"group {numbers[0]}")
+        for number in numbers:
+            if self.chance.random() < 0.4:
+                registrar.callback(self.callback, name, number)
+            else:
+                registrar.callback(self.async_callback, name, number)
+            log("ack", name, number)
         await self.pause(g, name)
 
     async def enter_context(self, g: Guard, name: int) -> None:

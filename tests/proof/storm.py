@@ -2,6 +2,7 @@
 
 Every line of its log is one `os.write`: "ack GUARD NUMBER" once a registration has returned, "ran GUARD NUMBER PID" when a
 callback begins. Numbers grow; those of callbacks that a thread registered are negative, because their order is not known.
+"group GUARD NUMBER..." are those that may run at once. "in NAME GUARD" and "out NAME GUARD" are the two ends of work in flight.
 """
 
 from __future__ import annotations
@@ -41,12 +42,16 @@ class Program:
         self.chance = random.Random(seed)
         self.numbers = itertools.count(1)
         self.guards = itertools.count(1)
+        self.sections = itertools.count(1)
         self.actions: list[Callable[[Guard, int], None]] = [
             self.register,
             self.register,
             self.register_shielded,
             self.enter_context,
             self.register_in_thread,
+            self.register_group,
+            self.work,
+            self.work_in_thread,
             self.nest,
             self.fork,
             self.spawn,
@@ -60,7 +65,8 @@ class Program:
 
     def main(self) -> None:
         """Work until stopped."""
-        with guard(interrupt=self.chance.random() < 0.9) as g:
+        drain = self.chance.choice((None, None, 0.03))
+        with guard(interrupt=self.chance.random() < 0.9, drain=drain) as g:
             name = next(self.guards)
             self.register(g, name)
             log("ready")
@@ -130,6 +136,40 @@ class Program:
             log("ack", name, -number)
 
         threading.Thread(target=work).start()
+
+    def register_group(self, g: Guard, name: int) -> None:
+        """Register callbacks that run at once."""
+        numbers = [next(self.numbers) for _ in range(3)]
+        if numbers[-1] > MOST_CALLBACKS:
+            return
+        log("group", name, *numbers)
+        for number in numbers:
+            registrar = g.options(parallel=f"group {numbers[0]}")
+            registrar.callback(self.callback, name, number, self.chance.randrange(12))
+            log("ack", name, number)
+
+    def work(self, g: Guard, name: int) -> None:
+        """Work in flight in main, which no stop cuts short."""
+        number = next(self.sections)
+        with g.work():
+            log("in", number, name)
+            time.sleep(0.001)
+            log("out", number, name)
+
+    def work_in_thread(self, g: Guard, name: int) -> None:
+        """The same in a thread: it has begun when this goes on, or never begins."""
+        number, begun = next(self.sections), threading.Event()
+
+        def work() -> None:
+            with g.work():
+                log("in", number, name)
+                begun.set()
+                time.sleep(0.004)
+                log("out", number, name)
+
+        with g.shield():
+            threading.Thread(target=work).start()
+            begun.wait()
 
     def nest(self, g: Guard, name: int) -> None:
         """A guard inside the guard."""

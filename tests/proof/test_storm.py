@@ -53,7 +53,8 @@ def storm(program: str, seed: int) -> str | None:
         except subprocess.TimeoutExpired:
             started.signal(signal.SIGABRT)  # it shows its stacks
             ended = started.end()
-    faults = list(faults_of(ended, set(signums), started.pid))
+    insists = signums.count(signal.SIGINT) > 1  # if much time is between them that ends the wait for work
+    faults = list(faults_of(ended, set(signums), started.pid, insists=insists))
     if not faults:
         return None
     return "\n".join(
@@ -61,7 +62,7 @@ def storm(program: str, seed: int) -> str | None:
     )
 
 
-def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]:
+def faults_of(ended: Ended, signums: set[signal.Signals], pid: int, *, insists: bool) -> list[str]:
     """What is wrong with how a child ended."""
     faults = []
     lines = [line.split() for line in ended.out]
@@ -73,8 +74,15 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]
     doubled = {each for each, times in Counter(ran).items() if times > 1}
     if lost or doubled or strangers:
         faults.append(f"lost: {lost}, run twice: {doubled}, run in another process: {strangers}")
+    groups = {
+        (int(line[1]), int(number)): int(line[2])
+        for line in lines
+        if line[0] == "group"
+        for number in line[2:]
+    }
     for guard in {guard for guard, _ in ran}:
-        numbers = [number for each, number in ran if each == guard and number > 0]
+        # All of a group have the number of its first one: there is no order among them.
+        numbers = [groups.get((each, number), number) for each, number in ran if each == guard and number > 0]
         if numbers != sorted(numbers, reverse=True):
             faults.append(f"guard {guard} is not last in, first out: {numbers}")
     sections = Counter((line[0], line[1]) for line in lines if line[0] in {"in", "out"})
@@ -83,6 +91,8 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]
         for end, task in sections
         if sections["in", task] != sections["out", task]
     ]
+    if not insists:
+        faults += callbacks_during_work(lines)
     wanted = {int(status) for line in lines if line[0] == "wants" for status in line[1:]}
     wanted = wanted or {143 if signum == signal.SIGTERM else -signal.SIGINT for signum in signums}
     if ended.status not in wanted:
@@ -92,6 +102,18 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int) -> list[str]
     faults += [
         f"stderr says {word!r}" for word in ("giving up", "not a move", "Deadlock") if word in ended.err
     ]
+    return faults
+
+
+def callbacks_during_work(lines: Sequence[Sequence[str]]) -> list[str]:
+    """What is wrong with when callbacks began: work of their guard was in flight."""
+    faults = []
+    in_flight: Counter[str] = Counter()
+    for line in lines:
+        if line[0] in {"in", "out"} and len(line) > 2:
+            in_flight[line[2]] += 1 if line[0] == "in" else -1
+        elif line[0] == "ran" and in_flight[line[1]] > 0:
+            faults.append(f"{line} while work of guard {line[1]} was in flight")
     return faults
 
 
