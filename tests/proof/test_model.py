@@ -396,8 +396,11 @@ GuardsAgainstModel.TestCase.settings = settings(
 TestGuardsAgainstModel = GuardsAgainstModel.TestCase
 
 
-@pytest.mark.nightly
-class TestLongHistories(GuardsAgainstModel.TestCase):
-    """As that, with more and longer ones."""
+class LongHistories(GuardsAgainstModel):
+    """The same machine, for more and longer histories."""
 
-    settings = settings(GuardsAgainstModel.TestCase.settings, max_examples=1500, stateful_step_count=50)
+
+LongHistories.TestCase.settings = settings(
+    GuardsAgainstModel.TestCase.settings, max_examples=1500, stateful_step_count=50
+)
+TestLongHistories = pytest.mark.nightly(LongHistories.TestCase)
