@@ -124,6 +124,29 @@ def test_a_fork_in_a_group_runs_nothing_twice() -> None:
     assert ended.status == 143
 
 
+@pytest.mark.parametrize(
+    ("main", "signums", "status"), [ENDS["SIGTERM"], ENDS["return"]], ids=["SIGTERM", "return"]
+)
+def test_a_fork_that_returns_in_a_group_ends_with_its_thread(
+    main: str, signums: list[int], status: int
+) -> None:
+    """The thread is all that the child has: it runs none of its parent's callbacks, and waits for nobody."""
+    code = GROUP + (
+        "def fork(number):\n    together.wait(50)\n    pid = os.fork()\n    if not pid:\n        say('child')\n"
+        "        if number: return\n        raise OSError('in the child')\n"
+        "    say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        f"with guard(grace=60) as g:\n    group(g, fork, fork, fork)\n    {main}\n"
+    )
+    ended = run(code, *signums, flags=("-W", "ignore"))
+    assert (ended.out[0], sorted(ended.out[1:-1]), ended.out[-1]) == (
+        "first",
+        ["0"] * 3 + ["child"] * 3,
+        "last",
+    )
+    assert ended.err.count("OSError: in the child") in {1, 2}  # with or without a traceback
+    assert ended.status == status
+
+
 def test_the_record_names_each() -> None:
     """Which ended, and who was cut short."""
     code = GROUP + (
@@ -175,6 +198,60 @@ run_main(main)
     assert (ended.out[-1], ended.status) == ("last", 143)
     assert "callback endless interrupted" in ended.err
     assert "Task" not in ended.err, ended.err
+
+
+DEATHS = {
+    "the task is cancelled": ("asyncio", "task.cancel()", "over"),
+    "the loop is stopped": ("asyncio", "loop.stop()", "cut"),
+    "all tasks are cancelled": ("asyncio", "for each in asyncio.all_tasks(): each.cancel()", "cut"),
+    "trio's task is cancelled": ("trio", "scope.cancel()", "over"),
+    "trio crashes": ("trio", "trio.lowlevel.spawn_system_task(boom)", "over"),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_loop_that_dies_in_the_middle_of_a_group(death: str) -> None:
+    """Each of the group has begun and comes to an end, be it its own; then the callback below has its turn."""
+    loop, dies, end = DEATHS[death]
+    scope = "trio.CancelScope()" if loop == "trio" else "contextlib.nullcontext()"
+    code = f"""
+import contextlib
+arrived = []
+def here():
+    arrived.append(None)
+def plain():
+    here()
+    while len(arrived) < 4: time.sleep(0.01)
+    say("plain")
+async def slow(name, dies=None):
+    here()
+    try:
+        while len(arrived) < 4: await sleep(0.01)
+        if dies: dies()
+        await sleep({0.05 if end == "over" else 30})
+        say(name, "over")
+    except BaseException: say(name, "cut"); raise
+async def boom(): raise ValueError("boom")
+def die():
+    {dies}
+async def main():
+    global task, loop, scope
+    if {loop!r} == "asyncio": task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    with {scope} as scope:
+        async with guard(grace=60) as g:
+            g.callback(bye, "last")
+            pools = g.options(parallel="pools")
+            pools.callback(slow, "one")
+            pools.callback(plain)
+            pools.callback(slow, "two")
+            pools.callback(slow, "three", die)
+            ready()
+            await sleep(60)
+run_main(main)
+"""
+    ended = perform(loop, code, signal.SIGTERM)
+    assert sorted(ended.out[:-1]) == sorted([f"one {end}", f"two {end}", f"three {end}", "plain"])
+    assert (ended.out[-1], ended.status) == ("last", 143)
 
 
 # -- in this process --
