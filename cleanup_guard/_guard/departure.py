@@ -126,6 +126,7 @@ class Departure:
 
     def _leave_at_exit(self) -> None:
         process = self._process
+        self._host.let_task_leave()
         outcome = take_steps(self._clean_up(None), self._host.wait_without_loop)
         if process.last_act is not None and self._stay in process.roster.main:
             process.last_act.after_exit(outcome)

@@ -161,6 +161,9 @@ class Host:
 
     # -- leaving --
 
+    def let_task_leave(self) -> None:
+        """At the end of the process: the task may be in the middle of leaving a guard, in a loop that does not run any more."""
+
     def wait_without_loop(self, pending: Pending) -> object:
         """Take a step in a thread where no loop runs."""
         if isinstance(pending, Aside):

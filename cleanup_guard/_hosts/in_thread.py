@@ -43,3 +43,6 @@ class ThreadHost:
         return None
 
     wait_without_loop = wait  # there is no loop
+
+    def let_task_leave(self) -> None:
+        """There is no task."""

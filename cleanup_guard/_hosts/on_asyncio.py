@@ -24,7 +24,7 @@ from cleanup_guard._hosts.suspended import is_on_its_way
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
-from cleanup_guard._stop.token import Pulse, Token
+from cleanup_guard._stop.token import Pulse, Token, is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -278,6 +278,28 @@ class AsyncioHost(Host):
         return any(member in around for member in list(self.members))
 
     # -- after the loop --
+
+    def let_task_leave(self) -> None:
+        """If main's loop was stopped while the task was leaving a guard, have it leave that; if it was closed, give it up."""
+        if not (self.in_main and in_main() and self.leaving) or self.loop.is_running() or self.task.done():
+            return
+        coroutine = self.task.get_coro()
+        if self.loop.is_closed():
+            if coroutine is not None:
+                coroutine.close()
+            return
+
+        async def wait() -> None:
+            while self.leaving and not self.task.done():
+                await asyncio.sleep(POLL)
+
+        try:
+            self.loop.run_until_complete(wait())
+        except BaseException as error:
+            if not is_ours(
+                error
+            ):  # the stop goes on from the task, and at the end of the process all the same
+                raise
 
     def run_without_loop(self, awaitable: Awaitable[T]) -> T:
         """Await something where no loop runs: in the task's loop if that has merely stopped, else in a new one."""

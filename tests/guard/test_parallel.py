@@ -254,6 +254,36 @@ run_main(main)
     assert (ended.out[-1], ended.status) == ("last", 143)
 
 
+@pytest.mark.parametrize("how", ["alone", "in a group"])
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("end", ["SIGTERM", "return"])
+def test_a_loop_that_is_stopped_in_the_middle_and_never_run_again(
+    how: str, end: str, *, closed: bool
+) -> None:
+    """At the end of the process the task goes on in its loop. If that is closed this callback is lost, no other."""
+    code = f"""
+async def endless():
+    say("begun")
+    loop.stop()
+    await sleep(0.05)
+    say("over")
+async def main():
+    async with guard(grace=60) as g:
+        g.callback(bye)
+        ({how!r} == "alone" and g or g.options(parallel="pools")).callback(endless)
+        ready()
+        if {end!r} == "SIGTERM": await sleep(60)
+loop = asyncio.new_event_loop()
+try: loop.run_until_complete(main())
+except RuntimeError as error: say("stopped")
+if {closed}: loop.close()
+"""
+    ended = perform("asyncio", code, *ENDS[end][1])
+    assert ended.out == ["begun", "stopped", *["over"] * (not closed), "bye"]
+    assert ended.status == (143 if end == "SIGTERM" else int(closed))
+    assert ("callback endless failed" in ended.err) is closed
+
+
 # -- in this process --
 
 
