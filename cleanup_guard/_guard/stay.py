@@ -164,12 +164,17 @@ class Stay:
         Args:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
-        grace_from_environment(os.environ)
         process, main = self.process, in_main()
-        _find_probes(process.roster, self.options.ready_file)
+        around = process.roster.outermost
+        if around is None or around is process.roster.program:  # else that one has looked
+            grace_from_environment(os.environ)
+            _find_listener(process.roster)
+        self._find_readiness()
         NETS.stretch()
         FORK_HOOKS.register()
-        told_already = (main and self._follows_a_stop()) or process.state is State.UNWINDING
+        told_already = process.stop is not None and (
+            (main and self._follows_a_stop()) or process.state is State.UNWINDING
+        )
         self.host = ThreadHost() if find_host is None else find_host(process)
         if find_host is not None:
             told_already = told_already and bool(self.host.members)
@@ -180,9 +185,15 @@ class Stay:
             self._enter_in_main()
         else:
             self._enter_elsewhere()
-        around = CONTEXT.get()
-        if around or find_host is not None:
-            CONTEXT.set((*around, self))
+        context = CONTEXT.get()
+        if context or find_host is not None:
+            CONTEXT.set((*context, self))
+
+    def _find_readiness(self) -> None:
+        """Whoever looks for a file wants to know whether the program is ready."""
+        if self.options.ready_file is not None:
+            self.process.roster.readiness = readiness = Readiness(self.options.ready_file)
+            readiness.withdraw()  # what an earlier process has left behind
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -272,15 +283,12 @@ class Stay:
         await self.departure.aclose_alone()
 
 
-def _find_probes(roster: Roster, ready_file: str | None) -> None:
-    """Who wants to know whether the program is ready: systemd, or whoever looks for a file."""
+def _find_listener(roster: Roster) -> None:
+    """Systemd may want to know whether the program is ready."""
     if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
         from cleanup_guard._process.notify import notify_of
 
         roster.notify = notify_of(os.environ)
-    if ready_file is not None:
-        roster.readiness = Readiness(ready_file)
-        roster.readiness.withdraw()  # what an earlier process has left behind
 
 
 def in_run_of_pytest() -> bool:

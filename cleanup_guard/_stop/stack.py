@@ -293,9 +293,10 @@ class CallbackStack:
     @property
     def awaited(self) -> str | None:
         """The name of a callback that must be awaited, if there is one."""
-        return next(
-            (each.name for each in reversed(self._callbacks[:]) if isinstance(each, AsyncCallback)), None
-        )
+        for each in reversed(self._callbacks[:]):
+            if isinstance(each, AsyncCallback):
+                return each.name
+        return None
 
     @property
     def has_timeouts(self) -> bool:
