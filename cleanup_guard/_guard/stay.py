@@ -165,11 +165,7 @@ class Stay:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
         process, main = self.process, in_main()
-        around = process.roster.outermost
-        if around is None or around is process.roster.program:  # else that one has looked
-            grace_from_environment(os.environ)
-            _find_listener(process.roster)
-        self._find_readiness()
+        _look_around(process.roster, self.options.ready_file)
         NETS.stretch()
         FORK_HOOKS.register()
         told_already = process.stop is not None and (
@@ -188,12 +184,6 @@ class Stay:
         context = CONTEXT.get()
         if context or find_host is not None:
             CONTEXT.set((*context, self))
-
-    def _find_readiness(self) -> None:
-        """Whoever looks for a file wants to know whether the program is ready."""
-        if self.options.ready_file is not None:
-            self.process.roster.readiness = readiness = Readiness(self.options.ready_file)
-            readiness.withdraw()  # what an earlier process has left behind
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -283,12 +273,18 @@ class Stay:
         await self.departure.aclose_alone()
 
 
-def _find_listener(roster: Roster) -> None:
-    """Systemd may want to know whether the program is ready."""
-    if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
-        from cleanup_guard._process.notify import notify_of
+def _look_around(roster: Roster, ready_file: str | None) -> None:
+    """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
+    outermost = roster.outermost
+    if outermost is None or outermost is roster.program:  # else that one has read the environment
+        grace_from_environment(os.environ)
+        if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
+            from cleanup_guard._process.notify import notify_of
 
-        roster.notify = notify_of(os.environ)
+            roster.notify = notify_of(os.environ)
+    if ready_file is not None:
+        roster.readiness = Readiness(ready_file)
+        roster.readiness.withdraw()  # what an earlier process has left behind
 
 
 def in_run_of_pytest() -> bool:
