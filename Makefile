@@ -34,6 +34,7 @@ dev_stamp  := $(VENV)/.dev-$(kind)$(if $(GUESTS),-guests)
 comma      := ,
 extras     := dev$(if $(GUESTS),$(comma)guests)
 forget     := @rm -f $(VENV)/.demo-* $(VENV)/.dev-*; $(pip) --quiet uninstall --yes cleanup-guard
+peers      := pyterminate safe-exit aiorun honcho supervisor
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 
 .PHONY: demo test nightly bench coverage lint types docs dist clean
@@ -50,6 +51,7 @@ nightly: $(dev_stamp)
 	$(bin)/pytest -m nightly $(PYTEST_ARGS)
 
 bench: $(dev_stamp)
+	@$(pip) install $(peers) || echo 'Not all peers can be installed: each row names those that it was not measured beside.'
 	$(bin)/pytest -m benchmark --capture=no tests/benchmarks $(PYTEST_ARGS)
 
 coverage: $(dev_stamp)

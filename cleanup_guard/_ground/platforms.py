@@ -71,7 +71,8 @@ class Surroundings:
     @property
     def is_unit(self) -> bool:
         """Whether it is the main process of a systemd service, not something below one."""
-        return self.environ.get("SYSTEMD_EXEC_PID") == str(self.pid)
+        said = self.environ.get("SYSTEMD_EXEC_PID")
+        return said is not None and said == str(self.pid)
 
     def number(self, name: str) -> Reading | None:
         """Read a variable that is a number of seconds above 0."""

@@ -82,7 +82,8 @@ class Cleanup:
         """Callbacks close what work in flight uses. Without a stop it has a share of the time limit, as it has of a budget."""
         limit, began = self._exit_timeout, self._process.clock()
         patience = None if limit is None else Budget.FORCE * limit
-        yield from WaitForWork(self._process, self.stack, self._hooks, patience).steps()
+        if self._process.roster.work:
+            yield from WaitForWork(self._process, self.stack, self._hooks, patience).steps()
         if limit is not None:
             self._exit_timeout = max(0.0, limit - (self._process.clock() - began))
         yield from self._take_turn(error)

@@ -188,7 +188,7 @@ class Departure:
         if process.stop is not None:
             yield from self._announce()
         stay.left = True
-        if list(process.roster.main)[:1] == [stay]:
+        if process.roster.outermost is stay:
             process.roster.withdraw(waits=True)
         stay.wake_waiters()
         yield from stay.cleanup.run(error)
@@ -303,7 +303,7 @@ class Departure:
     def _give_back(self) -> None:
         """Give back the signals, if nobody else wants them: main does, here or when it looks next."""
         process, roster, signums = self._process, self._process.roster, self._stay.signums
-        around = next(iter(list(roster.main)), None)
+        around = roster.outermost
         if around is not None and set(signums) <= set(around.signums):
             return
         if not in_main():

@@ -388,9 +388,10 @@ class Guard(StopInSight):
             TypeError: one of its callbacks must be awaited.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
-        awaited = self._stack.awaited or next(
-            (hook.name for hook in self._stop_hooks if isinstance(hook, AsyncCallback)), None
-        )
+        awaited = self._stack.awaited
+        for hook in self._stop_hooks:
+            if awaited is None and isinstance(hook, AsyncCallback):
+                awaited = hook.name
         if awaited is not None:
             raise TypeError(
                 f"callback {awaited!r} is an async function: enter the guard with `async with`, not `with`"

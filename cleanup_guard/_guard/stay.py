@@ -164,12 +164,13 @@ class Stay:
         Args:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
-        grace_from_environment(os.environ)
         process, main = self.process, in_main()
-        _find_probes(process.roster, self.options.ready_file)
+        _look_around(process.roster, self.options.ready_file)
         NETS.stretch()
         FORK_HOOKS.register()
-        told_already = (main and self._follows_a_stop()) or process.state is State.UNWINDING
+        told_already = process.stop is not None and (
+            (main and self._follows_a_stop()) or process.state is State.UNWINDING
+        )
         self.host = ThreadHost() if find_host is None else find_host(process)
         if find_host is not None:
             told_already = told_already and bool(self.host.members)
@@ -180,9 +181,9 @@ class Stay:
             self._enter_in_main()
         else:
             self._enter_elsewhere()
-        around = CONTEXT.get()
-        if around or find_host is not None:
-            CONTEXT.set((*around, self))
+        context = CONTEXT.get()
+        if context or find_host is not None:
+            CONTEXT.set((*context, self))
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -272,12 +273,15 @@ class Stay:
         await self.departure.aclose_alone()
 
 
-def _find_probes(roster: Roster, ready_file: str | None) -> None:
-    """Who wants to know whether the program is ready: systemd, or whoever looks for a file."""
-    if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
-        from cleanup_guard._process.notify import notify_of
+def _look_around(roster: Roster, ready_file: str | None) -> None:
+    """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
+    outermost = roster.outermost
+    if outermost is None or outermost is roster.program:  # else that one has read the environment
+        grace_from_environment(os.environ)
+        if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
+            from cleanup_guard._process.notify import notify_of
 
-        roster.notify = notify_of(os.environ)
+            roster.notify = notify_of(os.environ)
     if ready_file is not None:
         roster.readiness = Readiness(ready_file)
         roster.readiness.withdraw()  # what an earlier process has left behind

@@ -157,9 +157,10 @@ class Reporter:
     @property
     def wants_details(self) -> bool:
         """Whether anybody hears of events that the plain stderr report leaves out."""
-        return any(hook is not log_event for hook in self.hooks) or (
-            bool(self.hooks) and logging_is_configured()
-        )
+        for hook in self.hooks:  # without a generator: asked at every exit of a guard
+            if hook is not log_event:
+                return True
+        return bool(self.hooks) and logging_is_configured()
 
     def emit(self, event: Event) -> None:
         """Tell the hooks, now or soon."""

@@ -195,6 +195,14 @@ class Roster:
         return [*list(self.popped), *list(self.main), *list(self.elsewhere)]
 
     @property
+    def outermost(self) -> Member | None:
+        """The oldest of main's guards, without a look at the others, who may be thousands. Any thread."""
+        try:
+            return next(iter(self.main), None)
+        except RuntimeError:  # somebody came or went between the two calls
+            return next(iter(list(self.main)), None)
+
+    @property
     def empty(self) -> bool:
         """Whether nobody is in, and no callback is in progress."""
         return not (self.main or self.elsewhere or self.popped or self.turns)

@@ -262,15 +262,20 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.pulse = Pulse()
-        self.withdraw()
-
-    def withdraw(self) -> None:
-        """None is wanted."""
         self.wanted: bool = False
         self.why: str = ""
         self.sent_at: float = -inf
         self.sent_to_thread: bool = False
+
+    def withdraw(self) -> None:
+        """None is wanted. Nearly always none was, and there is nothing to do."""
+        if not self.wanted:
+            return
+        self.why = ""
+        self.sent_at = -inf
+        self.sent_to_thread = False
         self.pulse.forget()
+        self.wanted = False  # last: whoever is cut short before it begins anew
 
     def ask(self, why: str, now: float) -> None:
         """Want one; asked again, for another reason perhaps, the time of the first counts."""

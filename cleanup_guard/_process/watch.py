@@ -126,7 +126,7 @@ class Watch:
                 except OSError:
                     return
                 self._watcher = Watcher(self._process, self, self._pipe)
-            if self._process.signals.previous and in_main() and not self._pipe.wired:
+            if not self._pipe.wired and self._process.signals.previous and in_main():
                 self._pipe.wire()
                 is_new = True
             if self._thread is None:

@@ -102,12 +102,11 @@ class Callback:
     @property
     def called(self) -> bool:
         """Whether it has been called."""
-        return self.call == []
+        call = self.call
+        return call is not None and not call
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing of it is left to do."""
-        return self.called
+    done = called
+    """Whether nothing of it is left to do."""
 
     def make_call(self, error: BaseException | None) -> None:
         """Call it, unless it has been called, and keep what it returns: all in one C call."""
@@ -294,9 +293,10 @@ class CallbackStack:
     @property
     def awaited(self) -> str | None:
         """The name of a callback that must be awaited, if there is one."""
-        return next(
-            (each.name for each in reversed(self._callbacks[:]) if isinstance(each, AsyncCallback)), None
-        )
+        for each in reversed(self._callbacks[:]):
+            if isinstance(each, AsyncCallback):
+                return each.name
+        return None
 
     @property
     def has_timeouts(self) -> bool:
@@ -323,7 +323,10 @@ def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps
             stack.put_down(len(group))
             continue
         if not callback.done:
-            yield from _run(callback, outcome, observer)
+            if isinstance(callback, AsyncCallback):
+                yield from _await_one(callback, outcome, observer)
+            else:  # as in `_run`, without a generator for each
+                _run_one(callback, outcome, observer)
         if callback.done:
             stack.put_down()
 

@@ -6,6 +6,7 @@ Run by `test_table.py`; the figures are JSON, by whose they are.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import signal
 import sys
@@ -15,10 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 
 from cleanup_guard import guard
+from cleanup_guard._stop.stack import Callback, CallbackStack
 
 Figures = dict[str, float]
 
 GUARD, HAND, THREAD = "cleanup_guard", "ExitStack and two handlers", "a thread, started and joined"
+
+AT_EXIT, CLAIMED = "atexit", "claimed and called by C calls, unwatched"
 
 
 def cpu_of(functions: Mapping[str, Callable[[], object]], *, number: int, rounds: int = 9) -> Figures:
@@ -99,10 +103,31 @@ def callbacks(count: int) -> Figures:
             for _ in range(count):
                 each.callback(nothing)
 
+    def claimed() -> None:
+        """What exactly once costs by itself: each is kept, taken into the hand, called and put down by one C call each."""
+        each = CallbackStack()
+        for _ in range(count):
+            each.push(Callback(nothing, (), {}))
+        while (callback := each.take()) is not None:
+            callback.make_call(None)
+            each.put_down()
+
     with guard():
         number, rounds = max(1, 10_000 // count), 2 if count > 100_000 else 9
-        taken = cpu_of({"ExitStack": stack, GUARD: ours}, number=number, rounds=rounds)
+        taken = cpu_of({"ExitStack": stack, CLAIMED: claimed, GUARD: ours}, number=number, rounds=rounds)
     return {name: figure / count for name, figure in taken.items()}
+
+
+def at_exit(count: int) -> Figures:
+    """Register so many callbacks with atexit, and have them called: for each. In a process without a guard."""
+
+    def register() -> None:
+        for _ in range(count):
+            atexit.register(nothing)
+        atexit._run_exitfuncs()
+
+    number, rounds = max(1, 10_000 // count), 2 if count > 100_000 else 9
+    return {AT_EXIT: cpu_of({AT_EXIT: register}, number=number, rounds=rounds)[AT_EXIT] / count}
 
 
 async def nothing_async() -> None:
@@ -185,6 +210,7 @@ MEASURES: dict[str, Callable[..., Figures]] = {
     "repeated": repeated,
     "nested": nested,
     "callbacks": callbacks,
+    "at_exit": at_exit,
     "async_callbacks": async_callbacks,
     "tasks": tasks,
     "busy": busy,

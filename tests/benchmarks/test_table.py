@@ -129,7 +129,8 @@ def test_a_guard_inside_a_guard(show: Show) -> None:
 
 def test_callbacks(show: Show) -> None:
     """Entering and leaving included, inside another guard."""
-    taken = {count: alone("callbacks", str(count)) for count in (100, 10_000, 1_000_000)}
+    counts = (100, 10_000, 1_000_000)
+    taken = {count: alone("callbacks", str(count)) | alone("at_exit", str(count)) for count in counts}
     grown = ", ".join(
         f"{name}'s {taken[1_000_000][name] / taken[100][name]:.2f} times as dear"
         for name in (GUARD, "ExitStack")
@@ -137,7 +138,7 @@ def test_callbacks(show: Show) -> None:
     grows = f"with their number; of 1,000,000 each is, beside one of 100: {grown}"
     limit = (
         "ours are claimed and called by one C call each, so that none is lost or called twice wherever a signal interrupts "
-        "the program, and the watcher sees which of them is slow; ExitStack does nothing of this"
+        "the program, which is among the figures; the rest tells the watcher which of them is slow; ExitStack does neither"
     )
     for count, aim in ((100, "1.0x"), (10_000, "0.86x"), (1_000_000, "0.43x")):
         what = f"{count:,} callbacks, each"

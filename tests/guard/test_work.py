@@ -202,9 +202,10 @@ def job(g):
 with guard(grace=None, interrupt={interrupt}) as g:
     g.callback(say, "callback")
     threading.Thread(target=job, args=(g,), daemon=True).start(); begun.wait()
-    ready()
     if {interrupt}:
         g.on_stop(say, "stopping")
+    ready()
+    if {interrupt}:
         time.sleep(60)
     g.wait()
     say("stopping")
