@@ -45,10 +45,15 @@ class Verdict:
 
 def end_of_loop(host: Any, stop: Stop, error: BaseException | None) -> bool:
     """A stop ends a loop in another thread; what its main task raises ends the thread, silently, and not the process."""
-    if not host.ends_loop:
+    if not _ends_loop(host):
         return bool(host.pass_on(error))
     exception = SystemExit(stop.status)  # threading is silent about no other one
     return bool(host.go_on(exception, error))
+
+
+def _ends_loop(host: Any) -> bool:
+    """Whether the guard that was just left is the one that lets the stop go on: the outermost, in the last task."""
+    return not host.members and (host.is_root or host.others_are_clean())
 
 
 def end_of_stop(
@@ -59,7 +64,7 @@ def end_of_stop(
     What somebody's signal handler raises in here goes on instead: then it stays owed, and the exit nets see to the status.
     In a task it stays so until the guard has been left (`Departure.leave_in_task`).
     """
-    if host.in_loop and not host.ends_loop:
+    if host.in_loop and not _ends_loop(host):
         return bool(host.pass_on(error))
     wanted = process.exit_status()
     ending = ending_of(stop, wanted)

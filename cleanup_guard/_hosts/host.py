@@ -180,11 +180,6 @@ class Host:
         """Take all steps in the running task."""
         return await take_steps_with(steps, partial(step_in_loop, self))
 
-    @property
-    def ends_loop(self) -> bool:
-        """Whether the guard that was just left is the one that lets the stop go on: the outermost, in the last task."""
-        return not self.members and (self.is_root or self.others_are_clean())
-
     def others_are_clean(self) -> bool:
         """Whether no other task of this thread has guards that are entered."""
         hosts = list(self.process.roster.hosts.values())
