@@ -283,9 +283,11 @@ class AsyncioHost(Host):
         """If main's loop was stopped while the task was leaving a guard, have it leave that; if it was closed, give it up."""
         if not (self.in_main and in_main() and self.leaving) or self.loop.is_running() or self.task.done():
             return
-        coroutine = self.task.get_coro()
         if self.loop.is_closed():
-            if coroutine is not None:
+            coroutine: Any
+            for coroutine in filter(
+                None, [self.task.get_coro()]
+            ):  # a task that has begun eagerly may have none
                 coroutine.close()
             return
 
