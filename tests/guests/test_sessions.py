@@ -167,7 +167,9 @@ KERNEL = """\
 #base
 import asyncio, guest, time
 from cleanup_guard import guard, on_exit
-async def awake():  # the kernel's handler does not wake an idle loop
+async def awake(note):  # the kernel's handler cancels a task that waits, and does not wake an idle loop
+    await asyncio.sleep(0.02)
+    note()
     for _ in range(3000):
         await asyncio.sleep(0.02)
 print(1)
@@ -176,8 +178,7 @@ print(1)
 guest.note("slept"); time.sleep(60)
 ---
 #slept_async
-guest.note("slept_async")
-await awake()
+await awake(lambda: guest.note("slept_async"))
 ---
 #guarded
 with guard() as g:
@@ -196,8 +197,7 @@ call()
 #awaited
 async with guard() as g:
     g.callback(guest.note, "awaited callback")
-    guest.note("awaited")
-    await awake()
+    await awake(lambda: guest.note("awaited"))
 ---
 #waits
 time.sleep(2)
