@@ -76,8 +76,10 @@ def test_remote_exec(body: str, tmp_path: Path) -> None:
             started.wait_for_line("injected")
         started.signal(signal.SIGTERM)
         ended = started.end()
-    assert sorted(ended.out) == ["callback", "injected"], ended.err
-    assert ended.status == 143
+    # Who waits runs it because of the signal, whose exception may come in the middle of it: CPython says so, and goes on.
+    cut = body == BODIES["waits"] and "Error executing debugger script" in ended.err
+    assert sorted({*ended.out, *(["injected"] if cut else [])}) == ["callback", "injected"], ended.err
+    assert (ended.out.count("callback"), ended.status) == (1, 143)
 
 
 @new_in_14

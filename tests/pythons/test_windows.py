@@ -153,7 +153,7 @@ def main():
         threading.Timer(2.0, signal.raise_signal, [signal.SIGINT]).start()
         while True: time.sleep(0.01)
     ready()
-    time.sleep(60)
+    while True: time.sleep(0.05)  # there a Ctrl-C right before a long call ends it; here it would not
 main()
 """,
         signal.SIGINT,
