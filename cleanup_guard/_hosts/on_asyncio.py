@@ -284,10 +284,8 @@ class AsyncioHost(Host):
         if not (self.in_main and in_main() and self.leaving) or self.loop.is_running() or self.task.done():
             return
         if self.loop.is_closed():
-            coroutine: Any
-            for coroutine in filter(
-                None, [self.task.get_coro()]
-            ):  # a task that has begun eagerly may have none
+            coroutine: Any = self.task.get_coro()
+            if coroutine is not None:  # a task that has begun eagerly may have none
                 coroutine.close()
             return
 
@@ -298,9 +296,8 @@ class AsyncioHost(Host):
         try:
             self.loop.run_until_complete(wait())
         except BaseException as error:
-            if not is_ours(
-                error
-            ):  # the stop goes on from the task, and at the end of the process all the same
+            # A stop that goes on from the task goes on at the end of the process all the same.
+            if not is_ours(error):
                 raise
 
     def run_without_loop(self, awaitable: Awaitable[T]) -> T:

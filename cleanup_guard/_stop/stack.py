@@ -323,19 +323,17 @@ def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps
             stack.put_down(len(group))
             continue
         if not callback.done:
-            if isinstance(callback, AsyncCallback):
-                yield from _await_one(callback, outcome, observer)
-            else:  # as in `_run`, without a generator for each
-                _run_one(callback, outcome, observer)
+            yield from _run(callback, outcome, observer)
         if callback.done:
             stack.put_down()
 
 
-def _run(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None]:
+def _run(callback: Callback, outcome: Outcome, observer: Observer) -> Steps[None] | tuple[()]:
+    """Run a plain one, without a generator for each. Returns the steps that are left: those of one that must be awaited."""
     if isinstance(callback, AsyncCallback):
-        yield from _await_one(callback, outcome, observer)
-    else:
-        _run_one(callback, outcome, observer)
+        return _await_one(callback, outcome, observer)
+    _run_one(callback, outcome, observer)
+    return ()
 
 
 def _run_at_once(group: list[GroupedCallback], outcome: Outcome, observer: Observer) -> Steps[None]:
