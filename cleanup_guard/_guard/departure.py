@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 
+from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._guard.onward import Verdict, end_of_loop, end_of_stop, raise_failures
 from cleanup_guard._process import ends
@@ -199,9 +200,9 @@ class Departure:
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
         if in_main():
-            took = process.signals.take_more()
-            if took and process.stop is None:
-                process.watch.begin_anew()  # a Ctrl-C that was Python's may not have been looked at yet
+            if process.stop is None and process.signals.leaves_sigint():
+                process.watch.begin_anew((SIGINT,))
+            process.signals.take_more()
         if process.stop is not None:
             self._leave_jumped_over()
         process.roster.leaving[self._stay] = None

@@ -132,18 +132,19 @@ class Signals:
         if sys.platform != "win32" and signum in self._restarting:
             _signal.siginterrupt(signum, False)  # noqa: FBT003  # as the function has it
 
-    def take_more(self, *, by_hand: bool = False) -> bool:
-        """Take what would cut a cleanup short from now on: a SIGINT that was left to Python, which raises KeyboardInterrupt.
+    def leaves_sigint(self) -> bool:
+        """Whether SIGINT was left to Python, which raises KeyboardInterrupt."""
+        is_pythons = native.get_handler(SIGINT) is _signal.default_int_handler
+        return is_pythons and SIGTERM in self.previous and SIGINT not in self.previous
+
+    def take_more(self, *, by_hand: bool = False) -> None:
+        """Take what would cut a cleanup short from now on: a SIGINT that was left to Python.
 
         Args:
             by_hand: and SIGHUP, if that would kill: a person's terminal may go before all is done.
-
-        Returns:
-            Whether SIGINT is ours from now on, and was not before.
         """
-        is_pythons = native.get_handler(SIGINT) is _signal.default_int_handler
-        is_left = is_pythons and SIGTERM in self.previous and SIGINT not in self.previous
-        takes = is_left and self._take(SIGINT, named=False)
+        if self.leaves_sigint():
+            self._take(SIGINT, named=False)
         hangup = getattr(_signal, "SIGHUP", None) if by_hand else None
         if (
             hangup is not None
@@ -151,7 +152,6 @@ class Signals:
             and native.get_handler(hangup) is _signal.SIG_DFL
         ):
             self._take(hangup, named=False)
-        return takes
 
     # -- give back --
 

@@ -30,7 +30,7 @@ from cleanup_guard._stop.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from cleanup_guard._ground.events import Event
     from cleanup_guard._process.roster import ProcessView, Turn
@@ -226,8 +226,12 @@ class Watch:
         self.hooks_ended = False
         self.begin_anew()
 
-    def begin_anew(self) -> None:
-        """What signals there were up to now is history, and not to be taken for a stop."""
+    def begin_anew(self, signums: Collection[int] | None = None) -> None:
+        """What signals there were up to now is history, and not to be taken for a stop.
+
+        Args:
+            signums: only of these, which are about to be taken: whoever had them before has dealt with them. Main thread only.
+        """
         watcher, pipe = self._watcher, self._pipe
         if watcher is None or pipe is None:
             return
@@ -236,7 +240,7 @@ class Watch:
             return
         with self._process.signals.fence:  # no poke is being sent
             let_signals_in()
-            watcher.pasts.append(dict(self.pokes))
+            watcher.pasts.append((dict(self.pokes), signums))
             if not pipe.mark():
                 watcher.pasts.pop()
 
@@ -302,7 +306,7 @@ class Watcher:
         self._seen: dict[int, int] = {}
         self._dealt: dict[int, int] = {}  # of those seen, what was no poke
         self._pokes_before = dict(watch.pokes)
-        self.pasts: deque[dict[int, int]] = deque()  # the pokes before each mark in the pipe
+        self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = deque()  # a mark's pokes and signals
         self._forwarded: set[int] = set()
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
@@ -325,7 +329,7 @@ class Watcher:
         process = self._process
         for signum in signums:
             if signum == MARK:
-                self._forget_past(self.pasts.popleft())
+                self._forget_past(*self.pasts.popleft())
                 continue
             self._seen[signum] = self._seen.get(signum, 0) + 1
             self._forward(signum)
@@ -372,10 +376,12 @@ class Watcher:
         pokes = self._watch.pokes if pokes is None else pokes
         return pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
 
-    def _forget_past(self, pokes: dict[int, int]) -> None:
-        """Main has forgotten a stop, after so many pokes: what was seen before is history, and begins no other one."""
-        self._dealt = {signum: seen - self._own_pokes(signum, pokes) for signum, seen in self._seen.items()}
-        self.begin_anew()
+    def _forget_past(self, pokes: dict[int, int], signums: Collection[int] | None) -> None:
+        """After so many pokes, what was seen before of these signals, or of all, is history, and begins no other stop."""
+        for signum in self._seen if signums is None else signums:
+            self._dealt[signum] = self._seen.get(signum, 0) - self._own_pokes(signum, pokes)
+        if signums is None:
+            self.begin_anew()
 
     def _forward(self, signum: int) -> None:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
@@ -392,7 +398,10 @@ class Watcher:
     def _notice_signals(self, now: float) -> None:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
         process = self._process
-        for signum in list(process.signals.previous):
+        ours = list(process.signals.previous)
+        if self.pasts:
+            return  # which of them are history stands in the pipe, and is read at once
+        for signum in ours:
             seen, known = self._seen.get(signum, 0), self._own_pokes(signum) + self._dealt.get(signum, 0)
             if known > seen and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
                 # A poke that the kernel merged with another one is not to hide a signal for ever. One that is still to be

@@ -230,3 +230,21 @@ except KeyboardInterrupt: print("went on", flush=True)
 """
     ended = run(code, signal.SIGINT)
     assert (ended.out, ended.err, ended.status) == (["went on", "callback"], "", 0)
+
+
+def test_a_ctrl_c_that_was_the_programs_is_no_stop_of_a_later_guard() -> None:
+    """It came when SIGINT was Python's: a guard that is entered afterwards, and wakes its watcher, takes it for nothing."""
+    code = """
+signal.signal(signal.SIGUSR1, lambda *_: None)
+on_exit(print, "callback", flush=True)
+try:
+    ready()
+    time.sleep(60)
+except KeyboardInterrupt: print("went on", flush=True)
+with guard():
+    os.kill(os.getpid(), signal.SIGUSR1)  # the watcher sees all signals that have a handler
+    time.sleep(0.3)
+    print("worked", flush=True)
+"""
+    ended = run(code, signal.SIGINT)
+    assert (ended.out, ended.err, ended.status) == (["went on", "worked", "callback"], "", 0)
