@@ -41,12 +41,14 @@ class LastResort:
         return self._stderrs[0] if self._stderrs else None
 
     def arm(self, stop: Stop, now: float) -> None:
-        """Arm it for a stop, once."""
-        if stop.budget.grace is None or not stop.armed.claim():
+        """Arm it for a stop, if nobody has done so: another thread that is at it may have lost the GIL for good."""
+        if stop.budget.grace is None or self._set_for is stop:
             return
+        stop.armed.claim()
         try:
             self._open()
-            self._set(stop.budget.last_resort - now)
+            if self._set_for is not stop:
+                self._set(stop.budget.last_resort - now)
         finally:
             self._set_for = stop
         if self._in_force() is not stop:

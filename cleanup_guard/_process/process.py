@@ -113,6 +113,13 @@ class Process:
         return self._may_tell(shielded=self.roster.shields > 0, working=self.roster.working)
 
     @property
+    def waits_for_hooks(self) -> bool:
+        """Whether it may be told when the on_stop callbacks are over."""
+        roster = self.roster
+        held = roster.shields > 0 or roster.working or roster.cooperates or roster.loops_in_main()
+        return self.state is State.STOPPING and not (held or self.announced)
+
+    @property
     def is_wanted(self) -> bool:
         """The same, but for critical sections and work: who waits at the entry of one is told there."""
         return self._may_tell(shielded=False, working=False)

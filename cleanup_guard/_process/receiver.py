@@ -1,7 +1,8 @@
 """The handler of our signals: record, wake, and raise the stop if this is the moment.
 
 Rules:
-1. It takes no lock, prints nothing, logs nothing, waits for nothing (on Windows a moment), raises at most one exception.
+1. It takes no lock, prints nothing, logs nothing, raises at most one exception. It waits for nothing but a moment for the
+   watcher: what main is in may be C code that looks for signals and keeps the GIL, under which nobody would begin the stop.
 2. A stop that is somebody else's is his: his handler is called as if ours were not there, and nothing is raised.
 3. What it has no room for (a recursion limit) or is kept from (another handler that raises) the watcher makes up for.
 """
@@ -29,8 +30,14 @@ else:
     import _signal
 
 
-PATIENCE = 1.0
-"""Seconds that main waits in its handler for the watcher, on Windows."""
+PATIENCE = 1.0 if sys.platform == "win32" else 0.25
+"""Seconds that main waits in its handler for the watcher, at the most. Nothing ends a wait of main a second time on Windows."""
+
+BRIEFLY = 0.05
+"""The same for on_stop callbacks, where something else would have main look again."""
+
+GLANCE = 0.0002
+"""Seconds between two looks at whether it has come to that."""
 
 
 def _in_hook(frame: FrameType | None) -> bool:
@@ -166,18 +173,29 @@ class Receiver:
         stop = self.process.stop
         if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
             stop.end_drain()  # nobody would have us look when it is over
-        if sys.platform == "win32":
+        if sys.platform == "win32" or not Moment.is_ours(frame):
             self._wait_for_watcher()
         if sys.platform == "win32" or not self.process.watch.running:
             self._do_without_watcher(frame)
         self.look(frame)
 
     def _wait_for_watcher(self) -> None:
-        """Nothing there ends a wait of main a second time, so this is the moment, if the watcher begins the stop soon."""
-        process = self.process
-        limit = process.clock() + PATIENCE
-        while process.stop is not None and not process.announced and process.clock() < limit:
-            native.sleep(0.001)
+        """Until main may be told, if that is a matter of a moment."""
+        process, since = self.process, self.process.clock()
+        while process.watch.running and self._is_about_to_tell(process.clock() - since):
+            native.sleep(GLANCE)
+
+    def _is_about_to_tell(self, waited: float) -> bool:
+        process, stop = self.process, self.process.stop
+        if stop is None or stop.theirs is not None:
+            return False
+        if process.last_resort.arms(stop):
+            if waited < PATIENCE:
+                return True
+            process.last_resort.arm(stop, process.clock())
+        if sys.platform == "win32":
+            return waited < PATIENCE and not process.announced
+        return waited < BRIEFLY and stop.drained and process.waits_for_hooks
 
     def _do_without_watcher(self, frame: FrameType | None) -> None:
         """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is.

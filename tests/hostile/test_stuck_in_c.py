@@ -136,6 +136,49 @@ main()
     assert (ended.out, ended.status) == (["in main True"], 143)
 
 
+def test_c_code_that_keeps_the_gil_does_not_keep_on_stop_callbacks_from_their_turn() -> None:
+    """They run in a thread of their own, which main is not to deprive of the GIL for good before it has been told."""
+    ended = run(
+        """
+with guard(grace=5) as g:
+    g.on_stop(time.sleep, 0.01)
+    g.on_stop(print, "on_stop", flush=True)
+    g.callback(print, "callback")
+    ready()
+    pow(3, 10**9)
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["on_stop", "callback"], 143)
+
+
+def test_c_code_that_keeps_the_gil_does_not_keep_the_watcher_from_setting_its_timer() -> None:
+    """It lets go of the GIL in the middle, and main, which is told when the timer is set, is not to have that back for good."""
+    ended = run(
+        """
+from cleanup_guard._process.process import Process
+from cleanup_guard._process.last_resort import LastResort
+opens, claim_signal, begun = LastResort._open, Process.claim_signal, threading.Event()
+def is_main(): return threading.current_thread() is threading.main_thread()
+def opens_slowly(self):
+    if not is_main():
+        begun.set()
+        time.sleep(0.05)
+    opens(self)
+def claims_late(self, *args):
+    if is_main(): begun.wait(30)
+    claim_signal(self, *args)
+LastResort._open, Process.claim_signal = opens_slowly, claims_late
+with guard(grace=5) as g:
+    g.callback(print, "callback")
+    ready()
+    pow(3, 10**9)
+""",
+        signal.SIGTERM,
+    )
+    assert (ended.out, ended.status) == (["callback"], 143)
+
+
 HOLDING = """
 import ctypes
 class Timespec(ctypes.Structure): _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
