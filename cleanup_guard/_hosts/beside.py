@@ -44,6 +44,7 @@ def begin_in_thread(aside: Aside, wait: Callable[[Pending], object]) -> None:
                 break
             except BaseException as error:
                 aside.stumbled = error
+        native.leaves()  # before who waits for it goes on, and may fork
         aside.end()
 
     context = copy_context()

@@ -275,7 +275,7 @@ class Roster:
         readiness = self.readiness
         if readiness is not None and readiness.ready:
             readiness.ready = False
-            if waits or not native.Thread(readiness.withdraw, "cleanup_guard readiness").start():
+            if waits or not native.Thread(readiness.withdraw, "cleanup_guard readiness", brief=True).start():
                 readiness.withdraw()
 
     @property

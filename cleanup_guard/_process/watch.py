@@ -213,7 +213,7 @@ class Watch:
         elif wait:
             self._close(thread, pipe)
         else:
-            native.Thread(lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True).start()
+            native.Thread(lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True, brief=True).start()
 
     @staticmethod
     def _close(thread: native.Thread, pipe: WakeupPipe) -> None:
@@ -496,6 +496,7 @@ class Watcher:
             try:
                 ends.run_stop_hooks(process, watch)
             finally:
+                native.leaves()  # before main is told, which may fork at once: a fork waits for the end of this thread
                 watch.hooks_ended = True
                 watch.wake()
 
