@@ -42,10 +42,13 @@ HANDLERS: set[CodeType] = set()
 """The code of our handler, of what it does before it looks itself."""
 
 STILL = 0.008
-"""Seconds for which main must be seen at the same instruction before the exception is raised there."""
+"""Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there."""
 
 PATIENCE = 0.5
 """Seconds for which an exception waits for main to come out of the standard library, or to stand still in it."""
+
+LOOKS = 5
+"""Looks that it waits at the least: between two of them main has run, if not for long on a machine that is loaded."""
 
 TRACED_PATIENCE = 3.0
 """The same for who traces main: a program of short lines is hardly ever out of its trace function."""
@@ -61,12 +64,20 @@ class Moment:
     Args:
         clock: what time it is.
         look: what is to be done at a line, or an opcode, at which an exception may be raised.
+
+    Attributes:
+        entered: when main entered the handler that looks.
     """
 
     def __init__(self, clock: Callable[[], float], look: Callable[[FrameType], object]) -> None:
         self._clock = clock
         self._look = look
-        self._seen_at: tuple[FrameType, int, float] | None = None
+        self.entered: float = 0.0
+        self._seen_at: tuple[FrameType, int] | None = None
+        self._stood = 0.0  # seconds there, outside of our handler
+        self._looked = 0.0  # when it last looked
+        self._search: float | None = None  # since when there has been what it waits with
+        self._searched: tuple[float, int] = (0.0, 0)  # since when, and how often it has looked
         self._waits_for_opcode = False
         self._way: Way | None = None
 
@@ -100,17 +111,27 @@ class Moment:
     def found(self) -> None:
         """The exception has been raised: the search is over, and no frame is kept."""
         self.stop_tracing()
-        self._seen_at = None
+        self._seen_at = self._search = None
 
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
-        """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end."""
-        now = self._clock()
-        seen = self._seen_at
-        if seen is None or seen[0] is not frame or seen[1] != frame.f_lasti:
-            self._seen_at = seen = (frame, frame.f_lasti, now)
-        if now - seen[2] >= STILL:
+        """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
+
+        Two signals at the same moment are two looks at the same instruction, with a handler in between that may have taken long.
+        Patience begins with the first look: when the stop came nobody may have run for a while.
+        """
+        now, place = self._clock(), (frame, frame.f_lasti)
+        if self._search != waiting_since:
+            self._search, self._searched = waiting_since, (now, 0)
+        since, looks = self._searched
+        self._searched = since, looks + 1
+        if self._seen_at != place:
+            self._seen_at, self._stood = place, 0.0
+        else:
+            self._stood += max(0.0, self.entered - self._looked)
+        self._looked = now
+        if self._stood >= STILL:
             return True
-        return now - (seen[2] if waiting_since is None else waiting_since) >= patience
+        return waiting_since is not None and now - since >= patience and looks >= LOOKS
 
     # -- tracing --
 

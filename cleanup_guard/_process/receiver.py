@@ -84,6 +84,7 @@ class Receiver:
         if _in_hook(frame):
             self.call.ask()
             return
+        entered = process.clock()
         self._resume(frame)
         if process.exiting:
             return
@@ -93,11 +94,12 @@ class Receiver:
         elif self._held_back:
             self._call_who_was_held_back(frame)
         else:
-            self.look(frame)
+            self._look_again(frame, entered)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         try:
-            theirs = self._receive(signum, frame)
+            entered = self.process.clock()
+            theirs = self._receive(signum, frame, entered)
         except (
             RecursionError
         ):  # the watcher has seen the signal, too, and has us look again when there is more room
@@ -112,7 +114,7 @@ class Receiver:
                 insists = self.process.insists
                 self._call(theirs, signum, frame)
                 if insists:
-                    self._look_at_once(frame)
+                    self._look_at_once(frame, entered)
         if self._held_back:  # looked at here: in a call more a debugger would stop, if theirs was one
             self._call_who_was_held_back(frame)
 
@@ -123,7 +125,7 @@ class Receiver:
             if theirs is not None:
                 self._call(theirs, held, frame)
 
-    def _receive(self, signum: int, frame: FrameType | None) -> Callable[..., Any] | None:
+    def _receive(self, signum: int, frame: FrameType | None, entered: float) -> Callable[..., Any] | None:
         """Deal with a signal. Returns the handler of somebody else, who is to deal with it."""
         process = self.process
         called = self._is_called(signum)
@@ -145,7 +147,7 @@ class Receiver:
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
         elif theirs is None:
-            self._look_at_once(frame)
+            self._look_at_once(frame, entered)
         return theirs
 
     HANDLERS.add(_receive.__code__)
@@ -169,7 +171,7 @@ class Receiver:
         """Whether somebody's handler that is installed over ours, and is being called, calls ours, which it had found."""
         return self._calls > 0 and self.process.signals.lost(signum)
 
-    def _look_at_once(self, frame: FrameType | None) -> None:
+    def _look_at_once(self, frame: FrameType | None, entered: float) -> None:
         stop = self.process.stop
         if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
             stop.end_drain()  # nobody would have us look when it is over
@@ -177,7 +179,15 @@ class Receiver:
             self._wait_for_watcher()
         if sys.platform == "win32" or not self.process.watch.running:
             self._do_without_watcher(frame)
-        self.look(frame)
+        self._look_again(frame, entered)
+
+    def _look_again(self, frame: FrameType | None, entered: float) -> None:
+        moment = self.moment
+        around, moment.entered = moment.entered, entered  # another handler may be inside this one
+        try:
+            self.look(frame)
+        finally:
+            moment.entered = around
 
     def _wait_for_watcher(self) -> None:
         """Until main may be told, if that is a matter of a moment."""

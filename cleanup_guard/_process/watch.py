@@ -240,9 +240,13 @@ class Watch:
             return
         with self._process.signals.fence:  # no poke is being sent
             let_signals_in()
-            watcher.pasts.append((dict(self.pokes), signums))
-            if not pipe.mark():
-                watcher.pasts.pop()
+            past, marked = (dict(self.pokes), signums), False
+            try:
+                watcher.pasts.append(past)
+                marked = pipe.mark()
+            finally:  # a Ctrl-C may be Python's yet
+                if not marked and past in watcher.pasts:
+                    watcher.pasts.remove(past)
 
     def disown(self) -> None:
         """In a fork child: there is no thread, and the pipe is the parent's."""
