@@ -44,6 +44,9 @@ HANDLERS: set[CodeType] = set()
 STILL = 0.008
 """Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there."""
 
+APART = 0.001
+"""Seconds between two looks that are not because of the same moment."""
+
 PATIENCE = 0.5
 """Seconds for which an exception waits for main to come out of the standard library, or to stand still in it."""
 
@@ -75,6 +78,7 @@ class Moment:
         self.entered: float = 0.0
         self._seen_at: tuple[FrameType, int] | None = None
         self._stood = 0.0  # seconds there, outside of our handler
+        self._times = 0  # that it was seen there
         self._looked = 0.0  # when it last looked
         self._search: float | None = None  # since when there has been what it waits with
         self._searched: tuple[float, int] = (0.0, 0)  # since when, and how often it has looked
@@ -116,8 +120,10 @@ class Moment:
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
 
-        Two signals at the same moment are two looks at the same instruction, with a handler in between that may have taken long.
-        Patience begins with the first look: when the stop came nobody may have run for a while.
+        Two signals at one moment are two looks at one instruction, with a handler in between that may have taken long. And CPython
+        3.12 and later run the first instruction of a function twice if that begins to be traced, and may wait for the GIL in
+        between. So main must have been there three times. Patience begins with the first look: when the stop came nobody may
+        have run for a while.
         """
         now, place = self._clock(), (frame, frame.f_lasti)
         if self._search != waiting_since:
@@ -125,11 +131,12 @@ class Moment:
         since, looks = self._searched
         self._searched = since, looks + 1
         if self._seen_at != place:
-            self._seen_at, self._stood = place, 0.0
-        else:
-            self._stood += max(0.0, self.entered - self._looked)
+            self._seen_at, self._stood, self._times = place, 0.0, 1
+        elif self.entered - self._looked >= APART:
+            self._stood += self.entered - self._looked
+            self._times += 1
         self._looked = now
-        if self._stood >= STILL:
+        if self._stood >= STILL and self._times > 2:  # noqa: PLR2004
             return True
         return waiting_since is not None and now - since >= patience and looks >= LOOKS
 
