@@ -120,10 +120,10 @@ class Moment:
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
 
-        Two signals at one moment are two looks at one instruction, with a handler in between that may have taken long. And CPython
-        3.12 and later run the first instruction of a function twice if that begins to be traced, and may wait for the GIL in
-        between. So main must have been there three times. Patience begins with the first look: when the stop came nobody may
-        have run for a while.
+        Two signals at one moment are two looks at one instruction, with a handler in between that may have taken long. And
+        CPython 3.12 and later run the first instruction of a function twice if that begins to be traced, and may wait for the
+        GIL in between. So main must have been there three times. Patience begins with the first look: when the stop came
+        nobody may have run for a while.
         """
         now, place = self._clock(), (frame, frame.f_lasti)
         if self._search != waiting_since:

@@ -22,9 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any
 
+    from cleanup_guard._process.moment import TraceFunction
     from cleanup_guard._process.roster import ProcessView
 else:
     import _signal
@@ -40,8 +41,8 @@ GLANCE = 0.0002
 """Seconds between two looks at whether it has come to that."""
 
 
-def _in_hook(frame: FrameType | None) -> bool:
-    """Whether main is in a hook of a fork (see `forks.py`), where an exception would be printed and lost."""
+def _in_our_hook(frame: FrameType | None) -> bool:
+    """Whether main is in a hook of ours (see `forks.py`)."""
     while frame is not None:
         if frame.f_globals.get("__name__") == "cleanup_guard._process.forks":
             return True
@@ -59,6 +60,7 @@ class Receiver:
         token: of the exception that main was told by.
         call: has main look, where it takes no signal of ours.
         moment: the search for a moment at which an exception does no harm.
+        forking: the frame in which main has forked, its code, and the instruction: what that calls are the hooks.
     """
 
     def __init__(self, process: ProcessView) -> None:
@@ -69,6 +71,8 @@ class Receiver:
         self.noticed: bool = False
         self.calls: dict[int, int] = {}
         self.moment: Moment = Moment(process.clock, self.look)
+        self.forking: tuple[int, CodeType, int] | None = None
+        self._waits_for_fork: TraceFunction | None = None
         self._pokes: dict[int, int] = {}  # calls that were pokes
         self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
@@ -81,8 +85,9 @@ class Receiver:
         process = self.process
         if process.foreign:
             return
-        if _in_hook(frame):
-            self.call.ask()
+        if self._is_in_hook(frame):
+            if _in_our_hook(frame):
+                self.call.ask()
             return
         entered = process.clock()
         self._resume(frame)
@@ -106,7 +111,7 @@ class Receiver:
             self.process.watch.wake()
             return
         if theirs is not None:
-            if _in_hook(frame):
+            if self._is_in_hook(frame):
                 self._held_back.append(signum)
             elif self._is_called(signum):
                 theirs(signum, frame)
@@ -118,8 +123,45 @@ class Receiver:
         if self._held_back:  # looked at here: in a call more a debugger would stop, if theirs was one
             self._call_who_was_held_back(frame)
 
+    def _is_in_hook(self, frame: FrameType | None) -> bool:
+        """Whether main is in a hook of a fork, where an exception would be printed and lost.
+
+        Hooks that were registered after ours, such as `logging`'s, come after the signals are let in again. Main then looks
+        once more when it is out of them.
+        """
+        caller = frame
+        while caller is not None and (id(caller), caller.f_code, caller.f_lasti) != self.forking:
+            caller = caller.f_back
+        if caller is None or caller is frame:
+            return _in_our_hook(frame)
+        if not _in_our_hook(frame):
+            self._look_when_forked(caller)
+        return True
+
+    def _look_when_forked(self, caller: FrameType) -> None:
+        """Look once more at the first instruction after the hooks."""
+        if sys.gettrace() is not None:
+            if sys.gettrace() is not self._waits_for_fork:
+                self.call.ask()  # a debugger's is not replaced
+            return
+
+        def trace(frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG001
+            if frame is not caller:
+                return None
+            if event == "opcode":
+                caller.f_trace_opcodes = False
+                self._waits_for_fork = None
+                sys.settrace(None)
+                self._on_call(caller)
+            return trace
+
+        caller.f_trace = trace
+        caller.f_trace_opcodes = True
+        self._waits_for_fork = trace
+        sys.settrace(trace)
+
     def _call_who_was_held_back(self, frame: FrameType | None) -> None:
-        while self._held_back and not _in_hook(frame):
+        while self._held_back and not self._is_in_hook(frame):
             held = self._held_back.pop(0)
             theirs = self.process.signals.before(held)
             if theirs is not None:
@@ -146,7 +188,7 @@ class Receiver:
         self._resume(frame)
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
-        elif theirs is None:
+        elif theirs is None and not self._is_in_hook(frame):
             self._look_at_once(frame, entered)
         return theirs
 
@@ -155,7 +197,7 @@ class Receiver:
     def _resume(self, frame: FrameType | None) -> None:
         """Have watcher and last resort back, if a fork has ended (see `forks.py`)."""
         process = self.process
-        if process.watch.resume_due and not _in_hook(frame):
+        if process.watch.resume_due and not self._is_in_hook(frame):
             process.watch.resume()
             process.last_resort.resume(process.stop, process.clock())
 

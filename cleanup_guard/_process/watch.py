@@ -213,7 +213,9 @@ class Watch:
         elif wait:
             self._close(thread, pipe)
         else:
-            native.Thread(lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True, brief=True).start()
+            native.Thread(
+                lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True, brief=True
+            ).start()
 
     @staticmethod
     def _close(thread: native.Thread, pipe: WakeupPipe) -> None:
@@ -310,7 +312,9 @@ class Watcher:
         self._seen: dict[int, int] = {}
         self._dealt: dict[int, int] = {}  # of those seen, what was no poke
         self._pokes_before = dict(watch.pokes)
-        self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = deque()  # a mark's pokes and signals
+        self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = (
+            deque()
+        )  # a mark's pokes and signals
         self._forwarded: set[int] = set()
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()

@@ -215,3 +215,25 @@ time.sleep(0.2)
 print("main goes on", flush=True)
 """)
     assert (ended.out, ended.status) == (["main goes on", "callback"], 0), ended.err
+
+
+@pytest.mark.parametrize("theirs", ["", "SIGTERM", "SIGTERM, SIGINT"], ids=["ours", "theirs", "all theirs"])
+def test_an_exception_waits_for_the_hooks_that_come_after_ours(theirs: str) -> None:
+    """A signal that came during the fork is let in by our hook. What it raises would be lost in theirs, and leave it undone."""
+    ended = run(f"""
+from signal import SIGINT, SIGTERM
+def theirs(*_): sys.exit(7)
+for each in [{theirs}]: signal.signal(each, theirs)
+os.register_at_fork(before=lambda: os.kill(os.getpid(), SIGTERM))  # after ours, which blocks signals
+def hook():
+    for _ in range(1000): str()
+    print("hook is over", flush=True)
+with guard(signals=[SIGTERM, SIGINT], grace=20, hooks=()) as g:
+    g.callback(print, "callback", flush=True)
+    os.register_at_fork(after_in_parent=hook)
+    ready()
+    if os.fork() == 0: os._exit(0)
+    time.sleep(30)
+""")
+    wanted = 7 if theirs else 143
+    assert (ended.out, ended.err, ended.status) == (["hook is over", "callback"], "", wanted)

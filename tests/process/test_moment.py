@@ -41,7 +41,9 @@ def test_the_first_instruction_of_a_function_may_be_met_twice() -> None:
     """Traced from there on it is run again, after a wait for the GIL: a call that waits is met as often as one looks."""
     frame = library_frame()
     assert list(looks((frame, 0, 0), (frame, STILL, 0), (frame, STILL, 0))) == [False, False, True]
-    assert list(looks((frame, 0, 0), (frame, 0, 0), (frame, STILL, 0))) == [False] * 3  # two signals at once, and that
+    assert (
+        list(looks((frame, 0, 0), (frame, 0, 0), (frame, STILL, 0))) == [False] * 3
+    )  # two signals at once, and that
 
 
 def test_patience_begins_when_main_first_looks() -> None:
