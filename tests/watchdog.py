@@ -9,7 +9,7 @@ Things that don't work:
 - `signal.setitimer`: SIGALRM is what tests are about.
 - A child of the runner: tests look at the runner's children. The process that watches is nobody's.
 
-`pytest --patience=SECONDS` sets another limit.
+`pytest --patience=SECONDS` sets another limit, `--last-words=SECONDS` another time between Ctrl-C and the end.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ LONG_MARKERS = ("nightly", "benchmark", "container")
 
 THE_END = "the end of the run"
 
-LAST_WORDS = 10.0
-"""Seconds that pytest has, after Ctrl-C, to say what it knows."""
+STACKS = 20.0
+"""Seconds that they may take."""
+
+LAST_WORDS = 60.0
+"""Seconds that pytest has, after Ctrl-C, to say what it knows: a moment, but not on a machine that has others to serve."""
 
 
 # -- the process that watches; nothing but the standard library --
@@ -43,9 +46,10 @@ LAST_WORDS = 10.0
 class Watch:
     """Reads lines "SECONDS WHAT", and does something when the last one is older than it says. "0" is: nothing to watch."""
 
-    def __init__(self, runner: int, pipe: int) -> None:
+    def __init__(self, runner: int, pipe: int, last_words: float) -> None:
         self.runner = runner
         self.pipe = pipe
+        self.last_words = last_words
         # Readable when the runner has ended; elsewhere the pipe is closed then, unless a fork of the runner's has it open.
         self.ended = os.pidfd_open(runner) if sys.platform == "linux" else pipe
         self.what = ""
@@ -77,11 +81,11 @@ class Watch:
     def _end_it(self) -> None:
         say(f"\nwatchdog: {self.what} takes too long. The stacks of all threads of the runner:\n")
         os.kill(self.runner, signal.SIGUSR2)
-        time.sleep(1)  # nothing tells when they are printed
+        wait_for_handler(self.runner, signal.SIGUSR2)
         if self.what != THE_END:
             say("watchdog: Ctrl-C, so that pytest says what it knows\n")
             os.kill(self.runner, signal.SIGINT)
-            if self._has_ended(LAST_WORDS):
+            if self._has_ended(self.last_words):
                 return
         say("watchdog: killed\n")
         for pid in [*descendants(self.runner), self.runner]:
@@ -93,6 +97,23 @@ class Watch:
             if select.select([self.ended], [], [], left)[0] and (self.ended != self.pipe or not self._read()):
                 return True
         return False
+
+
+def wait_for_handler(pid: int, signum: int) -> None:
+    """Wait until a process has dealt with a signal: before, it is pending, and then blocked while the handler runs."""
+    limit = time.monotonic() + STACKS
+    while time.monotonic() < limit:
+        time.sleep(0.1)
+        try:
+            with open(f"/proc/{pid}/status") as status:
+                masks = dict(
+                    line.split(":") for line in status if line.startswith(("SigPnd", "ShdPnd", "SigBlk"))
+                )
+        except OSError:  # it has ended, or this is not Linux
+            time.sleep(1)
+            return
+        if not any(int(mask, 16) & 1 << signum - 1 for mask in masks.values()):
+            return
 
 
 def say(text: str) -> None:
@@ -123,12 +144,12 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def leave_and_watch(runner: int, pipe: int) -> None:
+def leave_and_watch(runner: int, pipe: int, last_words: float) -> None:
     """Become nobody's child, and watch."""
     if os.fork():
         os._exit(0)
     os.setsid()
-    Watch(runner, pipe).run()
+    Watch(runner, pipe, last_words).run()
 
 
 # -- the plugin --
@@ -139,12 +160,15 @@ if __name__ != "__main__":
     class Watched:
         """The runner's end."""
 
-        def __init__(self, patience: float | None) -> None:
+        def __init__(self, patience: float | None, last_words: float) -> None:
             self.patience = patience
             self.stderr = os.dup(2)
             reader, self.pipe = os.pipe()
             faulthandler.register(signal.SIGUSR2, file=self.stderr, all_threads=True, chain=False)
-            command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(reader)]
+            # A call that the kernel restarted afterwards would not see a Ctrl-C that came during it.
+            signal.siginterrupt(signal.SIGUSR2, True)  # noqa: FBT003  # as the function has it
+            words = [str(each) for each in (os.getpid(), reader, last_words)]
+            command = [sys.executable, "-I", "-S", __file__, *words]
             subprocess.run(command, stderr=self.stderr, stdout=self.stderr, pass_fds=[reader], check=True)
             os.close(reader)
 
@@ -169,11 +193,15 @@ if __name__ != "__main__":
     def pytest_addoption(parser: pytest.Parser) -> None:
         """The limit."""
         parser.addoption("--patience", type=float, metavar="SECONDS", help="how long a test may take")
+        parser.addoption(
+            "--last-words", type=float, metavar="SECONDS", default=LAST_WORDS, help="and after Ctrl-C"
+        )
 
     def pytest_configure(config: pytest.Config) -> None:
         """Begin to watch, but not for `--collect-only` and the like."""
         if not config.option.collectonly:
-            config.pluginmanager.register(Watched(config.getoption("patience")), "watched")
+            watched = Watched(config.option.patience, config.option.last_words)
+            config.pluginmanager.register(watched, "watched")
 
 else:
-    leave_and_watch(int(sys.argv[1]), int(sys.argv[2]))
+    leave_and_watch(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

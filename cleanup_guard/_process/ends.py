@@ -16,6 +16,7 @@ from cleanup_guard._stop.stack import AsyncCallback
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import Protocol
 
     from cleanup_guard._ground.once import Once
@@ -187,8 +188,24 @@ def _flush(patience: float) -> None:
 def prepare_death(process: ProcessView) -> None:
     """Load what `_die` needs while there is time: next to a busy main an import takes longer than the last margin."""
     stop = process.stop
-    if stop is not None and ending_of(stop, process.exit_status()).signum is not None:
-        native.Thread(lambda: __import__("ctypes"), "cleanup_guard import", brief=True).start()
+    if stop is not None and _dies(ending_of(stop, process.exit_status())):
+        native.Thread(_reset, "cleanup_guard import", brief=True).start()
+
+
+def _dies(ending: Ending) -> bool:
+    """Whether the process is to die by a signal, and can."""
+    return ending.signum is not None and sys.platform != "win32" and os.getpid() != 1
+
+
+def _reset() -> Callable[[int, None], object] | None:
+    """What gives a signal its default back below Python; None without ctypes."""
+    try:
+        import ctypes
+
+        api = ctypes.pythonapi
+    except (ImportError, AttributeError):
+        return None
+    return getattr(api, "PyOS_setsig", None)
 
 
 def _die(ending: Ending) -> None:
@@ -196,13 +213,9 @@ def _die(ending: Ending) -> None:
 
     Returns if that is not wanted, or not possible: as PID 1, or without ctypes.
     """
-    if sys.platform == "win32" or ending.signum is None or os.getpid() == 1:
+    reset = _reset() if _dies(ending) else None
+    if sys.platform == "win32" or reset is None or ending.signum is None:
         return
-    try:
-        import ctypes
-
-        ctypes.pythonapi.PyOS_setsig(ending.signum, None)
-    except (ImportError, AttributeError):
-        return
+    reset(ending.signum, None)
     _signal.pthread_sigmask(signal.SIG_UNBLOCK, [ending.signum])
     os.kill(os.getpid(), ending.signum)

@@ -44,6 +44,11 @@ else:
     import _signal
 
 
+ARMING = 2.0
+"""Seconds that main waits for the last resort's timer, at the most: if it were main itself that sets it, and called us by a
+handler in the middle of that, it would wait for itself."""
+
+
 class Process:
     """Guards, stop and delivery of one process."""
 
@@ -110,7 +115,12 @@ class Process:
     @property
     def may_tell(self) -> bool:
         """Whether main may be told of the stop now."""
-        return self._may_tell(shielded=self.roster.shields > 0, working=self.roster.working)
+        stop = self.stop
+        return (
+            stop is not None
+            and not self.last_resort.arms(stop)
+            and self._is_due(shielded=self.roster.shields > 0, working=self.roster.working)
+        )
 
     @property
     def waits_for_hooks(self) -> bool:
@@ -121,21 +131,20 @@ class Process:
 
     @property
     def is_wanted(self) -> bool:
-        """The same, but for critical sections and work: who waits at the entry of one is told there."""
-        return self._may_tell(shielded=False, working=False)
+        """Whether it is to be told, but for critical sections, work, and the timer, which is set in a moment.
 
-    def _may_tell(self, *, shielded: bool, working: bool) -> bool:
+        Who waits at the entry of a section is told there.
+        """
+        return self._is_due(shielded=False, working=False)
+
+    def _is_due(self, *, shielded: bool, working: bool) -> bool:
         stop = self.stop
-        return (
-            stop is not None
-            and not self.last_resort.arms(stop)
-            and self.delivery.may_tell(
-                stop,
-                announced=self.announced,
-                shielded=shielded,
-                cooperates=self.roster.cooperates,
-                working=working,
-            )
+        return stop is not None and self.delivery.may_tell(
+            stop,
+            announced=self.announced,
+            shielded=shielded,
+            cooperates=self.roster.cooperates,
+            working=working,
         )
 
     @property
@@ -290,12 +299,20 @@ class Process:
             self.roster.tell(HandlerReplaced(signum=signum, signal=name_of(signum), handler=handler))
 
     def deliver(self) -> None:
-        """Raise a stop that our own code held back, now that it is about to return to its caller."""
-        if self.stop is None or self.foreign or not in_main():
+        """Raise a stop that our own code held back, now that it is about to return to its caller.
+
+        Who sets the last resort's timer meanwhile is waited for: main would go on, and might begin something new.
+        """
+        stop = self.stop
+        if stop is None or self.foreign or not in_main():
             return
         if self.roster.loops_in_main():
             self.watch.wake()
-        elif self.state is State.STOPPING and self.may_tell:
+            return
+        limit = self.clock() + ARMING
+        while self.roster.shields == 0 and self.last_resort.arms(stop) and self.clock() < limit:
+            native.sleep(0.001)
+        if self.state is State.STOPPING and self.may_tell:
             raise self.make_exception()
 
     def make_exception(self, status: int | None = None) -> BaseException:

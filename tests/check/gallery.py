@@ -958,7 +958,7 @@ if not os.path.exists("flag"):
 NGINX = """\
 daemon off;
 pid nginx.pid;
-error_log stderr;
+error_log stderr notice;
 events {}
 http { access_log off; server { listen unix:it.sock; } }
 """
@@ -1004,6 +1004,7 @@ gosu postgres postgres -D data -c listen_addresses= -c unix_socket_directories="
 """
 
 SOCKET = ["--grace", "3", "--timeout", "40", "--ready-file", "it.sock"]
+"""Who binds it before he takes signals is not ready yet: as PID 1 he would never see one that came between. He says when."""
 
 
 def server(name: str, line: str, ends: str, needs: str, more: Mapping[str, str], *options: str) -> Exhibit:
@@ -1051,6 +1052,7 @@ SERVERS = [
         "sh killed, nginx killed, nginx killed",
         "nginx",
         {"nginx.conf": NGINX},
+        *("--ready", "start worker process "),
     ),
     server(
         "haproxy",
@@ -1058,7 +1060,7 @@ SERVERS = [
         "sh killed, haproxy killed, haproxy killed",
         "haproxy",
         {"haproxy.cfg": HAPROXY},
-        *("--after", "1.5"),
+        *("--ready", "Loading success", "--after", "1.5"),
     ),
     server(
         "php-fpm",
@@ -1066,7 +1068,7 @@ SERVERS = [
         "sh killed, php-fpm killed, php-fpm killed, php-fpm killed",
         PHP_FPM,
         {"fpm.conf": FPM},
-        *("--after", "1.5"),
+        *("--ready", "ready to handle connections", "--after", "1.5"),
     ),
     Exhibit(
         "postgres behind gosu",

@@ -45,11 +45,7 @@ with guard() as g:
     assert "no longer" not in ended.err
 
 
-def test_work_in_main_is_finished_and_nothing_new_begins() -> None:
-    """A loop of jobs in main is stopped between two of them."""
-    ended = run(
-        WORKER
-        + """
+JOBS_IN_MAIN = """
 with guard() as g:
     g.callback(say, "callback")
     for number in range(1000):
@@ -58,9 +54,38 @@ with guard() as g:
             if number == 0: ready()
             wait_for_stop(g)
             say("over", number)
-""",
-        signal.SIGTERM,
-    )
+"""
+
+LATE_TIMER = """
+import faulthandler
+from cleanup_guard._process.process import Process
+set_timer, claim_signal = faulthandler.dump_traceback_later, Process.claim_signal
+def wait_for_timer():  # no lock: a handler may wait inside of another wait
+    while not setting: time.sleep(0.005)
+def late(*words, **options):
+    setting.append(True)
+    time.sleep(0.2)
+    set_timer(*words, **options)
+def after_the_watcher(*words):
+    if threading.current_thread() is threading.main_thread(): wait_for_timer()
+    return claim_signal(*words)
+faulthandler.dump_traceback_later, Process.claim_signal = late, after_the_watcher
+setting = []
+"""
+"""The watcher is first to know of the stop, and takes its time over the last resort's timer, as on a loaded machine."""
+
+
+def test_work_in_main_is_finished_and_nothing_new_begins() -> None:
+    """A loop of jobs in main is stopped between two of them."""
+    ended = run(WORKER + JOBS_IN_MAIN, signal.SIGTERM)
+    assert ended.out == ["over 0", "callback"]
+    assert ended.status == 143
+
+
+def test_nothing_new_begins_while_the_timer_is_set() -> None:
+    """Main comes to the end of a job when it could not be told yet: that is waited for."""
+    code = JOBS_IN_MAIN.replace("wait_for_stop(g)", "wait_for_timer()")
+    ended = run(WORKER + LATE_TIMER + code, signal.SIGTERM)
     assert ended.out == ["over 0", "callback"]
     assert ended.status == 143
 
@@ -251,8 +276,15 @@ ready()
     assert ended.status == 0
 
 
+IN_FLIGHT = {
+    "until the stop is known": "while not g.stopping: await sleep(0.01)\n            await sleep(0.2)",
+    "until the timer is set": "while not setting: await sleep(0.01)",
+}
+
+
 @every_loop
-def test_work_in_tasks_is_finished_before_main_is_cancelled(loop: str) -> None:
+@pytest.mark.parametrize("job", IN_FLIGHT.values(), ids=IN_FLIGHT)
+def test_work_in_tasks_is_finished_before_main_is_cancelled(loop: str, job: str) -> None:
     """A job in a task beside the guarded one, in a group that main's end cancels, is finished; no new one begins."""
     group = {
         "trio": "trio.open_nursery() as group",
@@ -260,14 +292,13 @@ def test_work_in_tasks_is_finished_before_main_is_cancelled(loop: str) -> None:
     start = "group.start_soon(jobs, g)" if loop == "trio" else "group.create_task(jobs(g))"
     ended = perform(
         loop,
-        f"""
+        f"""{LATE_TIMER if "setting" in job else ""}
 async def jobs(g):
     for number in range(1000):
         async with g.work():
             say("begun", number)
             if number == 0: ready()
-            while not g.stopping: await sleep(0.01)
-            await sleep(0.2)
+            {job}
             say("over", number)
 async def main():
     async with guard() as g:

@@ -89,3 +89,20 @@ ready()
 """
     )
     assert ended.out == ["last"], ended.err
+
+
+def test_without_ctypes_a_late_stop_says_nothing_of_it() -> None:
+    """Shortly before the end of its time what dying of the signal needs is loaded, and is not there: no traceback."""
+    ended = run(
+        """
+sys.modules["_ctypes"] = None
+with guard(grace=2) as g:
+    with g.shield():
+        ready()
+        time.sleep(60)
+""",
+        signal.SIGINT,
+    )
+    assert "SIGINT" in ended.err
+    assert "ImportError" not in ended.err
+    assert ended.status in {-signal.SIGINT, 128 + signal.SIGINT}  # the latter if main was too slow

@@ -141,6 +141,15 @@ def test_callbacks_run_however_main_ends(
     assert "ImportError" not in ended.err
 
 
+def test_a_stop_that_is_late_prepares_no_death_by_a_signal() -> None:
+    """Shortly before the end of its time, what a death by the signal needs is loaded: there is none there."""
+    body = "\n    with current_guard().shield(): time.sleep(60)"
+    main = MAIN.replace("@guard", "@guard(grace=2)").format(body=body)
+    ended = run(main, signal.SIGINT, preamble=WINDOWS)
+    assert "SIGINT" in ended.err  # what the callbacks have time for is not the matter here
+    assert "ImportError" not in ended.err
+
+
 def test_ctrl_c_with_a_callback_that_hangs() -> None:
     """A second Ctrl-C interrupts the callback in progress; the others run."""
     ended = run(

@@ -34,6 +34,35 @@ def counts(seconds: float = 1) -> list[str]:
     return python(COUNTS.replace("SECONDS", str(seconds)))
 
 
+KNOWS_WHO = r"""\
+import os, signal, time
+stops = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+for each in stops:
+    signal.signal(each, lambda signum, frame: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+os.write(1, f"ready {os.getpid()}\n".encode())
+first = None
+while first is None:
+    first = signal.sigtimedwait(stops, 0.1)
+os.write(1, f"told {first.si_signo}\n".encode())
+end = time.monotonic() + SECONDS
+while (left := end - time.monotonic()) > 0:
+    again = signal.sigtimedwait(stops, min(0.1, left))
+    if again is not None and not again.si_pid == first.si_pid == os.getppid():
+        os.write(1, f"told {again.si_signo}, by {again.si_pid} after {first.si_pid}\n".encode())
+        os._exit(0)
+os.write(1, b"cleaned up\n")
+"""
+
+
+def knows_who(seconds: float) -> list[str]:
+    """The same below `timeout`, which tells its child, and then its process group, in which the child is, too.
+
+    Where the child runs between the two it is told twice, without us as well. So what its parent says again is not counted.
+    """
+    return python(KNOWS_WHO.replace("SECONDS", str(seconds)))
+
+
 SHELL_TRAP = "trap 'kill -TERM $p; wait $p' TERM; \"$@\" & p=$!; wait $p"
 WRAPPERS = {
     "timeout": ["timeout", "60"],
@@ -56,7 +85,8 @@ def test_a_wrapper_that_forwards_makes_no_second_stop(wrapper: list[str], scope:
     """The cleanup takes longer than half of the time, and is complete, as it is without us."""
     if shutil.which(wrapper[0]) is None:
         pytest.skip(f"{wrapper[0]} is not here")
-    with running("--grace", "5", "--signal-to", scope, "--", *wrapper, *counts(2.5)) as run:
+    program = knows_who(2.5) if "timeout" in wrapper else counts(2.5)
+    with running("--grace", "5", "--signal-to", scope, "--", *wrapper, *program) as run:
         run.wait_for("ready")
         run.stop()
         assert run.out[1:] == ["told 15", "cleaned up"], run.err
