@@ -1,7 +1,7 @@
 """Fork: a child never runs its parent's callbacks, and dies of a stop signal as if there were no guard.
 
-Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent right
-after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
+Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent
+right after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
 makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
 
 An exception that a hook raises is printed and lost, and somebody else's handler may raise one: while main is in a hook his
