@@ -1,8 +1,8 @@
 """Fork: a child never runs its parent's callbacks, and dies of a stop signal as if there were no guard.
 
 Around the fork the signals are blocked, because CPython clears what is pending in a new child: without that a SIGTERM sent
-right after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second thread
-makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
+right after the fork is lost in nearly every child (hazard H40). The watcher and the last resort step aside, because a second
+thread makes `os.fork` warn from 3.12 on, and a lock that it holds would stay locked in the child.
 
 An exception that a hook raises is printed and lost, and somebody else's handler may raise one: while main is in a hook his
 signals are only noted. A fork in main trips one of our signals, and our handler, which runs when `os.fork` has returned, calls
@@ -72,9 +72,8 @@ class ForkHooks:
         caught = list(process.signals.previous) if process is not None else []
         self._masks.append(_signal.pthread_sigmask(signal.SIG_BLOCK, caught))
         if process is not None:
-            caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
             if in_main():
-                process.receiver.forking = (id(caller), caller.f_code, caller.f_lasti)
+                process.receiver.fork.begins(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
             OUTBOX.drain(0.1)  # the thread that empties it would make the fork warn, too
             native.wait_for_brief(0.5)
             before = native.tasks()

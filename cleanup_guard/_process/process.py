@@ -123,13 +123,6 @@ class Process:
         )
 
     @property
-    def waits_for_hooks(self) -> bool:
-        """Whether it may be told when the on_stop callbacks are over."""
-        roster = self.roster
-        held = roster.shields > 0 or roster.working or roster.cooperates or roster.loops_in_main()
-        return self.state is State.STOPPING and not (held or self.announced)
-
-    @property
     def is_wanted(self) -> bool:
         """Whether it is to be told, but for critical sections, work, and the timer, which is set in a moment.
 

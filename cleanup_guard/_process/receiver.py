@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 
 from cleanup_guard._process import native
+from cleanup_guard._process.in_fork import InFork, in_our_hook
 from cleanup_guard._process.main import CallInMain
 from cleanup_guard._process.moment import HANDLERS, Moment, waits_for_child
 from cleanup_guard._stop.history import UNWINDING
@@ -22,10 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from types import CodeType, FrameType
+    from types import FrameType
     from typing import Any
 
-    from cleanup_guard._process.moment import TraceFunction
     from cleanup_guard._process.roster import ProcessView
 else:
     import _signal
@@ -41,15 +41,6 @@ GLANCE = 0.0002
 """Seconds between two looks at whether it has come to that."""
 
 
-def _in_our_hook(frame: FrameType | None) -> bool:
-    """Whether main is in a hook of ours (see `forks.py`)."""
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "cleanup_guard._process.forks":
-            return True
-        frame = frame.f_back
-    return False
-
-
 class Receiver:
     """Runs in main between any two instructions; may nest.
 
@@ -60,7 +51,7 @@ class Receiver:
         token: of the exception that main was told by.
         call: has main look, where it takes no signal of ours.
         moment: the search for a moment at which an exception does no harm.
-        forking: the frame in which main has forked, its code, and the instruction: what that calls are the hooks.
+        fork: knows whether main is in a hook of a fork.
     """
 
     def __init__(self, process: ProcessView) -> None:
@@ -71,22 +62,21 @@ class Receiver:
         self.noticed: bool = False
         self.calls: dict[int, int] = {}
         self.moment: Moment = Moment(process.clock, self.look)
-        self.forking: tuple[int, CodeType, int] | None = None
-        self._waits_for_fork: TraceFunction | None = None
         self._pokes: dict[int, int] = {}  # calls that were pokes
         self._unclaimed: list[int] = []  # signals that came while nobody guarded any more
         self._held_back: list[int] = []  # somebody else's that came in the middle of a fork
         self._calls = 0  # of somebody else's handler, that have not returned: who insists waits for them
         self.token: Token | None = None
         self.call: CallInMain = CallInMain(self._on_call)
+        self.fork: InFork = InFork(self._on_call, self.call.ask)
 
     def _on_call(self, frame: FrameType | None) -> None:
         """Main was asked to look, without a signal."""
         process = self.process
         if process.foreign:
             return
-        if self._is_in_hook(frame):
-            if _in_our_hook(frame):
+        if self.fork.is_in_hook(frame):
+            if in_our_hook(frame):
                 self.call.ask()
             return
         entered = process.clock()
@@ -111,7 +101,7 @@ class Receiver:
             self.process.watch.wake()
             return
         if theirs is not None:
-            if self._is_in_hook(frame):
+            if self.fork.is_in_hook(frame):
                 self._held_back.append(signum)
             elif self._is_called(signum):
                 theirs(signum, frame)
@@ -123,45 +113,8 @@ class Receiver:
         if self._held_back:  # looked at here: in a call more a debugger would stop, if theirs was one
             self._call_who_was_held_back(frame)
 
-    def _is_in_hook(self, frame: FrameType | None) -> bool:
-        """Whether main is in a hook of a fork, where an exception would be printed and lost.
-
-        Hooks that were registered after ours, such as `logging`'s, come after the signals are let in again. Main then looks
-        once more when it is out of them.
-        """
-        caller = frame
-        while caller is not None and (id(caller), caller.f_code, caller.f_lasti) != self.forking:
-            caller = caller.f_back
-        if caller is None or caller is frame:
-            return _in_our_hook(frame)
-        if not _in_our_hook(frame):
-            self._look_when_forked(caller)
-        return True
-
-    def _look_when_forked(self, caller: FrameType) -> None:
-        """Look once more at the first instruction after the hooks."""
-        if sys.gettrace() is not None:
-            if sys.gettrace() is not self._waits_for_fork:
-                self.call.ask()  # a debugger's is not replaced
-            return
-
-        def trace(frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG001
-            if frame is not caller:
-                return None
-            if event == "opcode":
-                caller.f_trace_opcodes = False
-                self._waits_for_fork = None
-                sys.settrace(None)
-                self._on_call(caller)
-            return trace
-
-        caller.f_trace = trace
-        caller.f_trace_opcodes = True
-        self._waits_for_fork = trace
-        sys.settrace(trace)
-
     def _call_who_was_held_back(self, frame: FrameType | None) -> None:
-        while self._held_back and not self._is_in_hook(frame):
+        while self._held_back and not self.fork.is_in_hook(frame):
             held = self._held_back.pop(0)
             theirs = self.process.signals.before(held)
             if theirs is not None:
@@ -188,7 +141,7 @@ class Receiver:
         self._resume(frame)
         if not process.roster.listens and process.stop is None:
             process.tidy(in_handler=True)
-        elif theirs is None and not self._is_in_hook(frame):
+        elif theirs is None:
             self._look_at_once(frame, entered)
         return theirs
 
@@ -197,7 +150,7 @@ class Receiver:
     def _resume(self, frame: FrameType | None) -> None:
         """Have watcher and last resort back, if a fork has ended (see `forks.py`)."""
         process = self.process
-        if process.watch.resume_due and not self._is_in_hook(frame):
+        if process.watch.resume_due and not self.fork.is_in_hook(frame):
             process.watch.resume()
             process.last_resort.resume(process.stop, process.clock())
 
@@ -214,6 +167,8 @@ class Receiver:
         return self._calls > 0 and self.process.signals.lost(signum)
 
     def _look_at_once(self, frame: FrameType | None, entered: float) -> None:
+        if self.fork.is_in_hook(frame):
+            return
         stop = self.process.stop
         if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
             stop.end_drain()  # nobody would have us look when it is over
@@ -247,7 +202,9 @@ class Receiver:
             process.last_resort.arm(stop, process.clock())
         if sys.platform == "win32":
             return waited < PATIENCE and not process.announced
-        return waited < BRIEFLY and stop.drained and process.waits_for_hooks
+        if waited >= BRIEFLY or process.announced or not stop.drained or process.state is not State.STOPPING:
+            return False
+        return process.roster.held is None and not process.roster.loops_in_main()
 
     def _do_without_watcher(self, frame: FrameType | None) -> None:
         """No thread is to be had, so nobody would have us look again: raise the stop now, wherever main is.

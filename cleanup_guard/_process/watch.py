@@ -344,7 +344,9 @@ class Watcher:
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
         now = process.clock()
-        self._notice_signals(now)
+        ours = list(process.signals.previous)
+        if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
+            self._notice_signals(ours, now)
         due = min((self._look_at_turn(turn, now) for turn in list(process.roster.turns)), default=inf)
         due = min(due, self._nudges.look(now))
         stop = process.stop
@@ -403,12 +405,9 @@ class Watcher:
                 self._forwarded.add(signum)
         self._pipe.forward(signum)
 
-    def _notice_signals(self, now: float) -> None:
+    def _notice_signals(self, ours: list[int], now: float) -> None:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
         process = self._process
-        ours = list(process.signals.previous)
-        if self.pasts:
-            return  # which of them are history stands in the pipe, and is read at once
         for signum in ours:
             seen, known = self._seen.get(signum, 0), self._own_pokes(signum) + self._dealt.get(signum, 0)
             if known > seen and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
