@@ -209,9 +209,8 @@ class Stay:
             wanted, signals = self._wanted(), process.signals
             new = [signum for signum in wanted if signum not in signals.previous]
             if new:
-                process.watch.begin_anew(
-                    new
-                )  # one that came before was somebody else's, who may have gone on
+                # One that came before was somebody else's, who may have gone on.
+                process.watch.begin_anew(new)
             self.signums = signals.take(wanted, named=self.options.signals is not None)
             if self.signums:
                 GUEST.stand_by(process)

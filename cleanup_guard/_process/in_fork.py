@@ -35,9 +35,8 @@ class InFork:
     def __init__(self, look: Callable[[FrameType], object], ask: Callable[[], object]) -> None:
         self._look = look
         self._ask = ask
-        self._place: tuple[int, CodeType, int] | None = (
-            None  # a frame, and its instruction: what that calls are hooks
-        )
+        # Where main forks: a frame, by number so as not to keep it, its code, and the instruction. What that calls is hooks.
+        self._place: tuple[int, CodeType, int] | None = None
         self._trace: TraceFunction | None = None
 
     def begins(self, caller: FrameType) -> None:
@@ -67,14 +66,12 @@ class InFork:
             return
 
         def trace(frame: FrameType, event: str, arg: object) -> TraceFunction | None:  # noqa: ARG001
-            if frame is not caller:
-                return None
-            if event == "opcode":
+            if frame is caller and event == "opcode":
                 caller.f_trace_opcodes = False
-                self._trace = None
+                caller.f_trace = self._trace = None
                 sys.settrace(None)
                 self._look(caller)
-            return trace
+            return None
 
         caller.f_trace = trace
         caller.f_trace_opcodes = True

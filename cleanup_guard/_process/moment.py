@@ -109,7 +109,9 @@ class Moment:
 
     @staticmethod
     def is_ours(frame: FrameType | None) -> bool:
-        """Whether main is in our own code."""
+        """Whether main is in our own code, or in what that has called of the library."""
+        while frame is not None and is_stdlib(frame.f_code.co_filename):
+            frame = frame.f_back
         return frame is not None and frame.f_code.co_filename.startswith(OURS)
 
     def found(self) -> None:
