@@ -1,7 +1,8 @@
 """As `storm.py`, for programs whose own handler owns the stop, entered before the guard or installed after it.
 
-"wants STATUS..." tells with which statuses it may end, once the handler has been called. "in SECTION" and "out SECTION" are the
-two ends of a piece of work: where the handler only notes the stop, none may be cut short.
+"wants STATUS..." tells with which statuses it may end, once the handler has been called; "cut GUARD NUMBER" in which callback
+it has raised. "in SECTION" and "out SECTION" are the two ends of a piece of work: where the handler only notes the stop, none
+may be cut short.
 """
 
 from __future__ import annotations
@@ -38,7 +39,16 @@ class Host(Program):
             # A callback that fails is another status; and Python gives the signals back before it ends.
             log("wants", 7 if self.exits else 0, 1, *(-each for each in SIGNUMS))
             if self.exits:
+                self.log_cut(frame)
                 sys.exit(7)
+
+    @staticmethod
+    def log_cut(frame: FrameType | None) -> None:
+        """What this handler raises may be raised in a callback that has been called, and has not got to its first line."""
+        while frame is not None and frame.f_code is not Program.callback.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            log("cut", frame.f_locals["name"], frame.f_locals["number"])
 
     def take(self) -> None:
         """Install it."""
