@@ -1003,7 +1003,7 @@ gosu postgres initdb --no-sync -D data >/dev/null
 gosu postgres postgres -D data -c listen_addresses= -c unix_socket_directories="$PWD/data"
 """
 
-SOCKET = ["--grace", "3", "--timeout", "40", "--ready-file", "it.sock"]
+SOCKET = ["--grace", "10", "--timeout", "40", "--ready-file", "it.sock"]
 """Who binds it before he takes signals is not ready yet: as PID 1 he would never see one that came between. He says when."""
 
 
@@ -1077,7 +1077,7 @@ SERVERS = [
         "sh killed, postgres killed",
         ["shell-does-not-forward"],
         ready="database system is ready",
-        options=["--grace", "4"],
+        options=["--grace", "10"],
         cures=["shell-does-not-forward"],
         needs="initdb",
         only_first=2,
