@@ -40,11 +40,16 @@ class LastResort:
         """Where it would report."""
         return self._stderrs[0] if self._stderrs else None
 
-    def arm(self, stop: Stop, now: float) -> None:
-        """Arm it for a stop, if nobody has done so: another thread that is at it may have lost the GIL for good."""
-        if stop.budget.grace is None or self._set_for is stop:
+    def arm(self, stop: Stop, now: float, *, instead: bool = False) -> None:
+        """Arm it for a stop, once.
+
+        Args:
+            stop: the stop.
+            now: what time it is.
+            instead: another thread is at it, and may have lost the GIL for good.
+        """
+        if stop.budget.grace is None or not (stop.armed.claim() or instead):
             return
-        stop.armed.claim()
         try:
             self._open()
             if self._set_for is not stop:

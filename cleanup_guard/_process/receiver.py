@@ -199,7 +199,7 @@ class Receiver:
         if process.last_resort.arms(stop):
             if waited < PATIENCE:
                 return True
-            process.last_resort.arm(stop, process.clock())
+            process.last_resort.arm(stop, process.clock(), instead=True)
         if sys.platform == "win32":
             return waited < PATIENCE and not process.announced
         if waited >= BRIEFLY or process.announced or not stop.drained or process.state is not State.STOPPING:
