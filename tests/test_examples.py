@@ -78,7 +78,7 @@ def test_the_demo_shows_the_main_job() -> None:
     assert "killed by SIGINT" in parts[3]
     # On a machine that is slow enough the last act comes first, and names it, too.
     named = ("callback clean_up interrupted", "callback clean_up is still running")
-    assert any(each in parts[4] for each in named)
+    assert any(each in parts[4] for each in named), parts[4]
     assert "not clean" in parts[5]
     assert "in entry.sh" in parts[5]
     assert "clean: it ended" in parts[6]

@@ -37,7 +37,7 @@ libc.pthread_mutex_lock(lock)
 }
 
 
-GRACE = 2 if getattr(sys, "_is_gil_enabled", lambda: True)() else 8
+GRACE = 4 if getattr(sys, "_is_gil_enabled", lambda: True)() else 8
 """Seconds. Without the GIL a thread waits longer for a busy processor."""
 
 
