@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from cleanup_guard._ground.stderr import Stderr
+from cleanup_guard._process import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class LastResort:
         self._devnulls: list[int] = []
         self._paused: bool = False  # a fork is under way: its timer is set afterwards
         self._set_for: Stop | None = None  # the stop for which the timer has been set
+        self._by = 0  # the thread that sets it
 
     @property
     def stderr(self) -> Stderr | None:
@@ -50,6 +52,7 @@ class LastResort:
         """
         if stop.budget.grace is None or not (stop.armed.claim() or instead):
             return
+        self._by = native.get_ident()
         try:
             self._open()
             if self._set_for is not stop:
@@ -62,6 +65,10 @@ class LastResort:
     def arms(self, stop: Stop) -> bool:
         """Whether somebody is about to set it. Main is told afterwards: with the GIL kept by a callback it never would be."""
         return stop.armed.claimed and self._set_for is not stop
+
+    def is_set_elsewhere(self, stop: Stop) -> bool:
+        """Whether another thread is about to. Whoever is at it himself, and was called in the middle by a handler, is not."""
+        return self.arms(stop) and self._by != native.get_ident()
 
     def _open(self) -> None:
         try:

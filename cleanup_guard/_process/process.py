@@ -45,8 +45,7 @@ else:
 
 
 ARMING = 2.0
-"""Seconds that main waits for the last resort's timer, at the most: if it were main itself that sets it, and called us by a
-handler in the middle of that, it would wait for itself."""
+"""Seconds that main waits for another thread to set the last resort's timer, at the most."""
 
 
 class Process:
@@ -303,7 +302,7 @@ class Process:
             self.watch.wake()
             return
         limit = self.clock() + ARMING
-        while self.roster.shields == 0 and self.last_resort.arms(stop) and self.clock() < limit:
+        while self.roster.shields == 0 and self.last_resort.is_set_elsewhere(stop) and self.clock() < limit:
             native.sleep(0.001)
         if self.state is State.STOPPING and self.may_tell:
             raise self.make_exception()

@@ -196,7 +196,7 @@ class Receiver:
         process, stop = self.process, self.process.stop
         if stop is None or stop.theirs is not None:
             return False
-        if process.last_resort.arms(stop):
+        if process.last_resort.is_set_elsewhere(stop):
             if waited < PATIENCE:
                 return True
             process.last_resort.arm(stop, process.clock(), instead=True)

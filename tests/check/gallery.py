@@ -1052,7 +1052,7 @@ SERVERS = [
         "sh killed, nginx killed, nginx killed",
         "nginx",
         {"nginx.conf": NGINX},
-        *("--ready", "start worker process "),
+        *("--ready", "start worker process ", "--after", "1.5"),
     ),
     server(
         "haproxy",
