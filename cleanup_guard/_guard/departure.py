@@ -199,8 +199,8 @@ class Departure:
 
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
-        if in_main():
-            if process.stop is None and process.signals.leaves_sigint():
+        if in_main() and process.signals.leaves_sigint():
+            if process.stop is None:
                 process.watch.begin_anew((SIGINT,))
             process.signals.take_more()
         if process.stop is not None:

@@ -70,9 +70,8 @@ def faults_of(ended: Ended, signums: set[signal.Signals], pid: int, *, insists: 
     acknowledged = [(int(line[1]), int(line[2])) for line in lines if line[0] == "ack"] + [(1, 1)]
     ran = [(int(line[1]), int(line[2])) for line in lines if line[0] == "ran"]
     strangers = [line for line in lines if line[0] == "ran" and line[3] != str(pid)]
-    cut = {
-        (int(line[1]), int(line[2])) for line in lines if line[0] == "cut"
-    }  # by what their own handler raised
+    # By what their own handler raised.
+    cut = {(int(line[1]), int(line[2])) for line in lines if line[0] == "cut"}
     lost = set(acknowledged) - set(ran) - cut
     doubled = {each for each, times in Counter(ran).items() if times > 1}
     if lost or doubled or strangers:
