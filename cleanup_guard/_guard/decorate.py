@@ -67,6 +67,8 @@ def awaits(function: object) -> bool:
 
 def _flags(function: object) -> int:
     """What its code says that it is; nothing if it cannot be asked, as a proxy of nothing cannot."""
+    if type(function) is FunctionType:
+        return function.__code__.co_flags
     try:
         return _flags_of_code(function)
     except Exception:

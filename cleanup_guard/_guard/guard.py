@@ -355,7 +355,7 @@ class Guard(StopInSight):
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
             )
-        if isinstance(callback, AsyncCallback):
+        if stay is not None and isinstance(callback, AsyncCallback) and not stay.host.in_loop:
             self._refuse_awaiting(callback.name)
         if not self._stack.push(callback):
             self._refuse(callback.name)

@@ -9,7 +9,7 @@ from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any, Protocol, TypeVar
 
     from cleanup_guard._stop.stack import Pending, Steps
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
         def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
         async def take_steps(self, steps: Steps[T]) -> T: ...
-        async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object: ...
+        def wait(self, pending: AsyncCallback | Callable[[], bool]) -> Awaitable[object] | None: ...
         def wait_without_loop(self, pending: Pending) -> object: ...
 
 
@@ -52,10 +52,10 @@ def begin_in_thread(aside: Aside, wait: Callable[[Pending], object]) -> None:
         take_steps(aside.steps(), wait)
 
 
-async def step_in_loop(loop: Loop, pending: Pending) -> object:
-    """Take a step in the running task."""
+def step_in_loop(loop: Loop, pending: Pending) -> Awaitable[object] | None:
+    """Take a step in the running task: what is left of it to be awaited."""
     if not isinstance(pending, Aside):
-        return await loop.wait(pending)
+        return loop.wait(pending)
     if isinstance(pending.callback, AsyncCallback):
         pending.in_loop = True
         loop.spawn(lambda: _run(loop, pending))

@@ -97,8 +97,8 @@ class Host:
         """Begin a task that nobody waits for and that raises nothing, in the loop."""
         raise NotImplementedError
 
-    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
-        """Await what a step needs, protected from cancellation."""
+    def wait(self, pending: AsyncCallback | Callable[[], bool]) -> Awaitable[object] | None:
+        """What is to be awaited for a step, protected from cancellation; None if it is over."""
         raise NotImplementedError
 
     def open_scope(self) -> AbstractContextManager[object] | None:

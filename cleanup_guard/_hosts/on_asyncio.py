@@ -44,8 +44,14 @@ LEFT_BEHIND = 1.0
 ARRIVES = 0.25
 """Seconds within which a task group that is being left has cancelled its tasks."""
 
+LOOPS = ("asyncio.", "uvloop")
+"""Where loops come from whose tasks are asyncio's own."""
+
 ROOTS = ("_run_until_complete_cb", "run_until_complete.<locals>.done_cb")
 """What asyncio and uvloop have called when the task ends for which the loop runs."""
+
+
+TASK: Any = asyncio.Task
 
 
 class StopToken(Token):
@@ -60,6 +66,14 @@ class StopToken(Token):
         return self._reason
 
 
+class End(asyncio.Future[object]):
+    """What the guarded task waits for: a cancellation does not end that, and is heard afterwards."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        """Not now."""
+        return False
+
+
 class Flight:
     """A callback that the loop awaits: it can be cancelled from any thread.
 
@@ -68,12 +82,16 @@ class Flight:
         tasks: the task that awaits it; none yet if it gets one of its own, by `begin`.
     """
 
+    __slots__ = ("_begins", "_end", "_pulse", "_tasks", "cancels", "left_behind", "loop")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, *tasks: asyncio.Task[Any]) -> None:
-        self.loop = loop
-        self._tasks = list(tasks)
-        self.cancels = 0
-        self.left_behind: asyncio.Future[None] = loop.create_future()
-        self._pulse = Pulse()
+        self.loop: asyncio.AbstractEventLoop = loop
+        self._tasks: list[asyncio.Task[Any]] = [*tasks]
+        self._begins: bool = False  # somebody else makes the task, which may take its first step there
+        self._end: End | None = None
+        self._pulse: Pulse | None = None
+        self.cancels: int = 0
+        self.left_behind: bool = False  # it is waited for no longer
 
     @property
     def task(self) -> asyncio.Task[Any]:
@@ -81,33 +99,81 @@ class Flight:
         return self._tasks[0]
 
     def begin(self, callback: AsyncCallback) -> None:
-        """Await it in a task of its own, unless that has been begun: made and kept in one C call (see `_stop/stack.py`)."""
+        """Await it in a task of its own, unless that has begun (see `_stop/stack.py`).
+
+        The task takes its first step in here if it can. It is kept before that, so that whoever is cut short in it finds it.
+        """
+        tasks = self._tasks
+        if self._has_begun:
+            return
+        name = f"cleanup_guard {callback.name}"
+        if not tasks and not _may_begin_at_once(self.loop):
+            self._begins = True
+            try:
+                create = partial(self.loop.create_task, name=name)
+                tasks.extend(map(create, map(_contain, callback.returned or ())))
+            finally:
+                self._begins = False
+            return
+        if not tasks:
+            tasks.append(TASK.__new__(TASK))
+        for awaitable in callback.returned or ():
+            TASK.__init__(tasks[0], _contain(awaitable), loop=self.loop, name=name, eager_start=True)
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether there is a task, and not only the memory for one."""
         if not self._tasks:
-            create = partial(self.loop.create_task, name=f"cleanup_guard {callback.name}")
-            self._tasks.extend(map(create, map(_contain, callback.returned or ())))
+            return False
+        try:
+            self.task.get_loop()
+        except RuntimeError:
+            return False
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any longer."""
+        return self.left_behind or self.task.done()
+
+    async def until_over(self) -> None:
+        """Wait until it is over, for a turn of the loop at least."""
+        if self.is_over:
+            await asyncio.sleep(0)
+            return
+        if self._end is None:
+            end = End(loop=self.loop)
+            # C code, which no exception of a signal handler stops.
+            self.task.add_done_callback(end.set_result)
+            self._end = end
+        await self._end
 
     def cancel(self) -> None:
         """Cancel it, again if it has swallowed that. Any thread."""
         _call_soon(self.loop, self._cancel)
 
     def _cancel(self) -> None:
-        if not self._tasks or self.task.done() or self.left_behind.done() or self._pulse.beats:
+        if not self._has_begun or self.is_over or (self._pulse is not None and self._pulse.beats):
             return
         if not self.cancels:
             self.loop.call_later(LEFT_BEHIND, self.leave_behind)
         self.cancels += 1
         token = StopToken("time is over")
+        self._pulse = Pulse()
         self._pulse.follow(token)
         self.task.cancel(token)
 
     def leave_behind(self) -> None:
         """Wait for it no longer."""
-        if not self.left_behind.done():
-            self.left_behind.set_result(None)
+        self.left_behind = True
+        end = self._end
+        if end is not None and not (end.done() or self.task.done()):
+            self.task.remove_done_callback(end.set_result)
+            end.set_result(None)
 
     def holds_thread(self) -> bool:
         """Whether its code is running right now, rather than waiting."""
-        return asyncio.current_task(self.loop) in self._tasks
+        return self._begins or asyncio.current_task(self.loop) in self._tasks
 
 
 class AsyncioHost(Host):
@@ -156,41 +222,57 @@ class AsyncioHost(Host):
 
     # -- leaving a guard --
 
-    async def wait(self, pending: AsyncCallback | Callable[[], bool]) -> object:
+    def wait(self, pending: AsyncCallback | Callable[[], bool]) -> Awaitable[object] | None:
         """Await what a step needs. A cancellation that comes meanwhile waits until all steps are taken."""
-        if isinstance(pending, AsyncCallback) and pending.kind == "exit":
-            return await self._await_here(pending)
+        if not isinstance(pending, AsyncCallback):
+            return self._wait_until(pending)
+        if pending.kind == "exit":
+            return self._await_here(pending)
+        return self._begin_apart(pending)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         with _out_of_reach_of_anyio():
-            if isinstance(pending, AsyncCallback):
-                return await self._await_apart(pending)
-            while not pending():
+            while not condition():
                 try:
                     await asyncio.sleep(POLL)
                 except asyncio.CancelledError as error:
                     self._missed = error
-        return None
 
-    async def _await_apart(self, callback: AsyncCallback) -> object:
+    def _begin_apart(self, callback: AsyncCallback) -> Awaitable[object] | None:
         """Await a callback in a task of its own. Whoever is cut short in here goes on with the same one."""
         flight = callback.flight
         if not isinstance(flight, Flight):
             callback.flight = flight = Flight(self.loop)
         flight.begin(callback)
+        if not flight.is_over or getattr(self.task, "_must_cancel", False):
+            # It goes on, or somebody has cancelled the guarded task, which hears of it where it awaits.
+            return self._await_apart(callback, flight)
+        self._land(callback, flight)
+        return None
+
+    async def _await_apart(self, callback: AsyncCallback, flight: Flight) -> None:
+        with _out_of_reach_of_anyio():
+            while True:
+                try:
+                    await flight.until_over()
+                except asyncio.CancelledError as error:
+                    self._missed = error
+                if flight.is_over:
+                    break
+        self._land(callback, flight)
+
+    def _land(self, callback: AsyncCallback, flight: Flight) -> None:
+        """It is over: raise what it raised."""
         task = flight.task
-        while not (task.done() or flight.left_behind.done()):
-            try:
-                await asyncio.wait((task, flight.left_behind), return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError as error:
-                self._missed = error
         callback.land()
         if not task.done():
             raise CallbackLeftBehind
         failure = asyncio.CancelledError() if task.cancelled() else task.result()
+        if failure is None:
+            return
         if flight.cancels and isinstance(failure, asyncio.CancelledError):
             raise CallbackInterrupted
-        if failure is not None:
-            raise failure
-        return None
+        raise failure
 
     async def _await_here(self, callback: AsyncCallback) -> object:
         """Await an exit of an async context manager, which must be left in the task that entered it."""
@@ -396,6 +478,13 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) 
     except RuntimeError:  # it is closed
         return False
     return True
+
+
+def _may_begin_at_once(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a task can take its first step where it is made, as those in C of 3.12 can, and nobody else makes this loop's."""
+    if sys.version_info < (3, 12) or asyncio.Task.__module__ != "_asyncio":
+        return False
+    return loop.get_task_factory() is None and type(loop).__module__.startswith(LOOPS)
 
 
 async def _contain(awaitable: Awaitable[object]) -> BaseException | None:

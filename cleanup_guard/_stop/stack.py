@@ -497,19 +497,20 @@ def _result(error: BaseException) -> Any:
     raise error
 
 
-async def take_steps_with(steps: Steps[T], wait: Callable[[Pending], Awaitable[object]]) -> T:
+async def take_steps_with(steps: Steps[T], wait: Callable[[Pending], Awaitable[object] | None]) -> T:
     """Take all steps in a task.
 
     Args:
         steps: what to do.
-        wait: awaits what it is given, undisturbed, or begins it if it is an `Aside`.
+        wait: begins what it is given. What it returns awaits the rest, undisturbed; None if nothing is left.
     """
     go: Callable[[Any], Any] = steps.send
     came: Any = None
     while True:
         try:
             while True:
-                go, came = steps.send, await wait(go(came))
+                rest = wait(go(came))
+                go, came = steps.send, None if rest is None else await rest
         except BaseException as error:
             if _are_over(steps):
                 result: T = _result(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 
+import pytest
 from tasks.stage import every_asyncio, every_loop, perform, stage, strange_lines
 
 TERM = signal.SIGTERM
@@ -70,6 +72,113 @@ def register(g):
         run = ["slower", "slow", "bye"]
         assert started.out == [*run, "timeout 0", *run, "group 0", "ready"]
     assert (ended.status, ended.err) == (0, "")
+
+
+@every_asyncio
+def test_each_is_awaited_in_a_task_of_its_own(loop: str) -> None:
+    """Whether it waits or not: a task with the callback's name, whose context variables and exits are its own."""
+    code = """
+from contextvars import ContextVar
+where = ContextVar("where", default="outside")
+
+async def look(*, waits):
+    task = asyncio.current_task()
+    say(task is not guarded, task in asyncio.all_tasks(), task.get_name(), where.get())
+    where.set("a callback")
+    if waits:
+        await sleep(0.01)
+        assert asyncio.current_task() is task
+    raise SystemExit(3 + waits)
+
+async def main():
+    global guarded
+    guarded = asyncio.current_task()
+    try:
+        async with guard() as g:
+            where.set("inside")
+            g.callback(look, waits=True)
+            g.callback(look, waits=False)
+    except SystemExit as error:
+        say(error.code, error.__context__.code, where.get(), asyncio.current_task() is guarded)
+    ready()
+run_main(main)
+"""
+    with stage(loop, code) as started:
+        ended = started.end()
+        looked = "True True cleanup_guard look inside"
+        assert started.out == [looked, looked, "4 3 inside True", "ready"]
+    assert (ended.status, ended.err.count("Traceback")) == (0, 0), ended.err
+
+
+@every_asyncio
+def test_a_callback_may_cancel_the_guarded_task_and_itself(loop: str) -> None:
+    """That task hears of it when all have run, the callback where it waits next, or at its end."""
+    code = """
+async def cancel(which, *, waits):
+    (guarded if which == "guarded" else asyncio.current_task()).cancel()
+    say(which, waits)
+    if waits:
+        await sleep(0.01)
+        say("went on")
+
+async def main():
+    global guarded
+    guarded = asyncio.current_task()
+    for which in ("guarded", "itself"):
+        for waits in (True, False):
+            try:
+                async with guard(hooks=()) as g:
+                    g.callback(bye)
+                    g.callback(cancel, which, waits=waits)
+            except asyncio.CancelledError:
+                say("cancelled", guarded.cancelling(), guarded.uncancel())
+    ready()
+run_main(main)
+"""
+    with stage(loop, code) as started:
+        ended = started.end()
+        heard = ["bye", "cancelled 1 0"]
+        assert started.out == [
+            *("guarded True", "went on", *heard),
+            *("guarded False", *heard),
+            *("itself True", "bye", "cancelled 0 0"),
+            *("itself False", "bye", "cancelled 0 0"),
+            "ready",
+        ]
+    assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before 3.12 there are no eager tasks")
+@pytest.mark.parametrize(
+    ("factory", "loop"),
+    [("asyncio.eager_task_factory", "asyncio"), ("made", "asyncio"), ("made", "uvloop"), ("None", "uvloop")],
+)  # uvloop's tasks cannot be made by the eager one
+def test_whoever_makes_the_tasks_of_a_loop_makes_those_of_callbacks(factory: str, loop: str) -> None:
+    """And one that blocks the loop before it first waits is interrupted there, whether its task was begun eagerly or not."""
+    code = f"""
+tasks = []
+def made(loop, coroutine, **options):
+    tasks.append(asyncio.Task(coroutine, loop=loop, **options))
+    return tasks[-1]
+
+async def stuck():
+    say(asyncio.current_task() in tasks, asyncio.current_task() is not guarded)
+    time.sleep(60)
+
+async def main():
+    global guarded
+    guarded = asyncio.current_task()
+    asyncio.get_running_loop().set_task_factory({factory})
+    async with guard(grace=6) as g:
+        g.callback(bye)
+        g.options(timeout=0.1, name="flush").callback(stuck)
+        ready()
+        await sleep(60)
+run_main(main)
+"""
+    ended = perform(loop, code, TERM)
+    assert (ended.out, ended.status) == ([f"{factory == 'made'} True", "bye"], 143)
+    assert "callback flush interrupted" in ended.err
 
 
 @every_loop
