@@ -66,8 +66,10 @@ class Host:
     """Whether the loop wraps what a task raises in an exception group, which hides an exit status from Python."""
 
     in_loop: bool = True
-    members: dict[Member, None]
-    leaving: int
+    leaving: int = 0
+    """Guards that the task is leaving: nothing cuts their callbacks short."""
+
+    _asking: Asking | None = None
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -75,8 +77,14 @@ class Host:
         self.members: dict[Member, None] = {}  # outermost first
         # Of another guard, whose stop is not this task's business.
         self.in_callback: bool = process.in_callback
-        self.leaving: int = 0  # guards that the task is leaving: nothing cuts their callbacks short
-        self.asking: Asking = Asking(self)
+
+    @property
+    def asking(self) -> Asking:
+        """Asks the task to end: one, whoever has the first question. Nobody has one before a stop."""
+        if self._asking is not None:
+            return self._asking
+        first: Asking = self.__dict__.setdefault("_asking", Asking(self))
+        return first
 
     # -- what each kind of loop does in its own way --
 
@@ -234,11 +242,13 @@ class Asking:
         cancels: how often the task was cancelled by us.
     """
 
+    __slots__ = ("_host", "_looks", "_on_its_way", "_once", "asked_at", "cancels")
+
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self._host: Host = host
         self.asked_at: float = inf
         self.cancels: int = 0
-        self._once = Once()
+        self._once: Once = Once()
         self._on_its_way: bool = True  # when it was last looked at
         self._looks: bool = False  # the loop is to look
 

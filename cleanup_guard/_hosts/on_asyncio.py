@@ -66,6 +66,10 @@ class StopToken(Token):
         return self._reason
 
 
+_SPAWNED: set[asyncio.Task[None]] = set()
+"""Tasks of ours that nobody waits for: loops hold tasks weakly."""
+
+
 class End(asyncio.Future[object]):
     """What the guarded task waits for: a cancellation does not end that, and is heard afterwards."""
 
@@ -159,8 +163,7 @@ class Flight:
             self.loop.call_later(LEFT_BEHIND, self.leave_behind)
         self.cancels += 1
         token = StopToken("time is over")
-        self._pulse = Pulse()
-        self._pulse.follow(token)
+        self._pulse = _pulse_of(token)
         self.task.cancel(token)
 
     def leave_behind(self) -> None:
@@ -179,16 +182,16 @@ class Flight:
 class AsyncioHost(Host):
     """See `Host`."""
 
+    _pulse: Pulse | None = None  # of the stop
+    _before: weakref.WeakSet[asyncio.Task[Any]] | None = None
+    _missed: BaseException | None = None
+
     def __init__(self, process: Process, task: asyncio.Task[Any]) -> None:
         super().__init__(process)
         self.loop = asyncio.get_running_loop()
         self.task = self.key = task
-        self._pulse = Pulse()
-        self._before: weakref.WeakSet[asyncio.Task[Any]] | None = None
         if sys.version_info < (3, 12) and self.is_root:
             self._before = weakref.WeakSet(asyncio.all_tasks())
-        self._missed: BaseException | None = None
-        self._spawned: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     @property
     def alive(self) -> bool:
@@ -202,23 +205,23 @@ class AsyncioHost(Host):
     def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin a task that nobody waits for, in the loop."""
         task = self.loop.create_task(function(), name="cleanup_guard")
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        _SPAWNED.add(task)
+        task.add_done_callback(_SPAWNED.discard)
 
     # -- the stop --
 
     def cancel_task(self, stop: Stop) -> None:
         """Cancel the task, in the loop, between two of its steps."""
         token = StopToken(stop.reason)
-        self._pulse.follow(token)
+        self._pulse = _pulse_of(token)
         self.task.cancel(token)
 
     def is_on_its_way(self) -> bool:
         """Whether the CancelledError is alive, and not merely kept."""
-        return self._pulse.beats and is_on_its_way(self.task, self._is_stop)
-
-    def _is_stop(self, error: BaseException) -> bool:
-        return any(self._pulse.is_of(each) for each in error.args)
+        pulse = self._pulse
+        if pulse is None or not pulse.beats:
+            return False
+        return is_on_its_way(self.task, lambda error: any(map(pulse.is_of, error.args)))
 
     # -- leaving a guard --
 
@@ -297,8 +300,10 @@ class AsyncioHost(Host):
     @property
     def is_root(self) -> bool:
         """Whether the loop runs until this task ends, so that what it raises is raised by `asyncio.run`."""
-        callbacks = getattr(self.task, "_callbacks", None) or ()
-        return any(getattr(callback, "__qualname__", "").endswith(ROOTS) for callback, _ in callbacks)
+        for callback, _ in getattr(self.task, "_callbacks", None) or ():
+            if getattr(callback, "__qualname__", "").endswith(ROOTS):
+                return True
+        return False
 
     def go_on(self, exception: BaseException, error: BaseException | None) -> bool:
         """The stop goes on upwards from the task's outermost guard: what `__aexit__` returns or raises."""
@@ -392,6 +397,12 @@ class AsyncioHost(Host):
             return self.loop.run_until_complete(wait())
         with asyncio.Runner() as runner:
             return runner.run(wait())
+
+
+def _pulse_of(token: StopToken) -> Pulse:
+    pulse = Pulse()
+    pulse.follow(token)
+    return pulse
 
 
 def is_running() -> bool:
