@@ -108,7 +108,7 @@ class Flight:
         The task takes its first step in here if it can. It is kept before that, so that whoever is cut short in it finds it.
         """
         tasks = self._tasks
-        if self._has_begun:
+        if tasks and self._has_begun:
             return
         name = f"cleanup_guard {callback.name}"
         if not tasks and not _may_begin_at_once(self.loop):
@@ -247,11 +247,11 @@ class AsyncioHost(Host):
         if not isinstance(flight, Flight):
             callback.flight = flight = Flight(self.loop)
         flight.begin(callback)
-        if not flight.is_over or getattr(self.task, "_must_cancel", False):
-            # It goes on, or somebody has cancelled the guarded task, which hears of it where it awaits.
-            return self._await_apart(callback, flight)
-        self._land(callback, flight)
-        return None
+        if flight.is_over and not getattr(self.task, "_must_cancel", False):
+            _land(callback, flight)
+            return None
+        # It goes on, or somebody has cancelled the guarded task, which hears of it where it awaits.
+        return self._await_apart(callback, flight)
 
     async def _await_apart(self, callback: AsyncCallback, flight: Flight) -> None:
         with _out_of_reach_of_anyio():
@@ -262,20 +262,7 @@ class AsyncioHost(Host):
                     self._missed = error
                 if flight.is_over:
                     break
-        self._land(callback, flight)
-
-    def _land(self, callback: AsyncCallback, flight: Flight) -> None:
-        """It is over: raise what it raised."""
-        task = flight.task
-        callback.land()
-        if not task.done():
-            raise CallbackLeftBehind
-        failure = asyncio.CancelledError() if task.cancelled() else task.result()
-        if failure is None:
-            return
-        if flight.cancels and isinstance(failure, asyncio.CancelledError):
-            raise CallbackInterrupted
-        raise failure
+        _land(callback, flight)
 
     async def _await_here(self, callback: AsyncCallback) -> object:
         """Await an exit of an async context manager, which must be left in the task that entered it."""
@@ -496,6 +483,20 @@ def _may_begin_at_once(loop: asyncio.AbstractEventLoop) -> bool:
     if sys.version_info < (3, 12) or asyncio.Task.__module__ != "_asyncio":
         return False
     return loop.get_task_factory() is None and type(loop).__module__.startswith(LOOPS)
+
+
+def _land(callback: AsyncCallback, flight: Flight) -> None:
+    """It is over: raise what it raised."""
+    task = flight.task
+    callback.land()
+    if not task.done():
+        raise CallbackLeftBehind
+    failure = asyncio.CancelledError() if task.cancelled() else task.result()
+    if failure is None:
+        return
+    if flight.cancels and isinstance(failure, asyncio.CancelledError):
+        raise CallbackInterrupted
+    raise failure
 
 
 async def _contain(awaitable: Awaitable[object]) -> BaseException | None:

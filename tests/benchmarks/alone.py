@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 from cleanup_guard import guard
 from cleanup_guard._stop.stack import Callback, CallbackStack
@@ -21,6 +22,8 @@ from cleanup_guard._stop.stack import Callback, CallbackStack
 Figures = dict[str, float]
 
 GUARD, HAND, THREAD = "cleanup_guard", "ExitStack and two handlers", "a thread, started and joined"
+
+TASKS, EAGER = "a task for each", "the same, begun at once"
 
 AT_EXIT, CLAIMED = "atexit", "claimed and called by C calls, unwatched"
 
@@ -134,8 +137,20 @@ async def nothing_async() -> None:
     """An async callback that does nothing."""
 
 
+async def in_tasks(count: int) -> None:
+    """AsyncExitStack, with a task for each."""
+    async with AsyncExitStack() as each:
+        for _ in range(count):
+            each.push_async_callback(lambda: asyncio.create_task(nothing_async()))
+
+
 def async_callbacks(count: int) -> Figures:
     """Register and await so many async callbacks; for each of them."""
+
+    async def in_eager_tasks() -> None:
+        if sys.version_info >= (3, 12):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        await in_tasks(count)
 
     async def ours() -> None:
         async with guard(hooks=(), signals=()) as g:
@@ -147,12 +162,18 @@ def async_callbacks(count: int) -> Figures:
             for _ in range(count):
                 each.push_async_callback(nothing_async)
 
-    taken = cpu_of(
-        {"AsyncExitStack": lambda: asyncio.run(stack()), GUARD: lambda: asyncio.run(ours())},
-        number=1,
-        rounds=5,
-    )
+    ways: dict[str, Callable[[], Coroutine[object, object, None]]] = {
+        "AsyncExitStack": stack,
+        TASKS: lambda: in_tasks(count),
+        EAGER: in_eager_tasks,
+        GUARD: ours,
+    }
+    taken = cpu_of({name: partial(_run, way) for name, way in ways.items()}, number=1, rounds=5)
     return {name: figure / count for name, figure in taken.items()}
+
+
+def _run(main: Callable[[], Coroutine[object, object, None]]) -> None:
+    asyncio.run(main())
 
 
 def tasks(count: int) -> Figures:
