@@ -6,8 +6,7 @@ This acts on a `World`: a real one in `_family.py` and `_household.py`, a fake o
 
 from __future__ import annotations
 
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._telling import Telling
 from cleanup_guard._supervise._terms import SIGCONT, SIGTERM
 

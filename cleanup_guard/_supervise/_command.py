@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from math import inf
 
-from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace
+from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace, inf
 from cleanup_guard._ground.foreign import shown
 from cleanup_guard._ground.here import FOREGROUND_VARIABLE
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl

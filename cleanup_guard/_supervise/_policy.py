@@ -18,8 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._asking import Asking
 from cleanup_guard._supervise._terms import SIGINT, SIGKILL, Stop
 

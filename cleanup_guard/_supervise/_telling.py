@@ -22,9 +22,7 @@ Rules:
 
 from __future__ import annotations
 
-from functools import partial
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._tree import SHELLS, SUSPENDED, TICKS
 
 TYPE_CHECKING = False
@@ -216,7 +214,10 @@ class Telling:
             pipes: what a process reads and writes.
         """
         late = over >= HALF
-        catches = partial(self.catches, signum=signum)
+
+        def catches(process: Process) -> bool:
+            return self.catches(process, signum)
+
         everybody = kin.of(child) if child is not None else kin.processes
         catchers = [each for each in everybody if catches(each)]
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]
