@@ -148,7 +148,10 @@ class Command:
 
     def _start_all(self) -> None:
         """Start whoever may be."""
-        while startable := self.policy.startable():
+        startable = self.policy.startable()
+        if not startable:
+            return
+        while startable:
             if self._told_to_stop():
                 return  # nobody who has not begun owes a cleanup
             child = startable[0]
@@ -160,6 +163,7 @@ class Command:
                 self.policy.stop(f"{child.name} could not be started", time.monotonic())
                 return
             self.family.started()
+            startable = self.policy.startable()
         if all(child.started for child in self.options.children):
             _go_to("/")  # whoever wants to unmount where we were started may
 

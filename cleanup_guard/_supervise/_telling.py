@@ -176,6 +176,12 @@ class Telling:
         """These are being told now."""
         self._told.update(process.key for process in processes)
 
+    def note_catcher(self, process: Process | None) -> None:
+        """This one was told when it caught the stop, which it may not any more; None if it has gone."""
+        if process is not None:
+            self._catchers.add(process.key)
+            self._told.add(process.key)
+
     def forget(self, processes: Iterable[Process]) -> None:
         """These may not have been told, after all."""
         self._told.difference_update(process.key for process in processes)
