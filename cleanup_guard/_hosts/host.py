@@ -190,9 +190,10 @@ class Host:
 
     def others_are_clean(self) -> bool:
         """Whether no other task of this thread has guards that are entered."""
-        hosts = list(self.process.roster.hosts.values())
-        others = [each for each in hosts if isinstance(each, Host) and each is not self]
-        return not any(each.in_main == self.in_main and each.members for each in others)
+        for each in list(self.process.roster.hosts.values()):
+            if isinstance(each, Host) and each is not self and each.in_main == self.in_main and each.members:
+                return False
+        return True
 
     # -- for other threads --
 

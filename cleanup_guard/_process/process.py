@@ -246,9 +246,10 @@ class Process:
         if stop is None:
             return
         self.last_resort.arm(stop, self.clock())
-        if stop.drained:
+        if stop.drained and not self.told.woken:
             for each in self.roster.everybody():
                 each.wake_waiters()
+            self.told.woken = True  # last: if this was cut short, whoever announces next begins anew
         if not self.told.began.claim():
             return
         event = StopReceived(
@@ -370,6 +371,7 @@ class Told:
         self.began: Once = Once()
         self.ended: Once = Once()
         self.announced: bool = False
+        self.woken: bool = False  # those who wait for the stop
 
 
 class Registry:

@@ -21,7 +21,6 @@ from cleanup_guard._stop.token import Pulse, Token, mark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cleanup_guard._ground.clock import Budget
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
     from cleanup_guard._stop.stack import Branch as _Branch
@@ -77,17 +76,20 @@ class Turn:
             return current is not None
         return self.in_main and current.flight is None and not pulse.is_handled_in(self.ident)
 
-    def due(self) -> float:
-        """When the callback in progress has used up its time."""
+    def due(self, *, others_wait: bool) -> float:
+        """When the callback in progress has used up its time.
+
+        Args:
+            others_wait: whether any callback has not begun: looked up once for all turns, of which there may be thousands.
+        """
         callback, stop = self.current, self.process.stop
         if callback is None:
             return inf
         own = inf if callback.timeout is None else self.started + callback.timeout
-        shared = inf if stop is None else self._shared_limit(stop.budget)
+        shared = (
+            inf if stop is None else stop.budget.callback_limit(self.started, None, others_wait=others_wait)
+        )
         return min(own, shared, self.limit)
-
-    def _shared_limit(self, budget: Budget) -> float:
-        return budget.callback_limit(self.started, None, others_wait=self.process.roster.others_wait)
 
     def why_due(self) -> str:
         """Which time is over."""

@@ -347,7 +347,9 @@ class Watcher:
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
             self._notice_signals(ours, now)
-        due = min((self._look_at_turn(turn, now) for turn in list(process.roster.turns)), default=inf)
+        turns = list(process.roster.turns)
+        others_wait = bool(turns) and process.stop is not None and process.roster.others_wait
+        due = min((self._look_at_turn(turn, now, others_wait=others_wait) for turn in turns), default=inf)
         due = min(due, self._nudges.look(now))
         stop = process.stop
         if stop is not None:
@@ -456,8 +458,8 @@ class Watcher:
 
     # -- callbacks --
 
-    def _look_at_turn(self, turn: Turn, now: float) -> float:
-        due, interrupt = turn.due(), turn.interrupt
+    def _look_at_turn(self, turn: Turn, now: float, *, others_wait: bool) -> float:
+        due, interrupt = turn.due(others_wait=others_wait), turn.interrupt
         if interrupt.wanted:
             if turn.interruptible:
                 self._interrupt(turn, now, interrupt.why)

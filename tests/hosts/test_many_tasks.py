@@ -118,3 +118,51 @@ def test_eight_times_as_many_guards_cost_eight_times_as_much(code: str, few: int
     """Entering and leaving many guards at once: time grows as their number does, and memory stays at some kilobytes each."""
     ended = run(MEASURE + code + f"\ncompare(go, {few}, {many})\n")
     assert (ended.out, ended.status) == (["cpu True", "memory True"], 0), ended.err
+
+
+STOPPED = """
+async def tidy():
+    await sleep(0.01)
+async def job():
+    async with guard(hooks=()) as g:
+        g.callback(tidy)
+        await sleep(60)
+async def main():
+    async with guard(hooks=(), grace=60) as g:
+        g.callback(say)
+        {group}
+            for _ in range(number): {begin}
+            await sleep(0.01)
+            ready()
+            global began
+            began = time.process_time()
+            signal.raise_signal(signal.SIGTERM)
+            await sleep(60)
+def say(): print(time.process_time() - began, flush=True)
+"""
+
+STOPPED_IN = {
+    "asyncio": (
+        "import asyncio\nfrom asyncio import sleep\n",
+        "async with asyncio.TaskGroup() as tasks:",
+        "tasks.create_task(job())",
+        "asyncio.run(main())\n",
+    ),
+    "trio": (
+        "import trio\nfrom trio import sleep\n",
+        "async with trio.open_nursery() as nursery:",
+        "nursery.start_soon(job)",
+        "trio.run(main)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("loop", STOPPED_IN)
+def test_a_stop_of_eight_times_as_many_tasks_takes_eight_times_as_long(loop: str) -> None:
+    """All are cancelled, and await their callbacks at the same time."""
+    imports, group, begin, go = STOPPED_IN[loop]
+    code = imports + STOPPED.format(group=group, begin=begin) + go
+    few, many = (run(f"number = {number}\n{code}") for number in (250, 2000))
+    assert (few.status, many.status) == (143, 143), few.err + many.err
+    seconds, more_seconds = float(few.out[0]), float(many.out[0])
+    assert more_seconds < 1.0 or more_seconds / seconds < 2.5 * 8, (seconds, more_seconds)
