@@ -8,6 +8,7 @@ from cleanup_guard._ground.clock import Budget
 from cleanup_guard._ground.events import Finished
 from cleanup_guard._ground.once import Once
 from cleanup_guard._guard.work import WaitForWork
+from cleanup_guard._hosts.beside import take_steps_in
 from cleanup_guard._process.report import Reporter
 from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.history import CLEANING
@@ -74,7 +75,7 @@ class Cleanup:
         if host.in_loop and stop is not None:
             # The callbacks need the rest of the time.
             patience = min(1.0, (stop.budget.end - self._process.clock()) / 2)
-            if host.run_here(lambda: host.take_steps(self._work_and_turn(error)), patience):
+            if host.run_here(lambda: take_steps_in(host, self._work_and_turn(error)), patience):
                 return
         take_steps(self._work_and_turn(error), host.wait_without_loop)
 

@@ -15,6 +15,7 @@ import time
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._guard.onward import Verdict, end_of_loop, end_of_stop, raise_failures
+from cleanup_guard._hosts.beside import take_steps_in
 from cleanup_guard._process import ends
 from cleanup_guard._process.last_act import LastAct
 from cleanup_guard._process.last_word import LastWord
@@ -89,7 +90,7 @@ class Departure:
         try:
             for _ in range(TRIES):
                 try:
-                    await host.take_steps(self._leave(error, verdict))
+                    await take_steps_in(host, self._leave(error, verdict))
                     break
                 except GeneratorExit:
                     raise
@@ -141,7 +142,7 @@ class Departure:
 
     async def aclose_alone(self) -> None:
         """The same in a task."""
-        self._end_alone(await self._host.take_steps(self._clean_up(None)))
+        self._end_alone(await take_steps_in(self._host, self._clean_up(None)))
 
     def _end_alone(self, outcome: Outcome) -> None:
         self._stay.gone = True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from functools import partial
 
 from cleanup_guard._process import native
-from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps
+from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps, take_steps_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         """Where a guard is that was entered with `async with` (`host.py`)."""
 
         def spawn(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
-        async def take_steps(self, steps: Steps[T]) -> T: ...
         def wait(self, pending: AsyncCallback | Callable[[], bool]) -> Awaitable[object] | None: ...
         def wait_without_loop(self, pending: Pending) -> object: ...
 
@@ -52,8 +52,13 @@ def begin_in_thread(aside: Aside, wait: Callable[[Pending], object]) -> None:
         take_steps(aside.steps(), wait)
 
 
-def step_in_loop(loop: Loop, pending: Pending) -> Awaitable[object] | None:
-    """Take a step in the running task: what is left of it to be awaited."""
+def take_steps_in(loop: Loop, steps: Steps[T]) -> Coroutine[Any, Any, T]:
+    """Take all steps in the running task."""
+    return take_steps_with(steps, partial(_step, loop))
+
+
+def _step(loop: Loop, pending: Pending) -> Awaitable[object] | None:
+    """Begin a step in the running task. Returns what is left of it to be awaited."""
     if not isinstance(pending, Aside):
         return loop.wait(pending)
     if isinstance(pending.callback, AsyncCallback):
@@ -67,7 +72,7 @@ def step_in_loop(loop: Loop, pending: Pending) -> Awaitable[object] | None:
 async def _run(loop: Loop, aside: Aside) -> None:
     for _ in range(TRIES):
         try:
-            await loop.take_steps(aside.steps())
+            await take_steps_in(loop, aside.steps())
             break
         except GeneratorExit:
             raise  # the loop has ended

@@ -12,15 +12,14 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 from __future__ import annotations
 
 import threading
-from functools import partial
 from math import inf
 
 from cleanup_guard._ground.once import Once
-from cleanup_guard._hosts.beside import begin_in_thread, step_in_loop
+from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.history import UNWINDING
-from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps_with
+from cleanup_guard._stop.stack import Aside, AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import Pending, Steps
+    from cleanup_guard._stop.stack import Pending
     from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")
@@ -183,10 +182,6 @@ class Host:
         while not pending():
             native.sleep(0.001)
         return None
-
-    async def take_steps(self, steps: Steps[T]) -> T:
-        """Take all steps in the running task."""
-        return await take_steps_with(steps, partial(step_in_loop, self))
 
     def others_are_clean(self) -> bool:
         """Whether no other task of this thread has guards that are entered."""

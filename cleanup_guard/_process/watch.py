@@ -347,10 +347,7 @@ class Watcher:
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
             self._notice_signals(ours, now)
-        turns = list(process.roster.turns)
-        others_wait = bool(turns) and process.stop is not None and process.roster.others_wait
-        due = min((self._look_at_turn(turn, now, others_wait=others_wait) for turn in turns), default=inf)
-        due = min(due, self._nudges.look(now))
+        due = min(self._look_at_turns(now), self._nudges.look(now))
         stop = process.stop
         if stop is not None:
             due = min(due, process.delivery.look(now, stop, self._facts(stop), self))
@@ -458,15 +455,20 @@ class Watcher:
 
     # -- callbacks --
 
-    def _look_at_turn(self, turn: Turn, now: float, *, others_wait: bool) -> float:
-        due, interrupt = turn.due(others_wait=others_wait), turn.interrupt
-        if interrupt.wanted:
-            if turn.interruptible:
-                self._interrupt(turn, now, interrupt.why)
-            return now + (QUICK if now - interrupt.sent_at < IMPATIENT else SLOW_POKE)
-        if due <= now and turn.current is not None:
-            self._interrupt(turn, now, turn.why_due())
-            return now + QUICK
+    def _look_at_turns(self, now: float) -> float:
+        roster, due = self._process.roster, inf
+        turns = list(roster.turns)
+        others_wait = bool(turns) and self._process.stop is not None and roster.others_wait
+        for turn in turns:
+            turns_due, interrupt = turn.due(others_wait=others_wait), turn.interrupt
+            if interrupt.wanted:
+                if turn.interruptible:
+                    self._interrupt(turn, now, interrupt.why)
+                turns_due = now + (QUICK if now - interrupt.sent_at < IMPATIENT else SLOW_POKE)
+            elif turns_due <= now and turn.current is not None:
+                self._interrupt(turn, now, turn.why_due())
+                turns_due = now + QUICK
+            due = min(due, turns_due)
         return due
 
     def _interrupt(self, turn: Turn, now: float, why: str) -> None:
