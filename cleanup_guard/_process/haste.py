@@ -22,14 +22,18 @@ class Haste:
         """Shorten it. Does nothing the second time."""
         before = sys.getswitchinterval()
         if not self._before and before > INTERVAL:
-            self._before.append(before)
             sys.setswitchinterval(INTERVAL)
+            self._before.append(before)  # last: whoever ends it meanwhile finds nothing, and the next one does
 
     def end(self) -> None:
         """Put it back, unless somebody has set a longer one meanwhile."""
-        if self._before and sys.getswitchinterval() <= INTERVAL:
-            sys.setswitchinterval(self._before[0])
+        if not self._before:
+            return
+        before = self._before[:]
         self._before.clear()
+        for each in before:  # there is one, unless another thread was quicker
+            if sys.getswitchinterval() <= INTERVAL:
+                sys.setswitchinterval(each)
 
 
 HASTE = Haste()
