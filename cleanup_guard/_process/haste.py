@@ -23,7 +23,7 @@ class Haste:
         before = sys.getswitchinterval()
         if not self._before and before > INTERVAL:
             sys.setswitchinterval(INTERVAL)
-            self._before.append(before)  # last: whoever ends it meanwhile finds nothing, and the next one does
+            self._before.append(before)  # last: who ends it meanwhile finds nothing, the next one does
 
     def end(self) -> None:
         """Put it back, unless somebody has set a longer one meanwhile."""

@@ -45,7 +45,9 @@ STILL, STILL_WAITING = 0.008, 0.0008
 """Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there;
 and where the library does nothing but wait for another thread."""
 
-WAITING = tuple(STDLIB + name for name in ("threading.py", "queue.py", f"concurrent{os.sep}futures{os.sep}_base.py"))
+WAITING = tuple(
+    STDLIB + name for name in ("threading.py", "queue.py", f"concurrent{os.sep}futures{os.sep}_base.py")
+)
 """Where it does nothing else."""
 
 APART = 0.0003

@@ -24,7 +24,8 @@ class Whereabouts:
     def __init__(self) -> None:
         self._asked = Once()
         self._unit: Unit | None = None
-        self._found: tuple[Unit | None, Grace] | None = None  # what the platform gives, with what systemd had said
+        # What the platform gives, with what systemd had said by then.
+        self._found: tuple[Unit | None, Grace] | None = None
 
     def ask(self, roster: Roster) -> None:
         """Have systemd asked, in a thread of its own, if nobody else decides. Main thread.
