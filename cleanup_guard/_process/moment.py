@@ -106,9 +106,9 @@ class Moment:
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
         if _is_in_tracer(frame):
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
-        if is_stdlib(filename) and (_is_in_handler(frame) or _takes_lock_back(frame)):
-            return False  # the handler looks itself before it returns; and whoever leaves gives back what he then does not have
-        if not is_stdlib(filename) or self._stands_still(frame, PATIENCE, waiting_since):
+        if is_stdlib(filename) and _is_in_handler(frame):
+            return False  # which looks itself before it returns
+        if not is_stdlib(filename) or self._waits(frame, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
         return False
@@ -124,6 +124,10 @@ class Moment:
         """The exception has been raised: the search is over, and no frame is kept."""
         self.stop_tracing()
         self._seen_at = self._search = None
+
+    def _waits(self, frame: FrameType, waiting_since: float | None) -> bool:
+        """Whether main waits in the library, and an exception there does no harm."""
+        return not _takes_lock_back(frame) and self._stands_still(frame, PATIENCE, waiting_since)
 
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
