@@ -18,6 +18,7 @@ from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import installed, native, watch
 from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
 from cleanup_guard._process.moment import has_left_python
@@ -122,6 +123,11 @@ class Process:
         )
 
     @property
+    def waits_for_moment(self) -> bool:
+        """Whether main has looked, and may be told, but not where it is."""
+        return self.receiver.moment.searching
+
+    @property
     def is_wanted(self) -> bool:
         """Whether it is to be told, but for critical sections, work, and the timer, which is set in a moment.
 
@@ -220,6 +226,7 @@ class Process:
         )
         if ballot.propose(stop):
             self.roster.history = stop.history
+            self._hurry(stop)
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
@@ -228,6 +235,7 @@ class Process:
         if stop.theirs is not None and theirs is None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
+            self._hurry(stop)
             self.last_resort.arm(stop, now)
         elif stop.theirs is None and stop.budget.period.by_hand:
             if signum != SIGINT:  # from somebody who will kill: the clock starts
@@ -236,15 +244,26 @@ class Process:
             elif native.in_main():
                 self.signals.take_more(by_hand=True)
 
+    @staticmethod
+    def _hurry(stop: Stop) -> None:
+        if stop.theirs is None:
+            HASTE.begin()
+
     def ask_main(self) -> None:
         """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
         self.receiver.call.ask()
+
+    def prepare(self) -> None:
+        """Find out and load what a stop needs, while nothing happens."""
+        self.whereabouts.look_around()
+        self.last_resort.prepare()
 
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
         stop = self.stop
         if stop is None:
             return
+        self._hurry(stop)
         self.last_resort.arm(stop, self.clock())
         if stop.drained and not self.told.woken:
             for each in self.roster.everybody():
@@ -338,6 +357,7 @@ class Process:
         LastWord.take_back()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
         self.roster.history = None
+        HASTE.end()
         self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()
@@ -350,6 +370,7 @@ class Process:
         """Give back what no guard needs any more, in the order that loses no signal. Main thread only."""
         if self.stop is not None:
             return
+        HASTE.end()
         if not self.roster.listens:
             self.receiver.moment.stop_tracing()
             if not self.exiting:
