@@ -470,13 +470,15 @@ class Watcher:
             HASTE.begin()
             for _ in range(2):
                 native.sleep(HEAD_START / 2)
-                if process.waits_for_moment:
+                if process.receiver.moment.searching:
                     self.poke()
                     break
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
-        return max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.calls(SIGINT))
+        return max(
+            self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.receiver.calls.get(SIGINT, 0)
+        )
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
