@@ -100,10 +100,6 @@ class Process:
         """Whether main has run our handler since the stop."""
         return self.receiver.noticed
 
-    def calls(self, signum: int) -> int:
-        """How often main was called by a signal that was no poke."""
-        return self.receiver.calls.get(signum, 0)
-
     @property
     def announced(self) -> bool:
         """Whether the drain and the on_stop callbacks are over, or have used up their time."""
@@ -121,11 +117,6 @@ class Process:
             and not self.last_resort.arms(stop)
             and self._is_due(shielded=self.roster.shields > 0, working=self.roster.working)
         )
-
-    @property
-    def waits_for_moment(self) -> bool:
-        """Whether main has looked, and may be told, but not where it is."""
-        return self.receiver.moment.searching
 
     @property
     def is_wanted(self) -> bool:
@@ -226,7 +217,7 @@ class Process:
         )
         if ballot.propose(stop):
             self.roster.history = stop.history
-            self._hurry(stop)
+            _hurry(stop)
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
@@ -235,7 +226,7 @@ class Process:
         if stop.theirs is not None and theirs is None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
-            self._hurry(stop)
+            _hurry(stop)
             self.last_resort.arm(stop, now)
         elif stop.theirs is None and stop.budget.period.by_hand:
             if signum != SIGINT:  # from somebody who will kill: the clock starts
@@ -243,11 +234,6 @@ class Process:
                 self.last_resort.arm(stop, now)
             elif native.in_main():
                 self.signals.take_more(by_hand=True)
-
-    @staticmethod
-    def _hurry(stop: Stop) -> None:
-        if stop.theirs is None:
-            HASTE.begin()
 
     def ask_main(self) -> None:
         """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
@@ -263,7 +249,7 @@ class Process:
         stop = self.stop
         if stop is None:
             return
-        self._hurry(stop)
+        _hurry(stop)
         self.last_resort.arm(stop, self.clock())
         if stop.drained and not self.told.woken:
             for each in self.roster.everybody():
@@ -383,6 +369,11 @@ class Process:
             GUEST.stand_down()
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()
+
+
+def _hurry(stop: Stop) -> None:
+    if stop.theirs is None:  # he has a pace of his own
+        HASTE.begin()
 
 
 class Told:
