@@ -267,7 +267,7 @@ while True: signal.pause()
 """
 
 
-LEAST = "the least init in Python"
+TINY = "the least init in Python"
 
 LEAST_INIT = """
 import os, sys, _signal
@@ -286,7 +286,7 @@ def inits(*words: str) -> tuple[dict[str, list[str]], list[str]]:
     """Our `run` and the inits that are there, each with a program; and those that are not there."""
     ways = {
         GUARD: [COMMAND, "run", "--"],
-        LEAST: [sys.executable, "-I", "-S", "-c", LEAST_INIT],
+        TINY: [sys.executable, "-I", "-S", "-c", LEAST_INIT],
         "tini": ["tini", "-s", "--"],
         "dumb-init": ["dumb-init", "--"],
         "catatonit": ["catatonit", "--"],
@@ -323,7 +323,7 @@ def test_run_passes_a_stop_on(show: Show, tmp_path: Path) -> None:
             each.kill()
             each.wait()
     limit = (
-        f"{LEAST} is among the figures; ours looks first, in two files of /proc, whether the program catches the stop and has "
+        f"{TINY} is among the figures; ours looks first, in two files of /proc, whether the program catches the stop and has "
         "nobody below it, because who is told by us and by a program above it is told twice"
     )
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
@@ -374,7 +374,7 @@ def test_run_starts_a_child(show: Show) -> None:
             "tini" if "tini" in over else "a bare interpreter",
             "22 ms",
             "with the number of programs, each of which is started by itself",
-            f"a Python that only starts a program is among the figures, as is {LEAST}; no installed command starts like that "
+            f"a Python that only starts a program is among the figures, as is {TINY}; no installed command starts like that "
             "one, without `site`, because pip writes the first line of its script",
             absent,
         )
