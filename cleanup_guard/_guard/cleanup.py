@@ -98,6 +98,7 @@ class Cleanup:
             turn = self._begin_turn()
             if self._outcome is None:
                 self._outcome = Outcome(error)
+            turn.run_calls(self._outcome)
             yield from run_all(self.stack, self._outcome, turn)
             self._done.claim()
         finally:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 
 from cleanup_guard._ground.clock import seconds
-from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, kind_of
+from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, entry_of, kind_of
 from cleanup_guard._guard.in_sight import StopInSight
 from cleanup_guard._guard.options import Default, Options
 from cleanup_guard._guard.registrar import Registrar
 from cleanup_guard._hosts.waiters import Waiters
-from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, proper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class Guard(StopInSight):
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self._register(kind_of(function)(function, args, kwargs))
+        entry = entry_of(function, args, kwargs)
+        if isinstance(entry, Callback) or not self._stack.push(entry):
+            self._register(proper(entry))
         return function
 
     def push_async_callback(

@@ -17,6 +17,7 @@ from cleanup_guard._ground.events import (
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.stack import proper
 from cleanup_guard._stop.token import Pulse, Token, mark
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
     from cleanup_guard._stop.stack import Branch as _Branch
-    from cleanup_guard._stop.stack import Callback, CallbackStack
+    from cleanup_guard._stop.stack import Callback, CallbackStack, Entry, Outcome
 
 
 LEFT_BEHIND = 2.0
@@ -40,7 +41,7 @@ class Turn:
         daemon: whether that is a thread of the program that nobody waits for when the interpreter ends.
         stack: whose callbacks they are.
         in_main: whether it is main, and can be poked.
-        current: the callback in progress.
+        running: what of the stack is being called.
         started: when that began.
         wants_interrupt: it is to be interrupted, because of `why`; asked for at `sent_at`.
         count, failures: callbacks run and failed so far.
@@ -57,7 +58,7 @@ class Turn:
         self.stack = stack
         # Without a signal of ours there is nothing to poke main with.
         self.in_main = in_main() and bool(process.signals.previous)
-        self.current: Callback | None = None
+        self.running: Entry | None = None
         self.started = process.clock()
         self.limit = inf if time_limit is None else self.started + time_limit
         self.interrupt = Interrupt()
@@ -65,6 +66,12 @@ class Turn:
         self.failures = 0
         self._details = reporter.wants_details
         self._lock = native.make_lock()
+
+    @property
+    def current(self) -> Callback | None:
+        """The callback in progress."""
+        running = self.running
+        return None if running is None else proper(running)
 
     @property
     def interruptible(self) -> bool:
@@ -102,13 +109,21 @@ class Turn:
             return "the grace period is nearly over"
         return "the time limit for a normal exit is over"
 
+    def run_calls(self, outcome: Outcome) -> None:
+        """Run what is only to be called, unless there is something to be told or timed of each.
+
+        Main alone: in another thread an interrupt may come wherever that is (`interrupt_thread`).
+        """
+        if self.in_main and not self._details and self.limit == inf:
+            self.stack.run_calls(outcome, self, self.process.ballot.votes, self.process.clock)
+
     # -- the observer of `run_all` --
 
     def began(self, callback: Callback) -> None:
         """A callback is about to be called."""
         self.started = self.process.clock()
         self.interrupt.withdraw()
-        self.current = callback
+        self.running = callback
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
@@ -133,10 +148,10 @@ class Turn:
     def _take_back(self) -> None:
         """No callback is in progress any more, and none is interrupted."""
         if self.in_main:
-            self.current = None
+            self.running = None
         else:
             with self._lock:  # against the watcher's `interrupt_thread`
-                self.current = None
+                self.running = None
             if self.interrupt.sent_to_thread:
                 _let_it_come()
 
@@ -183,7 +198,7 @@ class Turn:
         It does not end a blocking call (hazard H20), which then lasts until the deadline.
         """
         with self._lock:
-            if self.current is callback and not self.interrupt.sent_to_thread:
+            if self.running is callback and not self.interrupt.sent_to_thread:
                 self.interrupt.sent_to_thread = True
                 import ctypes
 
@@ -245,7 +260,7 @@ class Branch(Turn):
         """
         if not self._end.claim():
             return None
-        self.current: Callback | None = None
+        self.running = None
         failure = self._report(callback, CallbackLeftBehind())
         self.close()
         return failure
