@@ -19,7 +19,7 @@ from cleanup_guard._process import ends
 from cleanup_guard._process.last_act import LastAct
 from cleanup_guard._process.last_word import LastWord
 from cleanup_guard._process.native import in_main
-from cleanup_guard._process.report import OUTBOX, Reporter, say
+from cleanup_guard._process.report import OUTBOX, Reporter, say, wants_details
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
 from cleanup_guard._stop.stack import take_steps
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
         """A guard's stay, seen by who leaves it (`stay.py`)."""
 
         process: Process
-        cleanup: Cleanup
         gone: bool
         inside_cleanup: bool
+        raises_stop: bool | None
         thread_members: dict[Any, None] | None
+
+        @property
+        def cleanup(self) -> Cleanup: ...
 
 
 ANNOUNCEMENT = 0.1
@@ -62,7 +65,6 @@ class Departure:
     def __init__(self, stay: Entered) -> None:
         self._stay = stay
         self._process = stay.process
-        self._raises_stop: bool | None = None  # whether the stop goes on from here, once that is decided
 
     @property
     def _host(self) -> Any:
@@ -72,7 +74,13 @@ class Departure:
 
     def leave(self, error: BaseException | None) -> bool:
         """Leave it in a thread. What `__exit__` returns, or raises."""
-        verdict = Verdict()
+        verdict: Verdict | None = None
+        try:
+            if self._leaves_at_once(error):
+                return False
+        except BaseException as foreign:
+            verdict = Verdict(foreign)
+        verdict = verdict or Verdict()
         for _ in range(TRIES):
             try:
                 take_steps(self._leave(error, verdict), self._host.wait)
@@ -80,6 +88,43 @@ class Departure:
             except BaseException as foreign:
                 verdict.foreign = foreign
         return verdict.carry_out(error)
+
+    def _leaves_at_once(self, error: BaseException | None) -> bool:
+        """Leave a guard inside of another one that has nothing to run, to tell, or to give back.
+
+        Returns:
+            Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then leaving begins anew.
+        """
+        process, stay = self._process, self._stay
+        stack, roster, stops = stay.stack, process.roster, process.ballot.votes
+        around = roster.outermost
+        if (
+            stops
+            or process.foreign
+            or not stack.idle
+            or roster.work
+            or around is stay
+            or around is None
+            or stay not in roster.main
+            or stay.host.in_loop
+            or roster.program is not None
+            or not (stay.signums == around.signums or not stay.signums)
+            or SIGINT not in process.signals.previous
+            or isinstance(error, LastAct)
+            or wants_details(stay.hooks)
+        ):
+            return False
+        stack.closed = True
+        if not stack.idle:  # somebody has registered one meanwhile
+            stack.closed = False
+            return False
+        stay.raises_stop = not stay.inside_cleanup
+        stay.left = True
+        stay.wake_waiters()
+        roster.main.pop(stay, None)
+        self._leave_context()
+        stay.gone = True
+        return not stops
 
     async def leave_in_task(self, error: BaseException | None) -> bool:
         """The same in a task."""
@@ -256,8 +301,8 @@ class Departure:
         process, stay, roster = self._process, self._stay, self._process.roster
         if process.foreign:
             return False
-        if self._raises_stop is None:
-            self._raises_stop = stay in roster.main and not stay.inside_cleanup
+        if stay.raises_stop is None:
+            stay.raises_stop = stay in roster.main and not stay.inside_cleanup
         last = roster.is_last(stay, process.stop)
         stop = self._close_ballot() if last else process.stop
         if stop is not None:
@@ -274,7 +319,7 @@ class Departure:
         if last:
             left = None if stop is None else stop.budget.remaining(process.clock())
             OUTBOX.drain(1.0 if left is None else min(1.0, left))
-        return self._raises_stop
+        return stay.raises_stop
 
     def _close_ballot(self) -> Any:
         """Decide whether a stop or the end of the last guard came first. Returns the stop."""
@@ -288,9 +333,9 @@ class Departure:
 
     def _forget_place(self) -> None:
         host, stay = self._host, self._stay
-        if host is not None:
+        if host is not None and host.in_loop:
             host.members.pop(stay, None)
-            if host.in_loop and not host.members and self._process.stop is None:
+            if not host.members and self._process.stop is None:
                 self._process.roster.hosts.pop(host.key, None)
         if stay.thread_members is not None:
             stay.thread_members.pop(stay, None)

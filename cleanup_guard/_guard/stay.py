@@ -10,7 +10,7 @@ from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
-from cleanup_guard._hosts.in_thread import ThreadHost
+from cleanup_guard._hosts import in_thread
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
 from cleanup_guard._process.guest import GUEST
@@ -50,12 +50,14 @@ class Stay:
         process: where it is.
         host: the thread or task that it was entered in.
         signums: the signals that it has.
-        cleanup: its callbacks.
-        departure: its end.
+        stack: its callbacks.
         left: its cleanup has begun.
         gone: it is off the roster.
         inside_cleanup: entered in a callback, or while main unwinds: the stop is raised elsewhere.
+        raises_stop: whether a stop goes on from here, once that is decided.
     """
+
+    _cleanup: Cleanup | None = None
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Stay:
     ) -> None:
         self.guard = guard
         self.options = options
+        self.stack = stack
         self.stop_hooks = stop_hooks
         self._waiters = waiters
         self.process: Process = REGISTRY.get()
@@ -76,8 +79,7 @@ class Stay:
         self.gone: bool = False
         self.inside_cleanup: bool = False
         self.thread_members: dict[Any, None] | None = None
-        self.cleanup: Cleanup = Cleanup(self.process, stack, self.hooks, options.exit_timeout)
-        self.departure: Departure = Departure(self)
+        self.raises_stop: bool | None = None
 
     # -- for the floors below (`Member`) --
 
@@ -87,9 +89,13 @@ class Stay:
         return (log_event,) if self.options.hooks is None else self.options.hooks
 
     @property
-    def stack(self) -> CallbackStack:
-        """The callbacks."""
-        return self.cleanup.stack
+    def cleanup(self) -> Cleanup:
+        """The running of its callbacks: one, whoever asks first."""
+        if self._cleanup is not None:
+            return self._cleanup
+        made = Cleanup(self.process, self.stack, self.hooks, self.options.exit_timeout)
+        first: Cleanup = self.__dict__.setdefault("_cleanup", made)
+        return first
 
     @property
     def interrupt(self) -> bool:
@@ -136,7 +142,7 @@ class Stay:
 
     def leave_at_exit(self) -> None:
         """For the exit nets."""
-        self.departure.leave_at_exit()
+        Departure(self).leave_at_exit()
 
     def remaining(self, stop: Stop) -> float | None:
         """Seconds until the caller, be it main or a callback, would be interrupted; None without a limit."""
@@ -165,17 +171,24 @@ class Stay:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
         process, main = self.process, in_main()
-        _look_around(process.roster, self.options.ready_file)
-        NETS.stretch()
-        FORK_HOOKS.register()
+        roster = process.roster
+        if not roster.main or roster.program is not None:  # else somebody has, and nothing of it has changed
+            _look_around(roster)
+            NETS.stretch()
+            FORK_HOOKS.register()
+        if self.options.ready_file is not None:
+            roster.readiness = Readiness(self.options.ready_file)
+            roster.readiness.withdraw()  # what an earlier process has left behind
         told_already = process.stop is not None and (
             (main and self._follows_a_stop()) or process.state is State.UNWINDING
         )
-        self.host = ThreadHost() if find_host is None else find_host(process)
-        if find_host is not None:
+        if find_host is None:
+            self.host = in_thread.MAIN if main else in_thread.ELSEWHERE
+        else:
+            self.host = find_host(process)
             told_already = told_already and bool(self.host.members)
-            process.roster.hosts[self.host.key] = self.host
-        self.host.members[self] = None
+            roster.hosts[self.host.key] = self.host
+            self.host.members[self] = None
         self.inside_cleanup = process.in_callback or told_already
         if main:
             self._enter_in_main()
@@ -184,6 +197,10 @@ class Stay:
         context = CONTEXT.get()
         if context or find_host is not None:
             CONTEXT.set((*context, self))
+
+    def depart(self) -> Departure:
+        """Its end."""
+        return Departure(self)
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -204,20 +221,23 @@ class Stay:
 
     def _enter_in_main(self) -> None:
         process = self.process
+        inside = bool(process.roster.main)
         process.roster.main[self] = None
         try:
             wanted, signals = self._wanted(), process.signals
             new = [signum for signum in wanted if signum not in signals.previous]
-            if new:
+            if not new:
+                self.signums = wanted
+            else:
                 # One that came before was somebody else's, who may have gone on.
                 process.watch.begin_anew(new)
-            self.signums = signals.take(wanted, named=self.options.signals is not None)
-            if self.signums:
+                self.signums = signals.take(wanted, named=self.options.signals is not None)
+            if self.signums and not (inside and not new and process.watch.hears):
                 GUEST.stand_by(process)
                 process.watch.need()
                 process.whereabouts.ask(process.roster)
         except BaseException:
-            self.departure.detach()
+            Departure(self).detach()
             raise
 
     def _wanted(self) -> tuple[int, ...]:
@@ -243,7 +263,7 @@ class Stay:
         FORK_HOOKS.register()
         if in_main():
             self.inside_cleanup = self._follows_a_stop()
-        self.host = ThreadHost()
+        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
         roster.program = self
         by_pytest = in_run_of_pytest()
         if in_main() and not by_pytest:
@@ -258,7 +278,7 @@ class Stay:
         roster = self.process.roster
         is_settled = self not in roster.popped or self.left or self.foreign or roster.main
         if in_main() and not (is_settled or in_run_of_pytest()):
-            self.host = ThreadHost()
+            self.host = in_thread.MAIN
             roster.popped.pop(self)
             self._enter_in_main()
 
@@ -269,17 +289,17 @@ class Stay:
 
     def close_alone(self) -> None:
         """Run the callbacks of a guard that was never entered."""
-        self.host = ThreadHost()
-        self.departure.close_alone()
+        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
+        Departure(self).close_alone()
 
     async def aclose_alone(self, host: Host) -> None:
         """The same in a task."""
         self.host = host
-        await self.departure.aclose_alone()
+        await Departure(self).aclose_alone()
 
 
-def _look_around(roster: Roster, ready_file: str | None) -> None:
-    """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
+def _look_around(roster: Roster) -> None:
+    """What the environment says, and whether systemd wants to know that the program is ready."""
     outermost = roster.outermost
     if outermost is None or outermost is roster.program:  # else that one has read the environment
         grace_from_environment(os.environ)
@@ -287,9 +307,6 @@ def _look_around(roster: Roster, ready_file: str | None) -> None:
             from cleanup_guard._process.notify import notify_of
 
             roster.notify = notify_of(os.environ)
-    if ready_file is not None:
-        roster.readiness = Readiness(ready_file)
-        roster.readiness.withdraw()  # what an earlier process has left behind
 
 
 def in_run_of_pytest() -> bool:

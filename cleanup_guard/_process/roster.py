@@ -91,7 +91,6 @@ if TYPE_CHECKING:
         """Where a guard was entered: a thread, or a task."""
 
         in_loop: bool  # its tasks are cancelled, rather than interrupted
-        members: dict[Member, None]
 
         @property
         def alive(self) -> bool: ...  # there is a task that can be cancelled

@@ -72,6 +72,12 @@ class Watch:
         return self._thread is not None
 
     @property
+    def hears(self) -> bool:
+        """Whether it watches, and hears signals, and there is nothing new to see: nobody needs to call `need`."""
+        pipe = self._pipe
+        return pipe is not None and pipe.wired and self._thread is not None and self._process.stop is None
+
+    @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
         return (

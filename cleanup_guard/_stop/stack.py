@@ -278,6 +278,11 @@ class CallbackStack:
         together = takewhile(lambda each: _group_of(each) == group, hand[:])
         return [each for each in together if isinstance(each, GroupedCallback)]
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is registered, and nobody is at what was."""
+        return not (self._callbacks or self._hand) and bool(self.turn.free)
+
     def put_down(self, number: int = 1) -> None:
         """The callback in the hand is done with, or so many of them."""
         del self._hand[:number]
@@ -334,11 +339,7 @@ class CallbackStack:
         return any(isinstance(each, Callback) and each.timeout is not None for each in self._callbacks[:])
 
     def run_calls(
-        self,
-        outcome: Outcome,
-        watcher: Watcher,
-        alarms: Sequence[object],
-        clock: Callable[[], float],
+        self, outcome: Outcome, watcher: Watcher, alarms: Sequence[object], clock: Callable[[], float]
     ) -> None:
         """Run what is only to be called, until it comes to something else, or to the end: `run_all` goes on from there.
 
@@ -353,9 +354,8 @@ class CallbackStack:
         hand, callbacks = self._hand, self._callbacks
         if hand:
             return  # of one who was cut short
-        popped: Iterator[Any] = iter(callbacks.pop, None)
-        claimed: Iterator[Any] = iter(hand.pop, None)
-        take, make_call = map(hand.append, popped), map(call, claimed)
+        pops: Sequence[Iterator[Any]] = (iter(callbacks.pop, None), iter(hand.pop, None))
+        take, make_call = map(hand.append, pops[0]), map(call, pops[1])
         count, started = 0, clock()
         try:
             while self._callbacks is callbacks:
@@ -381,7 +381,10 @@ class CallbackStack:
                 count += 1
                 watcher.running = None
                 if failure is not None or alarms or now - started >= SLOW:
-                    _has_ended(proper(entry), failure, outcome, watcher)
+                    known = failure is None or outcome.knows(failure)
+                    failure = watcher.ended(proper(entry), None if known else failure)
+                    if failure is not None:
+                        outcome.fail(failure)
                 started = now
         finally:
             watcher.running = None
@@ -395,16 +398,6 @@ def _group_of(entry: Entry) -> str | None:
 def _is_called(entry: Entry) -> bool:
     """Of one in the hand: what is called as it was registered is not there any more (`run_calls`)."""
     return isinstance(entry, Callback) and entry.called
-
-
-def _has_ended(
-    callback: Callback, failure: BaseException | None, outcome: Outcome, observer: Observer
-) -> None:
-    if failure is not None and outcome.knows(failure):
-        failure = None
-    failure = observer.ended(callback, failure)
-    if failure is not None:
-        outcome.fail(failure)
 
 
 def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps[None]:
