@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import functools
+from types import FunctionType
 
 from cleanup_guard._ground.clock import seconds
-from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, entry_of, kind_of
+from cleanup_guard._guard.decorate import AWAITED, awaits, called, decorate, decorate_main, entry_of, kind_of
 from cleanup_guard._guard.in_sight import StopInSight
 from cleanup_guard._guard.options import Default, options_of
 from cleanup_guard._guard.registrar import Registrar
@@ -146,6 +147,12 @@ class Guard(StopInSight):
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
+        if (
+            type(function) is FunctionType
+            and not (args or kwargs or function.__code__.co_flags & AWAITED)
+            and self._stack.push(function)
+        ):
+            return function  # as nearly everybody's, and without a call more
         entry = entry_of(function, args, kwargs)
         if isinstance(entry, Callback) or not self._stack.push(entry):
             self._register(proper(entry))

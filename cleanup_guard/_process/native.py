@@ -17,7 +17,7 @@ from cleanup_guard._ground.unpatched import BUILTIN, original
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
     from typing import Any
 
@@ -55,7 +55,7 @@ def is_patched() -> bool:
     return not isinstance(_THREADING.get(START), BUILTIN)
 
 
-_THREADING: dict[str, Any] = vars(threading)
+_THREADING: Mapping[str, Any] = vars(threading)
 
 
 _MAIN: dict[int, int] = {}

@@ -53,11 +53,11 @@ class Turn:
         self.process = process
         self.reporter = reporter
         self.ident = native.get_ident()
-        thread = threading.current_thread()
-        self.daemon = thread.daemon and not thread.name.startswith("cleanup_guard")
+        main = in_main()
+        self.daemon = not main and _is_programs_daemon(threading.current_thread())
         self.stack = stack
         # Without a signal of ours there is nothing to poke main with.
-        self.in_main = in_main() and bool(process.signals.previous)
+        self.in_main = main and bool(process.signals.previous)
         self.running: Entry | None = None
         self.started = process.clock()
         self.limit = inf if time_limit is None else self.started + time_limit
@@ -80,7 +80,7 @@ class Turn:
         One that is alive and handled by nobody was swallowed and kept, as a test runner keeps what a `__del__` raises.
         """
         current, pulse = self.current, self.interrupt.pulse
-        if current is None or not pulse.beats:
+        if current is None or pulse is None or not pulse.beats:
             return current is not None
         return self.in_main and current.flight is None and not pulse.is_handled_in(self.ident)
 
@@ -206,6 +206,10 @@ class Turn:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), exception)
 
 
+def _is_programs_daemon(thread: threading.Thread) -> bool:
+    return thread.daemon and not thread.name.startswith("cleanup_guard")
+
+
 def _let_it_come() -> None:
     """Have this thread's asynchronous exception raised here, if it has not been raised yet.
 
@@ -273,14 +277,11 @@ class Branch(Turn):
 class Interrupt:
     """The interrupt of the callback in progress: asked for by the watcher, raised by main's handler."""
 
-    __slots__ = ("pulse", "sent_at", "sent_to_thread", "wanted", "why")
-
-    def __init__(self) -> None:
-        self.pulse = Pulse()
-        self.wanted: bool = False
-        self.why: str = ""
-        self.sent_at: float = -inf
-        self.sent_to_thread: bool = False
+    wanted: bool = False
+    why: str = ""
+    sent_at: float = -inf
+    sent_to_thread: bool = False
+    pulse: Pulse | None = None  # of the exception
 
     def withdraw(self) -> None:
         """None is wanted. Nearly always none was, and there is nothing to do."""
@@ -289,7 +290,7 @@ class Interrupt:
         self.why = ""
         self.sent_at = -inf
         self.sent_to_thread = False
-        self.pulse.forget()
+        self.pulse = None
         self.wanted = False  # last: whoever is cut short before it begins anew
 
     def ask(self, why: str, now: float) -> None:
@@ -301,6 +302,7 @@ class Interrupt:
 
     def make(self) -> BaseException:
         """The exception that ends the callback in progress."""
-        token = Token()
-        self.pulse.follow(token)
+        token, pulse = Token(), Pulse()
+        pulse.follow(token)
+        self.pulse = pulse
         return mark(CallbackInterrupted(self.why), token)

@@ -354,8 +354,9 @@ class CallbackStack:
         hand, callbacks = self._hand, self._callbacks
         if hand:
             return  # of one who was cut short
-        pops: Sequence[Iterator[Any]] = (iter(callbacks.pop, None), iter(hand.pop, None))
-        take, make_call = map(hand.append, pops[0]), map(call, pops[1])
+        popped: Iterator[Any] = iter(callbacks.pop, None)
+        claimed: Iterator[Any] = iter(hand.pop, None)
+        take, make_call = map(hand.append, popped), map(call, claimed)
         count, started = 0, clock()
         try:
             while self._callbacks is callbacks:
