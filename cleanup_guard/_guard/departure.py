@@ -22,7 +22,7 @@ from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import OUTBOX, Reporter, say, wants_details
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
-from cleanup_guard._stop.stack import take_steps
+from cleanup_guard._stop.stack import Outcome, take_steps
 from cleanup_guard._stop.stop import Ballot
 from cleanup_guard._stop.token import is_ours
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cleanup_guard._guard.cleanup import Cleanup
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import Outcome, Steps
+    from cleanup_guard._stop.stack import Steps
 
     class Entered(Member, Protocol):
         """A guard's stay, seen by who leaves it (`stay.py`)."""
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         process: Process
         gone: bool
         inside_cleanup: bool
+        begun: Cleanup | None
         raises_stop: bool | None
         thread_members: dict[Any, None] | None
 
@@ -96,35 +97,38 @@ class Departure:
             Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then leaving begins anew.
         """
         process, stay = self._process, self._stay
-        stack, roster, stops = stay.stack, process.roster, process.ballot.votes
-        around = roster.outermost
-        if (
-            stops
-            or process.foreign
-            or not stack.idle
-            or roster.work
-            or around is stay
-            or around is None
-            or stay not in roster.main
-            or stay.host.in_loop
-            or roster.program is not None
-            or not (stay.signums == around.signums or not stay.signums)
-            or SIGINT not in process.signals.previous
-            or isinstance(error, LastAct)
-            or wants_details(stay.hooks)
-        ):
+        stops = process.ballot.votes
+        if stops or process.foreign or isinstance(error, LastAct) or stay.host.in_loop:
             return False
-        stack.closed = True
-        if not stack.idle:  # somebody has registered one meanwhile
-            stack.closed = False
+        if not (self._is_inside and SIGINT in process.signals.previous and self._closes()):
             return False
         stay.raises_stop = not stay.inside_cleanup
         stay.left = True
         stay.wake_waiters()
-        roster.main.pop(stay, None)
+        process.roster.main.pop(stay, None)
         self._leave_context()
         stay.gone = True
         return not stops
+
+    @property
+    def _is_inside(self) -> bool:
+        """Whether this is one of main's guards, and another one of these stays that has its signals."""
+        stay, roster = self._stay, self._process.roster
+        around = roster.outermost
+        if around is None or around is stay or roster.program is not None or stay not in roster.main:
+            return False
+        return not stay.signums or stay.signums == around.signums
+
+    def _closes(self) -> bool:
+        """Close the callbacks, if there is none, nobody is at any, none waits for work, and nobody is to be told of the end."""
+        stay, stack = self._stay, self._stay.stack
+        if not stack.idle or self._process.roster.work or wants_details(stay.hooks):
+            return False
+        stack.closed = True
+        if stack.idle:
+            return True
+        stack.closed = False  # somebody has registered one meanwhile
+        return False
 
     async def leave_in_task(self, error: BaseException | None) -> bool:
         """The same in a task."""
@@ -237,10 +241,11 @@ class Departure:
         if process.roster.outermost is stay:
             process.roster.withdraw(waits=True)
         stay.wake_waiters()
-        yield from stay.cleanup.run(error)
+        if process.stop is not None or not self._closes():
+            yield from stay.cleanup.run(error)
         if host.in_loop and list(host.members) == [stay]:
             yield from self._let_others_end()
-        return stay.cleanup.outcome(error)
+        return Outcome(error) if stay.begun is None else stay.begun.outcome(error)
 
     def _begin_in_main(self) -> Steps[None]:
         process = self._process

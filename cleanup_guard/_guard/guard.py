@@ -331,7 +331,7 @@ class Guard(StopInSight):
         """
         moved = Guard._with(self._options)
         stay = self._stay
-        if stay is not None and not stay.foreign:
+        if stay is not None and not stay.process.foreign:
             moved._stay, moved._popped = moved._make_stay(), True
             moved._stay.adopt_from(stay)
         self._stack.move_to(moved._stack)  # last: from here on the exit nets know of it
@@ -361,7 +361,7 @@ class Guard(StopInSight):
 
     def _register(self, callback: Callback) -> None:
         stay = self._stay
-        if stay is not None and stay.foreign:
+        if stay is not None and stay.process.foreign:
             raise RuntimeError(
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
@@ -457,7 +457,7 @@ class Guard(StopInSight):
         stay = self._stay
         if stay is None or stay.process.foreign or stay.left:
             return False
-        return stay.depart().leave(error)
+        return stay.departure.leave(error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -472,9 +472,9 @@ class Guard(StopInSight):
             asyncio.CancelledError: a stop has arrived, and this is another task. The loop raises the stop itself.
         """
         stay = self._stay
-        if stay is None or not stay.host.in_loop or stay.foreign or stay.left:
+        if stay is None or not stay.host.in_loop or stay.process.foreign or stay.left:
             return False
-        return await stay.depart().leave_in_task(error)
+        return await stay.departure.leave_in_task(error)
 
     async def aclose(self) -> None:
         """`close` for a guard with async callbacks: leave it now. Closing again does nothing.

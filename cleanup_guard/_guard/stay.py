@@ -51,13 +51,15 @@ class Stay:
         host: the thread or task that it was entered in.
         signums: the signals that it has.
         stack: its callbacks.
+        begun: its cleanup, once somebody has asked for it.
+        departure: its end.
         left: its cleanup has begun.
         gone: it is off the roster.
         inside_cleanup: entered in a callback, or while main unwinds: the stop is raised elsewhere.
         raises_stop: whether a stop goes on from here, once that is decided.
     """
 
-    _cleanup: Cleanup | None = None
+    begun: Cleanup | None = None
 
     def __init__(
         self,
@@ -91,10 +93,10 @@ class Stay:
     @property
     def cleanup(self) -> Cleanup:
         """The running of its callbacks: one, whoever asks first."""
-        if self._cleanup is not None:
-            return self._cleanup
+        if self.begun is not None:
+            return self.begun
         made = Cleanup(self.process, self.stack, self.hooks, self.options.exit_timeout)
-        first: Cleanup = self.__dict__.setdefault("_cleanup", made)
+        first: Cleanup = self.__dict__.setdefault("begun", made)
         return first
 
     @property
@@ -128,9 +130,9 @@ class Stay:
         return f"guard {self.options.name!r}" if self.options.name else "a guard"
 
     @property
-    def foreign(self) -> bool:
-        """Whether this is a fork child, and the guard its parent's."""
-        return self.process.foreign
+    def departure(self) -> Departure:
+        """Its end."""
+        return Departure(self)
 
     def wake_waiters(self) -> None:
         """End every wait for the stop."""
@@ -142,7 +144,7 @@ class Stay:
 
     def leave_at_exit(self) -> None:
         """For the exit nets."""
-        Departure(self).leave_at_exit()
+        self.departure.leave_at_exit()
 
     def remaining(self, stop: Stop) -> float | None:
         """Seconds until the caller, be it main or a callback, would be interrupted; None without a limit."""
@@ -171,14 +173,7 @@ class Stay:
             find_host: gives the task that it is entered in; None where it is entered with `with`.
         """
         process, main = self.process, in_main()
-        roster = process.roster
-        if not roster.main or roster.program is not None:  # else somebody has, and nothing of it has changed
-            _look_around(roster)
-            NETS.stretch()
-            FORK_HOOKS.register()
-        if self.options.ready_file is not None:
-            roster.readiness = Readiness(self.options.ready_file)
-            roster.readiness.withdraw()  # what an earlier process has left behind
+        _look_around(process.roster, self.options.ready_file)
         told_already = process.stop is not None and (
             (main and self._follows_a_stop()) or process.state is State.UNWINDING
         )
@@ -187,7 +182,7 @@ class Stay:
         else:
             self.host = find_host(process)
             told_already = told_already and bool(self.host.members)
-            roster.hosts[self.host.key] = self.host
+            process.roster.hosts[self.host.key] = self.host
             self.host.members[self] = None
         self.inside_cleanup = process.in_callback or told_already
         if main:
@@ -197,10 +192,6 @@ class Stay:
         context = CONTEXT.get()
         if context or find_host is not None:
             CONTEXT.set((*context, self))
-
-    def depart(self) -> Departure:
-        """Its end."""
-        return Departure(self)
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -237,7 +228,7 @@ class Stay:
                 process.watch.need()
                 process.whereabouts.ask(process.roster)
         except BaseException:
-            Departure(self).detach()
+            self.departure.detach()
             raise
 
     def _wanted(self) -> tuple[int, ...]:
@@ -276,7 +267,7 @@ class Stay:
     def settle(self) -> None:
         """Take the signals that could not be taken in another thread, if this is the main one. Does nothing the second time."""
         roster = self.process.roster
-        is_settled = self not in roster.popped or self.left or self.foreign or roster.main
+        is_settled = self not in roster.popped or self.left or self.process.foreign or roster.main
         if in_main() and not (is_settled or in_run_of_pytest()):
             self.host = in_thread.MAIN
             roster.popped.pop(self)
@@ -290,23 +281,28 @@ class Stay:
     def close_alone(self) -> None:
         """Run the callbacks of a guard that was never entered."""
         self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
-        Departure(self).close_alone()
+        self.departure.close_alone()
 
     async def aclose_alone(self, host: Host) -> None:
         """The same in a task."""
         self.host = host
-        await Departure(self).aclose_alone()
+        await self.departure.aclose_alone()
 
 
-def _look_around(roster: Roster) -> None:
-    """What the environment says, and whether systemd wants to know that the program is ready."""
+def _look_around(roster: Roster, ready_file: str | None) -> None:
+    """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
     outermost = roster.outermost
-    if outermost is None or outermost is roster.program:  # else that one has read the environment
+    if outermost is None or outermost is roster.program:  # else that one has done it
         grace_from_environment(os.environ)
         if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
             from cleanup_guard._process.notify import notify_of
 
             roster.notify = notify_of(os.environ)
+        NETS.stretch()
+        FORK_HOOKS.register()
+    if ready_file is not None:
+        roster.readiness = Readiness(ready_file)
+        roster.readiness.withdraw()  # what an earlier process has left behind
 
 
 def in_run_of_pytest() -> bool:
@@ -330,7 +326,7 @@ def current_stay() -> Stay | None:
     if process is None:
         return None
     for each in (*reversed(CONTEXT.get()), *reversed(list(THREADS.members))):
-        if isinstance(each, Stay) and not (each.foreign or each.gone):
+        if isinstance(each, Stay) and not (each.process.foreign or each.gone):
             return each
     entered = [each for each in list(process.roster.main) if isinstance(each, Stay)]
     for each in reversed(entered):

@@ -382,10 +382,7 @@ class CallbackStack:
                 count += 1
                 watcher.running = None
                 if failure is not None or alarms or now - started >= SLOW:
-                    known = failure is None or outcome.knows(failure)
-                    failure = watcher.ended(proper(entry), None if known else failure)
-                    if failure is not None:
-                        outcome.fail(failure)
+                    outcome.ends(watcher.ended(proper(entry), None if outcome.knows(failure) else failure))
                 started = now
         finally:
             watcher.running = None
@@ -535,8 +532,7 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
         CallbackInterrupted
     ) as late:  # in a thread the interrupt may arrive a few instructions after the callback's end
         failure = observer.ended(callback, failure or late)
-    if failure is not None:
-        outcome.fail(failure)
+    outcome.ends(failure)
 
 
 def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) -> Steps[None]:
@@ -555,9 +551,7 @@ def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) ->
         failure = None if outcome.knows(raised) else raised
     finally:
         IN_CALLBACK.set(around)
-    failure = observer.ended(callback, failure)
-    if failure is not None:
-        outcome.fail(failure)
+    outcome.ends(observer.ended(callback, failure))
 
 
 def take_steps(steps: Steps[T], wait: Callable[[Pending], object]) -> T:
@@ -636,9 +630,14 @@ class Outcome:
         self.error = None
         self.suppressed = self.original is not None
 
-    def knows(self, raised: BaseException) -> bool:
+    def knows(self, raised: BaseException | None) -> bool:
         """Whether this is no failure: exits written by hand, and task groups, raise again what they were told."""
         return raised is self.original or raised is self.error
+
+    def ends(self, failure: BaseException | None) -> None:
+        """A callback has ended, and perhaps failed."""
+        if failure is not None:
+            self.fail(failure)
 
     def fail(self, failure: BaseException) -> None:
         """A callback raised."""
