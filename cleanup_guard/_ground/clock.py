@@ -6,14 +6,15 @@ Every instant is on the monotonic clock, in seconds; the clock is an argument, s
 
 from __future__ import annotations
 
-from math import inf, isfinite
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     Clock = Callable[[], float]
+
+inf = float("inf")
+"""What never comes, or has no end. Not from `math`, which is a library of its own to load, of 100 KB, on many a system."""
 
 DEFAULT_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL unless the platform says otherwise: docker's default."""
@@ -35,7 +36,7 @@ def seconds(value: float | timedelta | None, what: str) -> float | None:
         value = float(convert())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} must be a number of seconds, a timedelta or None, not {value!r}")
-    if not isfinite(value) or value < 0:
+    if not 0 <= value < inf:
         raise ValueError(f"{what} must be 0 or more seconds (None for no limit), not {value!r}")
     return float(value)
 

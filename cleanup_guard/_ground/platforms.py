@@ -11,9 +11,15 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
-
-from cleanup_guard._ground.clock import DEFAULT_GRACE, GUESSED, READ, Grace, grace_from_environment, how_long
+from cleanup_guard._ground.clock import (
+    DEFAULT_GRACE,
+    GUESSED,
+    READ,
+    Grace,
+    grace_from_environment,
+    how_long,
+    inf,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ This acts on a `World`: a real one in `_family.py` and `_household.py`, a fake o
 
 from __future__ import annotations
 
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._telling import Telling
 from cleanup_guard._supervise._terms import SIGCONT, SIGTERM
 
@@ -39,6 +38,10 @@ if TYPE_CHECKING:
 
         def ticks(self) -> int:
             """Now, on the clock of `Process.started`."""
+            ...
+
+        def hears_alone(self, child: Child, signum: int) -> bool:
+            """Whether a main process is seen, at a glance, to catch a signal and to have nobody below it."""
             ...
 
         def main(self, child: Child) -> Process | None:
@@ -129,12 +132,19 @@ class Asking:
             self._signal(child, signum, to_group=child.scope != "main")
             self._telling.note_group(world.look(), child)
             return
-        main = world.main(child)
+        if world.hears_alone(child, signum):
+            self._signal(child, signum, to_group=False)  # everything else has time
+            self._telling.note_catcher(world.main(child))
+        else:
+            self._ask_after_a_look(child, signum, ticks)
+        self._kin = None  # look anew
+
+    def _ask_after_a_look(self, child: Child, signum: int, ticks: int) -> None:
+        main = self._world.main(child)
         if main is not None and (self._telling.catches(main, signum) or child.scope != "tree"):
-            self._telling.sample(child, world.below(child, SAMPLING), ticks)
+            self._telling.sample(child, self._world.below(child, SAMPLING), ticks)
             self._signal(child, signum, to_group=False)
             self._telling.note([main])
-        self._kin = None  # look anew
 
     def _is_for_groups(self, child: Child) -> bool:
         """Whether a child's group is told as a whole: it was wanted so, or nobody can be looked at."""

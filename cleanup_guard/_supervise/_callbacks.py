@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.foreign import quoted
 from cleanup_guard._supervise._procfile import SH, words
 from cleanup_guard._supervise._spawn import CannotStart, find, spawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from cleanup_guard._ground.clock import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from math import inf
 
-from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace
+from cleanup_guard._ground.clock import BY_HAND, GRACE_VARIABLE, Budget, Grace, inf
 from cleanup_guard._ground.foreign import shown
 from cleanup_guard._ground.here import FOREGROUND_VARIABLE
 from cleanup_guard._ground.kernel import PR_SET_PDEATHSIG, call, prctl
@@ -149,7 +148,10 @@ class Command:
 
     def _start_all(self) -> None:
         """Start whoever may be."""
-        while startable := self.policy.startable():
+        startable = self.policy.startable()
+        if not startable:
+            return
+        while startable:
             if self._told_to_stop():
                 return  # nobody who has not begun owes a cleanup
             child = startable[0]
@@ -161,6 +163,7 @@ class Command:
                 self.policy.stop(f"{child.name} could not be started", time.monotonic())
                 return
             self.family.started()
+            startable = self.policy.startable()
         if all(child.started for child in self.options.children):
             _go_to("/")  # whoever wants to unmount where we were started may
 

@@ -105,6 +105,9 @@ class Family:
     def ticks(self) -> int:
         return _tree.ticks()
 
+    def hears_alone(self, child: Child, signum: int) -> bool:
+        return _tree.hears_alone(child.pid or -1, signum)
+
     def main(self, child: Child) -> Process | None:
         process = _tree.look_closely(child.pid or -1)
         return process if process is not None and process.alive else None
@@ -132,8 +135,8 @@ class Family:
 
     def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        self._observe(signum, f"{'the group of ' if to_group else ''}{child.name} (pid {child.pid})")
         self._kill(-child.pid if to_group else child.pid, signum)
+        self._observe(signum, f"{'the group of ' if to_group else ''}{child.name} (pid {child.pid})")
 
     def _send(self, process: Process, signum: int) -> bool:
         """Signal one process, if it still is the one that was seen."""

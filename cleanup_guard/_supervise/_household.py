@@ -77,6 +77,9 @@ class Household:
     def ticks(self) -> int:
         return _tree.ticks()
 
+    def hears_alone(self, child: Child, signum: int) -> bool:
+        return _tree.hears_alone(child.pid or -1, signum)
+
     def main(self, child: Child) -> Process | None:
         process = _tree.look_closely(child.pid or -1)
         return process if process is not None and process.alive else None

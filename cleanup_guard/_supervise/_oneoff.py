@@ -11,9 +11,8 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from math import inf
 
-from cleanup_guard._ground.clock import grace_from_environment, seconds
+from cleanup_guard._ground.clock import grace_from_environment, inf, seconds
 from cleanup_guard._ground.here import foreground, own
 from cleanup_guard._ground.platforms import grace_here
 from cleanup_guard._guard.on_exit import current_guard

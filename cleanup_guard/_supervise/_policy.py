@@ -18,8 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._asking import Asking
 from cleanup_guard._supervise._terms import SIGINT, SIGKILL, Stop
 
@@ -90,7 +89,7 @@ class Policy:
         return self.stopping.signum is None and child.sent is not None and child.code == 128 + child.sent
 
     def signal(self, signum: int, now: float, *, by_hand: bool = False, told_elsewhere: bool = False) -> None:
-        """A signal has arrived: a stop, a repeated stop, or one to pass on.
+        """A signal has arrived: a stop, a repeated stop, or one to pass on. Who is to be asked first is asked at once.
 
         Args:
             signum: the signal.
@@ -108,6 +107,7 @@ class Policy:
             self.stopping.signum = signum
             self.stopping.told_elsewhere = signum if told_elsewhere else None
             self.stopping.begin(f"signal {signum}", now, wanted, drain=self.terms.drain, by_hand=by_hand)
+            self._ask_in_turns(now)
         elif signum != SIGINT:
             self.stopping.start_clock(now)
         if signum == SIGINT:
@@ -134,8 +134,7 @@ class Policy:
     def step(self, now: float) -> float:
         """Do all that is due. Returns the instant at which to call again if nothing happens before; infinity for never."""
         self._notice_ends(now)
-        due = min((self._ask_in_turn(child, now) for child in reversed(self.children)), default=inf)
-        due = min(due, self._asking.tend(now))
+        due = min(self._ask_in_turns(now), self._asking.tend(now))
         self._notice_ends(now)
         due = min(due, self._end_by_force(now))
         self.done = self._is_done(now)
@@ -161,6 +160,10 @@ class Policy:
                 child.gone = True
 
     # -- asking ---------------------------------------------------------------------------------------------------------
+
+    def _ask_in_turns(self, now: float) -> float:
+        """Ask those whose turn it is. Returns when the next one's is."""
+        return min((self._ask_in_turn(child, now) for child in reversed(self.children)), default=inf)
 
     def _ask_in_turn(self, child: Child, now: float) -> float:
         if self.budget is None or not child.running or child.asked_at < inf:

@@ -14,9 +14,8 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
-from math import inf
 
-from cleanup_guard._ground.clock import Grace, seconds
+from cleanup_guard._ground.clock import Grace, inf, seconds
 from cleanup_guard._ground.here import own_asked
 from cleanup_guard._ground.platforms import grace_here
 from cleanup_guard._guard.options import Default

@@ -22,9 +22,7 @@ Rules:
 
 from __future__ import annotations
 
-from functools import partial
-from math import inf
-
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._supervise._tree import SHELLS, SUSPENDED, TICKS
 
 TYPE_CHECKING = False
@@ -178,6 +176,12 @@ class Telling:
         """These are being told now."""
         self._told.update(process.key for process in processes)
 
+    def note_catcher(self, process: Process | None) -> None:
+        """This one was told when it caught the stop, which it may not any more; None if it has gone."""
+        if process is not None:
+            self._catchers.add(process.key)
+            self._told.add(process.key)
+
     def forget(self, processes: Iterable[Process]) -> None:
         """These may not have been told, after all."""
         self._told.difference_update(process.key for process in processes)
@@ -216,7 +220,10 @@ class Telling:
             pipes: what a process reads and writes.
         """
         late = over >= HALF
-        catches = partial(self.catches, signum=signum)
+
+        def catches(process: Process) -> bool:
+            return self.catches(process, signum)
+
         everybody = kin.of(child) if child is not None else kin.processes
         catchers = [each for each in everybody if catches(each)]
         mine = [each for each in kin.of(child) if each.key not in self._told and not each.ignores(signum)]

@@ -5,9 +5,7 @@ Pure: the time is told. What follows from it is decided in `_policy`.
 
 from __future__ import annotations
 
-from math import inf
-
-from cleanup_guard._ground.clock import BY_HAND, Budget, Grace
+from cleanup_guard._ground.clock import BY_HAND, Budget, Grace, inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -186,6 +186,23 @@ def look_closely(pid: int) -> Process | None:
     return process
 
 
+def hears_alone(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for a signal, and no children. False may mean that this takes a closer look to tell."""
+    status = _read(f"/proc/{pid}/status")
+    if b"\nState:\tZ" in status or not _field(status, b"\nSigCgt:", 16) & _bit(signum):
+        return False
+    if not has_children_files():
+        return False
+    threads = _field(status, b"\nThreads:", 10)
+    return 0 < threads <= MANY_THREADS and not Branches().below(pid, threads)
+
+
+def _field(status: bytes, name: bytes, base: int) -> int:
+    """A number in /proc/PID/status; 0 if it is not there."""
+    _, _, rest = status.partition(name)
+    return int(rest.partition(b"\n")[0] or b"0", base)
+
+
 def _look_at_signals(process: Process) -> int:
     """Fill in what /proc/PID/status says. Returns the signals that are blocked."""
     masks = [0, 0, 0]

@@ -33,6 +33,20 @@ def stop(
     return policy, world, play(policy, world, STOP_AT) - STOP_AT
 
 
+def test_who_can_be_asked_is_asked_when_the_signal_arrives() -> None:
+    """Before anybody is looked for or reaped; but not while requests still arrive, and not before those who need it."""
+    plan = [Fake(), Fake(), Fake(catches=False)]
+    world = Trees(plan)
+    world.look = lambda: pytest.fail("somebody was looked for")  # type: ignore[method-assign]
+    world.children[0].after = (world.children[1],)
+    Policy(world.children, world, Terms(grace=GRACE)).signal(15, 100.0)
+    assert [each.told_at for each in plan] == [[100.0], [], []]
+    drained = [Fake()]
+    world = Trees(drained)
+    Policy(world.children, world, Terms(grace=GRACE, drain=1)).signal(15, 100.0)
+    assert drained[0].told_at == []
+
+
 # -- told once --------------------------------------------------------------------------------------------------------
 
 

@@ -186,6 +186,7 @@ def test_several_programs_and_ctrl_z(tmp_path: Path) -> None:
     with screen(*COMMAND, "--", *python(TELLS), ":::", *python(TELLS)) as shown:
         shown.wait_for("ready", times=2)
         shown.type("\x1a")
+        shown.wait_for("^Z")  # with which the terminal drops what it has not shown
         os.kill(shown.pid, signal.SIGUSR1)
         shown.wait_for(f"got {signal.SIGUSR1:d}\r", times=2)
         assert f"got {signal.SIGTSTP:d}\r" not in shown.text

@@ -13,7 +13,7 @@ import pytest
 from run.supervised import COMMAND, STUBBORN, blocks_term, cleans_up, python, running
 from support import wait_until
 
-from cleanup_guard._supervise._tree import children, look_closely
+from cleanup_guard._supervise._tree import children, hears_alone, look_closely
 
 COUNTS = r"""\
 import os, signal, sys, time
@@ -218,6 +218,47 @@ def test_a_shell_that_blocks_the_stop_does_not_catch_it(words: list[str], hears:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+GLANCES = {
+    "catches": ("signal.signal(15, print)", True),
+    "catches, with many threads": ("signal.signal(15, print); thread(time.sleep)", True),
+    "does not catch": ("", False),
+    "ignores": ("signal.signal(15, signal.SIG_IGN)", False),
+    "has a child": ("signal.signal(15, print); start()", False),
+    "has a child of another thread": (
+        "signal.signal(15, print); thread(lambda _: (start(), time.sleep(600)))",
+        False,
+    ),
+    "has ended": ("signal.signal(15, print); os.kill(os.getpid(), 9)", False),
+}
+
+GLANCED_AT = """\
+import os, signal, subprocess, threading, time
+def start():
+    subprocess.Popen(["sleep", "600"])
+def thread(does):
+    threading.Thread(target=does, args=(600,), daemon=True).start()
+{does}
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("does", "alone"), GLANCES.values(), ids=GLANCES)
+def test_a_glance_tells_who_can_be_told_at_once(does: str, alone: bool) -> None:
+    """Whoever has a handler and nobody below; everybody else is looked at closely."""
+    words = python(GLANCED_AT.replace("{does}", does))
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # nothing, if it has ended
+        wait_until(lambda: hears_alone(process.pid, signal.SIGTERM) == alone, "the right answer")
+        assert not hears_alone(process.pid, signal.SIGUSR1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not hears_alone(process.pid, signal.SIGTERM)
 
 
 READS = """\

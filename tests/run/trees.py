@@ -112,6 +112,10 @@ class Trees:
     def ticks(self) -> int:
         return int(self.now * TICKS)
 
+    def hears_alone(self, child: Child, signum: int) -> bool:
+        fake = self._by_pid(child.pid or 0)
+        return fake.alive and self._seen(fake).hears(signum) and not self._below(fake.pid)
+
     def main(self, child: Child) -> Process | None:
         assert child.pid is not None
         fake = self._by_pid(child.pid)
