@@ -137,6 +137,7 @@ class Watch:
                 is_new = True
             if self._thread is None:
                 self._start()
+                is_new = False  # it looks at once
         if is_new:
             self.wake()
 
