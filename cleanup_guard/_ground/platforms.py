@@ -288,8 +288,11 @@ def grace_here(here: Surroundings, argument: Grace | None = None) -> Grace:
     Raises:
         ValueError: CLEANUP_GUARD_GRACE makes no sense.
     """
-    found = detect(here)
-    given = grace_from_environment(here.environ) or argument
+    return in_force(detect(here), grace_from_environment(here.environ) or argument)
+
+
+def in_force(found: Grace, given: Grace | None) -> Grace:
+    """What is given wins over what the platform gives, which still says where this is."""
     if given is None:
         return found
     return Grace(given.sure, given.hope, source=given.source, where=found.where, drain=found.drain)

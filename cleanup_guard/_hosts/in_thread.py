@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.stack import Pending
 
 
+GLANCE, SLOW = 0.0001, 0.001
+"""Seconds between two looks at what is waited for: it often comes at once, or in a while."""
+
+
 class ThreadHost:
     """Where a guard is that was entered with `with`."""
 
@@ -35,8 +39,10 @@ class ThreadHost:
             return None
         # Nothing that must be awaited is registered on a guard that was entered with `with`.
         assert not isinstance(pending, AsyncCallback)
+        pause = GLANCE
         while not pending():
-            native.sleep(0.001)
+            native.sleep(pause)
+            pause = min(2 * pause, SLOW)
         return None
 
     wait_without_loop = wait  # there is no loop

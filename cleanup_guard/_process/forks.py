@@ -26,6 +26,7 @@ from functools import partial
 
 from cleanup_guard._process import native, watch
 from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.process import REGISTRY
 from cleanup_guard._process.report import OUTBOX
@@ -125,6 +126,7 @@ def _disown(process: Process) -> None:
     process.signals.give_back(list(process.signals.previous))
     process.watch.disown()
     process.last_resort.disown()
+    HASTE.end()
     for member in process.roster.everybody():
         INHERITED.extend(member.stack.disown())
 

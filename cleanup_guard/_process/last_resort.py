@@ -42,6 +42,11 @@ class LastResort:
         """Where it would report."""
         return self._stderrs[0] if self._stderrs else None
 
+    @staticmethod
+    def prepare() -> None:
+        """Load what the timer needs, while there is time."""
+        import faulthandler  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
     def arm(self, stop: Stop, now: float, *, instead: bool = False) -> None:
         """Arm it for a stop, once.
 

@@ -41,10 +41,16 @@ the watcher, who would tell that main stands still, cannot run meanwhile."""
 HANDLERS: set[CodeType] = set()
 """The code of our handler, of what it does before it looks itself."""
 
-STILL = 0.008
-"""Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there."""
+STILL, STILL_WAITING = 0.008, 0.0008
+"""Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there;
+and where the library does nothing but wait for another thread."""
 
-APART = 0.001
+WAITING = tuple(
+    STDLIB + name for name in ("threading.py", "queue.py", f"concurrent{os.sep}futures{os.sep}_base.py")
+)
+"""Where it does nothing else."""
+
+APART = 0.0003
 """Seconds between two looks that are not because of the same moment."""
 
 PATIENCE = 0.5
@@ -102,7 +108,7 @@ class Moment:
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
         if is_stdlib(filename) and _is_in_handler(frame):
             return False  # which looks itself before it returns
-        if not is_stdlib(filename) or self._stands_still(frame, PATIENCE, waiting_since):
+        if not is_stdlib(filename) or self._waits(frame, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
         return False
@@ -118,6 +124,10 @@ class Moment:
         """The exception has been raised: the search is over, and no frame is kept."""
         self.stop_tracing()
         self._seen_at = self._search = None
+
+    def _waits(self, frame: FrameType, waiting_since: float | None) -> bool:
+        """Whether main waits in the library, and an exception there does no harm."""
+        return not _takes_lock_back(frame) and self._stands_still(frame, PATIENCE, waiting_since)
 
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
@@ -138,9 +148,14 @@ class Moment:
             self._stood += self.entered - self._looked
             self._times += 1
         self._looked = now
-        if self._stood >= STILL and self._times > 2:  # noqa: PLR2004
+        if self._times > 2 and self._stood >= (STILL_WAITING if _only_waits(frame) else STILL):  # noqa: PLR2004
             return True
         return waiting_since is not None and now - since >= patience and looks >= LOOKS
+
+    @property
+    def searching(self) -> bool:
+        """Whether there is something to raise, and the moment for it was not right."""
+        return self._search is not None
 
     # -- tracing --
 
@@ -296,6 +311,31 @@ def _is_in_tracer(frame: FrameType) -> bool:
     while caller is not None and caller.f_code is not code:
         caller = caller.f_back
     return caller is not None
+
+
+def _only_waits(frame: FrameType) -> bool:
+    """Whether the program has called the library to wait for another thread, and for no more than that.
+
+    A thread that has just been started is waited for, too, but whoever starts it has yet to write it down.
+    """
+    starts = sys.modules["threading"].Thread.start.__code__
+    caller: FrameType | None = frame
+    while caller is not None and not _is_programs(caller):
+        if caller.f_code is starts or not caller.f_code.co_filename.startswith(WAITING):
+            return False
+        caller = caller.f_back
+    return True
+
+
+def _takes_lock_back(frame: FrameType) -> bool:
+    """Whether a condition was met, and main waits for the lock that it had given back for the time of its wait.
+
+    Its `with` block would release it all the same: another thread's.
+    """
+    condition = sys.modules["threading"].Condition
+    if frame.f_code is condition._acquire_restore.__code__:
+        return True
+    return frame.f_code is condition.wait.__code__ and bool(frame.f_locals.get("gotit"))
 
 
 def is_stdlib(filename: str) -> bool:

@@ -18,6 +18,7 @@ from cleanup_guard._ground.names import SIGINT, name_of
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import installed, native, watch
 from cleanup_guard._process.guest import GUEST
+from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.last_resort import LastResort
 from cleanup_guard._process.last_word import LastWord, hush_traceback, unhush_traceback
 from cleanup_guard._process.moment import has_left_python
@@ -101,10 +102,6 @@ class Process:
     def noticed(self) -> bool:
         """Whether main has run our handler since the stop."""
         return self.receiver.noticed
-
-    def calls(self, signum: int) -> int:
-        """How often main was called by a signal that was no poke."""
-        return self.receiver.calls.get(signum, 0)
 
     @property
     def announced(self) -> bool:
@@ -223,6 +220,7 @@ class Process:
         )
         if ballot.propose(stop):
             self.roster.history = stop.history
+            _hurry(stop)
             self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
@@ -231,6 +229,7 @@ class Process:
         if stop.theirs is not None and theirs is None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
+            _hurry(stop)
             self.last_resort.arm(stop, now)
         elif stop.theirs is None and stop.budget.period.by_hand:
             if signum != SIGINT:  # from somebody who will kill: the clock starts
@@ -243,11 +242,17 @@ class Process:
         """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
         self.receiver.call.ask()
 
+    def prepare(self) -> None:
+        """Find out and load what a stop needs, while nothing happens."""
+        self.whereabouts.look_around()
+        self.last_resort.prepare()
+
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
         stop = self.stop
         if stop is None:
             return
+        _hurry(stop)
         self.last_resort.arm(stop, self.clock())
         if stop.drained:
             for each in self.roster.everybody():
@@ -340,6 +345,7 @@ class Process:
         LastWord.take_back()
         self.ballot, self.delivery, self.told = Ballot(), Delivery(), Told()
         self.roster.history = None
+        HASTE.end()
         self.last_resort.disarm(self.clock())
         self.receiver.forget()
         self.watch.forget()
@@ -352,6 +358,7 @@ class Process:
         """Give back what no guard needs any more, in the order that loses no signal. Main thread only."""
         if self.stop is not None:
             return
+        HASTE.end()
         if not self.roster.listens:
             self.receiver.moment.stop_tracing()
             if not self.exiting:
@@ -364,6 +371,11 @@ class Process:
             GUEST.stand_down()
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()
+
+
+def _hurry(stop: Stop) -> None:
+    if stop.theirs is None:  # he has a pace of his own
+        HASTE.begin()
 
 
 class Told:

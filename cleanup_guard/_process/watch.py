@@ -20,11 +20,12 @@ from cleanup_guard._ground.names import SIGINT, SIGTERM, STOPS
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import ends, native
+from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
-from cleanup_guard._stop.delivery import DEAD_FOR, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
+from cleanup_guard._stop.delivery import DEAD_FOR, EAGER, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
 
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Event
     from cleanup_guard._process.roster import ProcessView, Turn
     from cleanup_guard._stop.stop import Stop
+
+HEAD_START = 0.001
+"""Seconds that main has for its handler before the watcher does what that would."""
+
+IDLE = 0.05
+"""Seconds for which nothing must have happened before what a stop needs is loaded: a short guard is not to pay for it."""
 
 LOCK = native.make_rlock()
 """Held while the watcher's thread comes or goes, which a fork in any thread makes it do, too. Never taken in a handler."""
@@ -102,7 +109,7 @@ class Watch:
         """
         process, now = self._process, self._process.clock()
         main = native.main_ident()
-        if main is None or os.getpid() != process.pid or now - self.poked_at < QUICK:
+        if main is None or os.getpid() != process.pid or now - self.poked_at < EAGER:
             return
         with process.signals.fence:
             ours = process.signals.ours()
@@ -327,6 +334,7 @@ class Watcher:
         self._told = Once()
         self._presses = Presses()
         self._nudges = Nudges(watch)
+        self._prepares_at = process.clock() + IDLE
 
     # -- one look --
 
@@ -350,6 +358,8 @@ class Watcher:
             self._forward(signum)
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
+        if signums:
+            self._let_main_be_first(signums)
         now = process.clock()
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
@@ -365,6 +375,11 @@ class Watcher:
             if process.main_is_owed:
                 self.poke()
                 due = min(due, now + DEAD_FOR)
+        elif now >= self._prepares_at:
+            self._prepares_at = inf
+            process.prepare()
+        else:
+            due = min(due, self._prepares_at)
         return None if due == inf else max(0.0, due - process.clock())
 
     def _facts(self, stop: Stop) -> Facts:
@@ -393,6 +408,10 @@ class Watcher:
         pokes = self._watch.pokes if pokes is None else pokes
         return pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
 
+    def _unknown(self, signum: int) -> int:
+        """How many were seen that were no pokes, and have not been dealt with."""
+        return self._seen.get(signum, 0) - self._own_pokes(signum) - self._dealt.get(signum, 0)
+
     def _forget_past(self, pokes: dict[int, int], signums: Collection[int] | None) -> None:
         """After so many pokes, what was seen before of these signals, or of all, is history, and begins no other stop."""
         for signum in self._seen if signums is None else signums:
@@ -416,17 +435,17 @@ class Watcher:
         """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
         process = self._process
         for signum in ours:
-            seen, known = self._seen.get(signum, 0), self._own_pokes(signum) + self._dealt.get(signum, 0)
-            if known > seen and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
+            new = self._unknown(signum)
+            if new < 0 and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
                 # A poke that the kernel merged with another one is not to hide a signal for ever. One that is still to be
                 # tripped, after a fork, would then pass for a stop.
-                self._seen[signum] = seen = known
-            if seen <= known:
+                self._seen[signum] = self._seen.get(signum, 0) - new
+            if new <= 0:
                 continue
             if _may_be_a_stop(process, signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
-            self._dealt[signum] = self._dealt.get(signum, 0) + seen - known  # one signal is not two stops
+            self._dealt[signum] = self._dealt.get(signum, 0) + new  # one signal is not two stops
         stop = process.stop
         if stop is None:
             self._presses = Presses(
@@ -442,9 +461,31 @@ class Watcher:
             process.delivery.over = True
             ends.give_up(process)
 
+    def _let_main_be_first(self, signums: bytes) -> None:
+        """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback.
+
+        But not to one that is asked in another way: an event loop, or a main that looks for the stop itself.
+        """
+        process = self._process
+        stop, roster, signals = process.stop, process.roster, process.signals
+        if stop is None:
+            new = [each for each in signums if each in signals.previous and self._unknown(each) > 0]
+            is_new = roster.listens and not self.pasts and any(signals.theirs(each) is None for each in new)
+        else:
+            is_new = stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
+        if is_new and not (roster.cooperates or roster.loops_in_main()):
+            HASTE.begin()
+            for _ in range(2):
+                native.sleep(HEAD_START / 2)
+                if process.receiver.moment.searching:
+                    self.poke()
+                    break
+
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
-        return max(self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.calls(SIGINT))
+        return max(
+            self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.receiver.calls.get(SIGINT, 0)
+        )
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""

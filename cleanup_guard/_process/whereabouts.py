@@ -8,7 +8,7 @@ from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
 from cleanup_guard._ground.here import in_foreground, own
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
-from cleanup_guard._ground.platforms import detect, grace_here, told_by_platform
+from cleanup_guard._ground.platforms import detect, in_force, told_by_platform
 from cleanup_guard._process import native
 
 TYPE_CHECKING = False
@@ -24,6 +24,8 @@ class Whereabouts:
     def __init__(self) -> None:
         self._asked = Once()
         self._unit: Unit | None = None
+        # What the platform gives, with what systemd had said by then.
+        self._found: tuple[Unit | None, Grace] | None = None
 
     def ask(self, roster: Roster) -> None:
         """Have systemd asked, in a thread of its own, if nobody else decides. Main thread.
@@ -42,17 +44,24 @@ class Whereabouts:
 
         native.Thread(work, "cleanup_guard asks systemd", bare=True, brief=True).start()
 
+    def look_around(self) -> Grace:
+        """What the platform gives, which a process asks once: where it runs does not change."""
+        unit, found = self._unit, self._found
+        if found is None or found[0] is not unit:
+            self._found = found = (unit, detect(own(unit)))
+        return found[1]
+
     def grace(self, argument: Grace | None) -> Grace:
         """The grace period in force.
 
         Args:
             argument: what the guards say; None if they say nothing.
         """
-        here = own(self._unit)
         try:
-            return grace_here(here, argument)
+            given = grace_from_environment(os.environ) or argument
         except ValueError:  # the variable was broken after the guard had checked it
-            return argument or detect(here)
+            given = argument
+        return in_force(self.look_around(), given)
 
     @property
     def tells_everybody(self) -> bool:

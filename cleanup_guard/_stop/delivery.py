@@ -74,6 +74,9 @@ FORGET_AFTER = 0.5
 IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
 
+AT_FIRST, EAGER = 0.01, 0.0006
+"""The same for the first pokes of all: a main that waits in the library, for an event or a queue, is told at the third one."""
+
 SETTLES, ARRIVES = 0.2, 1.0
 """Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait
 does not end that. Not at once, because that handler may be a debugger's, which would stop at the help."""
@@ -348,7 +351,8 @@ class Delivery:
     def _poke_regularly(self, now: float, stop: Stop, world: World) -> float:
         if now >= self._next_poke:
             world.poke()
-            self._next_poke = now + (QUICK if now - stop.budget.began < IMPATIENT else SLOW_POKE)
+            pause = QUICK if now - stop.budget.began < IMPATIENT else SLOW_POKE
+            self._next_poke = now + (EAGER if now - stop.budget.began < AT_FIRST else pause)
         return self._next_poke
 
     def _look_for_swallowing(self, now: float, stop: Stop, facts: Facts, world: World) -> float:

@@ -194,3 +194,50 @@ main()
         143 if signum == signal.SIGTERM else -signal.SIGINT,
     )
     assert ended.seconds < 15
+
+
+TAKEN_BACK = {
+    "Condition": (
+        "lock = threading.Condition(); wait = lock.wait; notify = lock.notify",
+        "with lock: wait()",
+    ),
+    "Queue.get": (
+        "import queue; items = queue.Queue(); lock = items.mutex; notify = lambda: items._put(1) or items.not_empty.notify()",
+        "items.get()",
+    ),
+}
+
+
+@pytest.mark.parametrize(("setup", "body"), TAKEN_BACK.values(), ids=TAKEN_BACK)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_a_stop_waits_for_a_lock_that_main_takes_back(setup: str, body: str, signum: signal.Signals) -> None:
+    """Main was notified by a thread that keeps the lock for a while: it is not stopped before it has the lock to release."""
+    ended = run(
+        f"""
+{setup}
+def holds():
+    while not main_waits(): time.sleep(0.001)
+    with lock:
+        notify()
+        ready()
+        time.sleep(1)
+        print("still held", not lock.acquire(False) if isinstance(lock, type(threading.Lock())) else lock._is_owned())
+def main_waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return started and frame.f_code is threading.Condition.wait.__code__ and "waiter" in frame.f_locals
+started = []
+@guard(grace=30)
+def main():
+    thread = threading.Thread(target=holds)
+    on_exit(lambda: (thread.join(), print("callback")))
+    thread.start()
+    started.append(True)
+    {body}
+    time.sleep(60)
+main()
+""",
+        signum,
+    )
+    status = 143 if signum == signal.SIGTERM else -signal.SIGINT
+    assert (ended.out, ended.status) == (["still held True", "callback"], status), ended.err
+    assert "Error" not in ended.err

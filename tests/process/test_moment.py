@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from cleanup_guard._process.moment import (
     LOOKS,
     PATIENCE,
     STILL,
+    STILL_WAITING,
     TRACED_PATIENCE,
     Moment,
     is_stdlib,
@@ -173,6 +174,86 @@ def test_in_the_library_a_main_that_stands_still_waits_there(seeker: Seeker) -> 
     assert not seeker.moment.is_right(frame, since)
     seeker.run_on(STILL * 0.2)
     assert seeker.moment.is_right(frame, since)
+
+
+def frame_below(function: Callable[[], object], code: CodeType) -> FrameType:
+    """The frame of this code under the call of a function, in a thread, as soon as that blocks; it ends with the test run."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    while True:
+        frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
+        while frame is not None and frame.f_code is not code:
+            frame = frame.f_back
+        if frame is not None:
+            return frame
+        time.sleep(0.001)
+
+
+def stands_still_after(seeker: Seeker, frame: FrameType, pause: float) -> float:
+    """How long a main that is looked at this often must stand there."""
+    since = seeker.clock.now
+    while not seeker.moment.is_right(frame, since):
+        seeker.run_on(pause)
+    return seeker.clock.now - since
+
+
+def test_who_only_waits_for_another_thread_is_told_soon(seeker: Seeker) -> None:
+    """For an event or a queue's item nothing is half done. It must be seen there three times all the same."""
+    events = threading.Event(), threading.Event()
+    try:
+        frame = frame_below(events[0].wait, threading.Condition.wait.__code__)
+        assert stands_still_after(seeker, frame, STILL_WAITING / 2) <= 2 * STILL_WAITING
+        frame = frame_below(events[1].wait, threading.Condition.wait.__code__)
+        assert stands_still_after(seeker, frame, STILL) == pytest.approx(2 * STILL)  # the third time
+    finally:
+        for each in events:
+            each.set()
+
+
+def test_who_starts_a_thread_waits_for_it_with_something_half_done(seeker: Seeker) -> None:
+    """Whoever starts it has yet to write it down: a pool's thread that it does not know is joined by nobody."""
+
+    class Slow(threading.Thread):
+        def _bootstrap(self) -> None:
+            release.wait()
+            super()._bootstrap()  # type: ignore[misc]
+
+    release = threading.Event()
+    slow = Slow(daemon=True)
+    frame = frame_below(slow.start, threading.Condition.wait.__code__)
+    try:
+        assert stands_still_after(seeker, frame, STILL / 4) >= STILL
+    finally:
+        release.set()
+        while slow.ident is None or not slow._started.is_set():  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        slow.join()
+
+
+@pytest.mark.parametrize("lock", [threading.Lock, threading.RLock])
+def test_who_takes_a_lock_back_is_not_told_there(seeker: Seeker, lock: Callable[[], Any]) -> None:
+    """He is in a `with` block that releases it on the way out: another thread's."""
+    condition, waits = threading.Condition(lock()), threading.Event()
+
+    def wait() -> None:
+        with condition:
+            waits.set()
+            condition.wait()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    waits.wait()
+    with condition:
+        condition.notify()
+        frame = None
+        while frame is None or not moment_module._takes_lock_back(frame):
+            frame = sys._current_frames().get(thread.ident or 0)
+            time.sleep(0.001)
+        since = seeker.clock.now
+        for _ in range(2 * LOOKS):
+            assert not seeker.moment.is_right(frame, since)
+            seeker.run_on(PATIENCE)
+    thread.join()
 
 
 def test_a_slow_handler_is_no_standing_still(seeker: Seeker) -> None:
