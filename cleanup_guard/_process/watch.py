@@ -25,6 +25,7 @@ from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
+from cleanup_guard._process.tally import Tally
 from cleanup_guard._stop.delivery import DEAD_FOR, EAGER, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
@@ -323,9 +324,7 @@ class Watcher:
         self._process = process
         self._watch = watch
         self._pipe = pipe
-        self._seen: dict[int, int] = {}
-        self._dealt: dict[int, int] = {}  # of those seen, what was no poke
-        self._pokes_before = dict(watch.pokes)
+        self._tally = Tally(watch.pokes)
         self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = (
             deque()
         )  # a mark's pokes and signals
@@ -354,12 +353,11 @@ class Watcher:
             if signum == MARK:
                 self._forget_past(*self.pasts.popleft())
                 continue
-            self._seen[signum] = self._seen.get(signum, 0) + 1
+            self._tally.count(signum)
             self._forward(signum)
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
-        if signums:
-            self._let_main_be_first(signums)
+        self._let_main_be_first(signums)
         now = process.clock()
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
@@ -404,18 +402,9 @@ class Watcher:
             ],
         )
 
-    def _own_pokes(self, signum: int, pokes: dict[int, int] | None = None) -> int:
-        pokes = self._watch.pokes if pokes is None else pokes
-        return pokes.get(signum, 0) - self._pokes_before.get(signum, 0)
-
-    def _unknown(self, signum: int) -> int:
-        """How many were seen that were no pokes, and have not been dealt with."""
-        return self._seen.get(signum, 0) - self._own_pokes(signum) - self._dealt.get(signum, 0)
-
     def _forget_past(self, pokes: dict[int, int], signums: Collection[int] | None) -> None:
         """After so many pokes, what was seen before of these signals, or of all, is history, and begins no other stop."""
-        for signum in self._seen if signums is None else signums:
-            self._dealt[signum] = self._seen.get(signum, 0) - self._own_pokes(signum, pokes)
+        self._tally.forget(pokes, signums)
         if signums is None:
             self.begin_anew()
 
@@ -423,7 +412,7 @@ class Watcher:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
         process = self._process
         if signum in process.signals.previous:
-            if self._seen[signum] <= self._own_pokes(signum):
+            if self._tally.real(signum) <= 0:
                 return
             if process.signals.theirs(signum) is None:
                 if signum in self._forwarded:
@@ -432,20 +421,19 @@ class Watcher:
         self._pipe.forward(signum)
 
     def _notice_signals(self, ours: list[int], now: float) -> None:
-        """Count what the C handler wrote: the Python handler runs late or never while main is in C, and coalesces (H24)."""
+        """See whether there is a stop, or another Ctrl-C."""
         process = self._process
         for signum in ours:
-            new = self._unknown(signum)
+            new = self._tally.new(signum)
             if new < 0 and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
-                # A poke that the kernel merged with another one is not to hide a signal for ever. One that is still to be
-                # tripped, after a fork, would then pass for a stop.
-                self._seen[signum] = self._seen.get(signum, 0) - new
+                # One that is still to be tripped, after a fork, would pass for a stop if it were made up for.
+                self._tally.make_up(signum)
             if new <= 0:
                 continue
             if _may_be_a_stop(process, signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
-            self._dealt[signum] = self._dealt.get(signum, 0) + new  # one signal is not two stops
+            self._tally.deal_with(new, signum)  # one signal is not two stops
         stop = process.stop
         if stop is None:
             self._presses = Presses(
@@ -469,10 +457,12 @@ class Watcher:
         process = self._process
         stop, roster, signals = process.stop, process.roster, process.signals
         if stop is None:
-            new = [each for each in signums if each in signals.previous and self._unknown(each) > 0]
+            new = [each for each in signums if each in signals.previous and self._tally.new(each) > 0]
             is_new = roster.listens and not self.pasts and any(signals.theirs(each) is None for each in new)
         else:
-            is_new = stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
+            is_new = (
+                bool(signums) and stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
+            )
         if is_new and not (roster.cooperates or roster.loops_in_main()):
             HASTE.begin()
             for _ in range(2):
@@ -483,9 +473,7 @@ class Watcher:
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
-        return max(
-            self._seen.get(SIGINT, 0) - self._own_pokes(SIGINT), self._process.receiver.calls.get(SIGINT, 0)
-        )
+        return max(self._tally.real(SIGINT), self._process.receiver.calls.get(SIGINT, 0))
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
