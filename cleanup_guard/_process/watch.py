@@ -287,6 +287,19 @@ def _may_be_a_stop(process: ProcessView, signum: int) -> bool:
     return signum != SIGINT and stop.theirs is None and stop.budget.period.by_hand
 
 
+def _is_mains_turn(process: ProcessView, new: list[int]) -> bool:
+    """Whether a stop has come a moment ago, or comes by one of these, of which main is told in its handler.
+
+    Not one that is asked in another way: an event loop, or a main that looks for the stop itself.
+    """
+    stop, roster, signals = process.stop, process.roster, process.signals
+    if roster.cooperates or roster.loops_in_main():
+        return False
+    if stop is not None:
+        return stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
+    return roster.listens and any(each in signals.previous and signals.theirs(each) is None for each in new)
+
+
 class Nudges:
     """Pokes main until it answers, when a signal has come by which somebody stops the program, and which is not ours.
 
@@ -450,26 +463,17 @@ class Watcher:
             ends.give_up(process)
 
     def _let_main_be_first(self, signums: bytes) -> None:
-        """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback.
-
-        But not to one that is asked in another way: an event loop, or a main that looks for the stop itself.
-        """
+        """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback."""
         process = self._process
-        stop, roster, signals = process.stop, process.roster, process.signals
-        if stop is None:
-            new = [each for each in signums if each in signals.previous and self._tally.new(each) > 0]
-            is_new = roster.listens and not self.pasts and any(signals.theirs(each) is None for each in new)
-        else:
-            is_new = (
-                bool(signums) and stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
-            )
-        if is_new and not (roster.cooperates or roster.loops_in_main()):
-            HASTE.begin()
-            for _ in range(2):
-                native.sleep(HEAD_START / 2)
-                if process.receiver.moment.searching:
-                    self.poke()
-                    break
+        new = [] if self.pasts else [each for each in signums if self._tally.new(each) > 0]
+        if not (signums and _is_mains_turn(process, new)):
+            return
+        HASTE.begin()
+        for _ in range(2):
+            native.sleep(HEAD_START / 2)
+            if process.receiver.moment.searching:
+                self.poke()
+                break
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
