@@ -99,6 +99,7 @@ class Cleanup:
             turn = self._begin_turn()
             if self._outcome is None:
                 self._outcome = Outcome(error)
+            turn.run_calls(self._outcome)
             yield from run_all(self.stack, self._outcome, turn)
             self._done.claim()
         finally:
@@ -117,7 +118,7 @@ class Cleanup:
             stop.history.enters(CLEANING, process.clock())
         turn = Turn(process, Reporter(self._hooks), limit, self.stack)
         process.roster.turns[turn] = None
-        if limit is not None or (self.stack.has_timeouts and not process.watch.running):
+        if limit is not None or (not process.watch.running and self.stack.has_timeouts):
             process.watch.need()
         return turn
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
+    from cleanup_guard._stop.stack import Entry
+
     P = ParamSpec("P")
     T = TypeVar("T")
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 COROUTINE, ITERABLE_COROUTINE, GENERATOR, ASYNC_GENERATOR = 0x80, 0x100, 0x20, 0x200
 """`inspect.CO_*`, without the 20 ms that importing inspect takes."""
+
+AWAITED = COROUTINE | ASYNC_GENERATOR
 
 LOOPS = ("asyncio", "uvloop", "trio")
 
@@ -86,15 +90,26 @@ def _flags_of_code(function: object) -> int:
     return code.co_flags if isinstance(code, CodeType) else 0
 
 
+def entry_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+    """What is registered for a function: nearly everybody's is only to be called, and is not even wrapped without arguments.
+
+    What is written in C is: it may be interrupted in the code of ours that calls it (`CALLERS`).
+
+    Raises:
+        TypeError: it can be neither called nor awaited.
+    """
+    inner: object = function.__func__ if isinstance(function, MethodType) else function
+    if type(inner) is FunctionType and not inner.__code__.co_flags & AWAITED:
+        return functools.partial(function, *args, **kwargs) if args or kwargs else function
+    return kind_of(function)(function, args, kwargs)
+
+
 def kind_of(function: object) -> type[Callback]:
     """The kind of callback for a function.
 
     Raises:
         TypeError: it can be neither called nor awaited.
     """
-    inner = function.__func__ if type(function) is MethodType else function
-    if type(inner) is FunctionType and not inner.__code__.co_flags & (COROUTINE | ASYNC_GENERATOR):
-        return Callback  # what nearly everybody registers
     return AsyncCallback if awaits(function) else Callback
 
 

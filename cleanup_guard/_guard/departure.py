@@ -20,10 +20,10 @@ from cleanup_guard._process import ends
 from cleanup_guard._process.last_act import LastAct
 from cleanup_guard._process.last_word import LastWord
 from cleanup_guard._process.native import in_main
-from cleanup_guard._process.report import OUTBOX, Reporter, say
+from cleanup_guard._process.report import OUTBOX, Reporter, say, wants_details
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
-from cleanup_guard._stop.stack import take_steps
+from cleanup_guard._stop.stack import Outcome, take_steps
 from cleanup_guard._stop.stop import Ballot
 from cleanup_guard._stop.token import is_ours
 
@@ -34,16 +34,20 @@ if TYPE_CHECKING:
     from cleanup_guard._guard.cleanup import Cleanup
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import Outcome, Steps
+    from cleanup_guard._stop.stack import Steps
 
     class Entered(Member, Protocol):
         """A guard's stay, seen by who leaves it (`stay.py`)."""
 
         process: Process
-        cleanup: Cleanup
         gone: bool
         inside_cleanup: bool
+        begun: Cleanup | None
+        raises_stop: bool | None
         thread_members: dict[Any, None] | None
+
+        @property
+        def cleanup(self) -> Cleanup: ...
 
 
 ANNOUNCEMENT = 0.1
@@ -63,7 +67,6 @@ class Departure:
     def __init__(self, stay: Entered) -> None:
         self._stay = stay
         self._process = stay.process
-        self._raises_stop: bool | None = None  # whether the stop goes on from here, once that is decided
 
     @property
     def _host(self) -> Any:
@@ -73,7 +76,13 @@ class Departure:
 
     def leave(self, error: BaseException | None) -> bool:
         """Leave it in a thread. What `__exit__` returns, or raises."""
-        verdict = Verdict()
+        verdict: Verdict | None = None
+        try:
+            if self._leaves_at_once(error):
+                return False
+        except BaseException as foreign:
+            verdict = Verdict(foreign)
+        verdict = verdict or Verdict()
         for _ in range(TRIES):
             try:
                 take_steps(self._leave(error, verdict), self._host.wait)
@@ -81,6 +90,46 @@ class Departure:
             except BaseException as foreign:
                 verdict.foreign = foreign
         return verdict.carry_out(error)
+
+    def _leaves_at_once(self, error: BaseException | None) -> bool:
+        """Leave a guard inside of another one that has nothing to run, to tell, or to give back.
+
+        Returns:
+            Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then leaving begins anew.
+        """
+        process, stay = self._process, self._stay
+        stops = process.ballot.votes
+        if stops or process.foreign or isinstance(error, LastAct) or stay.host.in_loop:
+            return False
+        if not (self._is_inside and SIGINT in process.signals.previous and self._closes()):
+            return False
+        stay.raises_stop = not stay.inside_cleanup
+        stay.left = True
+        stay.wake_waiters()
+        process.roster.main.pop(stay, None)
+        self._leave_context()
+        stay.gone = True
+        return not stops
+
+    @property
+    def _is_inside(self) -> bool:
+        """Whether this is one of main's guards, and another one of these stays that has its signals."""
+        stay, roster = self._stay, self._process.roster
+        around = roster.outermost
+        if around is None or around is stay or roster.program is not None or stay not in roster.main:
+            return False
+        return not stay.signums or stay.signums == around.signums
+
+    def _closes(self) -> bool:
+        """Close the callbacks, if there is none, nobody is at any, none waits for work, and nobody is to be told of the end."""
+        stay, stack = self._stay, self._stay.stack
+        if not stack.idle or self._process.roster.work or wants_details(stay.hooks):
+            return False
+        stack.closed = True
+        if stack.idle:
+            return True
+        stack.closed = False  # somebody has registered one meanwhile
+        return False
 
     async def leave_in_task(self, error: BaseException | None) -> bool:
         """The same in a task."""
@@ -193,10 +242,11 @@ class Departure:
         if process.roster.outermost is stay:
             process.roster.withdraw(waits=True)
         stay.wake_waiters()
-        yield from stay.cleanup.run(error)
+        if process.stop is not None or not self._closes():
+            yield from stay.cleanup.run(error)
         if host.in_loop and list(host.members) == [stay]:
             yield from self._let_others_end()
-        return stay.cleanup.outcome(error)
+        return Outcome(error) if stay.begun is None else stay.begun.outcome(error)
 
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
@@ -257,8 +307,8 @@ class Departure:
         process, stay, roster = self._process, self._stay, self._process.roster
         if process.foreign:
             return False
-        if self._raises_stop is None:
-            self._raises_stop = stay in roster.main and not stay.inside_cleanup
+        if stay.raises_stop is None:
+            stay.raises_stop = stay in roster.main and not stay.inside_cleanup
         last = roster.is_last(stay, process.stop)
         stop = self._close_ballot() if last else process.stop
         if stop is not None:
@@ -275,7 +325,7 @@ class Departure:
         if last:
             left = None if stop is None else stop.budget.remaining(process.clock())
             OUTBOX.drain(1.0 if left is None else min(1.0, left))
-        return self._raises_stop
+        return stay.raises_stop
 
     def _close_ballot(self) -> Any:
         """Decide whether a stop or the end of the last guard came first. Returns the stop."""
@@ -289,9 +339,9 @@ class Departure:
 
     def _forget_place(self) -> None:
         host, stay = self._host, self._stay
-        if host is not None:
+        if host is not None and host.in_loop:
             host.members.pop(stay, None)
-            if host.in_loop and not host.members and self._process.stop is None:
+            if not host.members and self._process.stop is None:
                 self._process.roster.hosts.pop(host.key, None)
         if stay.thread_members is not None:
             stay.thread_members.pop(stay, None)

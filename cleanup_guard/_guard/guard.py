@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import functools
+from types import FunctionType
 
 from cleanup_guard._ground.clock import seconds
-from cleanup_guard._guard.decorate import awaits, called, decorate, decorate_main, kind_of
+from cleanup_guard._guard.decorate import AWAITED, awaits, called, decorate, decorate_main, entry_of, kind_of
 from cleanup_guard._guard.in_sight import StopInSight
-from cleanup_guard._guard.options import Default, Options
+from cleanup_guard._guard.options import Default, options_of
 from cleanup_guard._guard.registrar import Registrar
 from cleanup_guard._hosts.waiters import Waiters
-from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, proper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.decorate import RunsMain
+    from cleanup_guard._guard.options import Options
     from cleanup_guard._guard.stay import Stay
 
     P = ParamSpec("P")
@@ -79,6 +81,8 @@ class Guard(StopInSight):
         database closed
     """
 
+    _popped: bool = False  # made by pop_all and not entered since
+
     def __init__(
         self,
         *,
@@ -93,27 +97,26 @@ class Guard(StopInSight):
         drain: float | timedelta | None = None,
         ready_file: str | PathLike[str] | None = None,
     ) -> None:
-        options = Options(
-            grace=grace,
-            signals=signals,
-            interrupt=interrupt,
-            insist=insist,
-            exit_status=exit_status,
-            exit_timeout=exit_timeout,
-            hooks=hooks,
-            name=name,
-            drain=drain,
-            ready_file=ready_file,
+        self._set_up(
+            options_of(
+                grace,
+                signals,
+                interrupt,
+                insist,
+                exit_status,
+                exit_timeout,
+                hooks,
+                name,
+                drain,
+                ready_file,
+            )
         )
-        self._set_up(options)
 
     def _set_up(self, options: Options) -> None:
         self._options = options
         self._stack = CallbackStack()
         self._stop_hooks: list[Callback] = []
         self._waiters = Waiters()
-        self._stay = None
-        self._popped = False  # made by pop_all and not entered since
 
     @classmethod
     def _with(cls, options: Options) -> Guard:
@@ -144,7 +147,15 @@ class Guard(StopInSight):
             TypeError: it is not callable, or a coroutine function and the guard was entered with `with`.
             RuntimeError: the guard is done.
         """
-        self._register(kind_of(function)(function, args, kwargs))
+        if (
+            type(function) is FunctionType
+            and not (args or kwargs or function.__code__.co_flags & AWAITED)
+            and self._stack.push(function)
+        ):
+            return function  # as nearly everybody's, and without a call more
+        entry = entry_of(function, args, kwargs)
+        if isinstance(entry, Callback) or not self._stack.push(entry):
+            self._register(proper(entry))
         return function
 
     def push_async_callback(
@@ -320,7 +331,7 @@ class Guard(StopInSight):
         """
         moved = Guard._with(self._options)
         stay = self._stay
-        if stay is not None and not stay.foreign:
+        if stay is not None and not stay.process.foreign:
             moved._stay, moved._popped = moved._make_stay(), True
             moved._stay.adopt_from(stay)
         self._stack.move_to(moved._stack)  # last: from here on the exit nets know of it
@@ -350,7 +361,7 @@ class Guard(StopInSight):
 
     def _register(self, callback: Callback) -> None:
         stay = self._stay
-        if stay is not None and stay.foreign:
+        if stay is not None and stay.process.foreign:
             raise RuntimeError(
                 f"callback {callback.name!r} was not registered: this guard belongs to the parent of a fork. "
                 "Use a guard of the child's own."
@@ -388,6 +399,12 @@ class Guard(StopInSight):
             TypeError: one of its callbacks must be awaited.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
+        if self._stop_hooks or len(self._stack):
+            self._refuse_async()
+        self._begin_stay().enter(None)
+        return self
+
+    def _refuse_async(self) -> None:
         awaited = self._stack.awaited
         for hook in self._stop_hooks:
             if awaited is None and isinstance(hook, AsyncCallback):
@@ -396,8 +413,6 @@ class Guard(StopInSight):
             raise TypeError(
                 f"callback {awaited!r} is an async function: enter the guard with `async with`, not `with`"
             )
-        self._begin_stay().enter(None)
-        return self
 
     async def __aenter__(self) -> Self:
         """As `__enter__`, in a task of asyncio or trio, which a stop then cancels.
@@ -427,9 +442,8 @@ class Guard(StopInSight):
         return self._stay
 
     def _make_stay(self) -> Stay:
-        from cleanup_guard._guard.stay import Stay
-
-        return Stay(self, self._stack, self._options, self._stop_hooks, self._waiters)
+        make = _STAY[0] if _STAY else _load_stay()
+        return make(self, self._stack, self._options, self._stop_hooks, self._waiters)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -441,7 +455,7 @@ class Guard(StopInSight):
             SignalExit, KeyboardInterrupt: a stop has arrived, and main did not end because of it.
         """
         stay = self._stay
-        if stay is None or stay.foreign or stay.left:
+        if stay is None or stay.process.foreign or stay.left:
             return False
         return stay.departure.leave(error)
 
@@ -458,7 +472,7 @@ class Guard(StopInSight):
             asyncio.CancelledError: a stop has arrived, and this is another task. The loop raises the stop itself.
         """
         stay = self._stay
-        if stay is None or not stay.host.in_loop or stay.foreign or stay.left:
+        if stay is None or not stay.host.in_loop or stay.process.foreign or stay.left:
             return False
         return await stay.departure.leave_in_task(error)
 
@@ -517,6 +531,17 @@ class Guard(StopInSight):
         """
         decorated: F = decorate(function, functools.partial(Guard._with, self._options))
         return decorated
+
+
+_STAY: list[type[Stay]] = []
+"""The class, once the first guard has been entered: until then nothing of it is loaded."""
+
+
+def _load_stay() -> type[Stay]:
+    from cleanup_guard._guard.stay import Stay
+
+    _STAY.append(Stay)
+    return Stay
 
 
 # -- the names that users import --
@@ -604,18 +629,10 @@ def guard(  # noqa: F811  # as above
         database closed
         'done'
     """
-    made = Guard(
-        grace=grace,
-        signals=signals,
-        interrupt=interrupt,
-        insist=insist,
-        exit_status=exit_status,
-        exit_timeout=exit_timeout,
-        hooks=hooks,
-        name=name,
-        drain=drain,
-        ready_file=ready_file,
+    options = options_of(
+        grace, signals, interrupt, insist, exit_status, exit_timeout, hooks, name, drain, ready_file
     )
+    made = Guard._with(options)  # pyright: ignore[reportPrivateUsage]
     if run is not None:
         return decorate_main(run, made)
     return made if function is None else made(function)

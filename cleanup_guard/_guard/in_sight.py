@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class StopInSight:
     """What a guard says of the stop. Every method may be called from any thread."""
 
-    _stay: Stay | None
+    _stay: Stay | None = None
     _stack: CallbackStack
     _waiters: Waiters
 

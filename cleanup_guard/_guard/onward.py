@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 class Verdict:
     """What leaving a guard comes to, once all is done: an exception that goes on, or whether main's is suppressed."""
 
-    def __init__(self) -> None:
+    def __init__(self, foreign: BaseException | None = None) -> None:
         self.outcome: Outcome | None = None
         self.end: Callable[[], bool] | None = None  # how the stop goes on
-        self.foreign: BaseException | None = (
-            None  # what somebody's signal handler raised between two of our lines
-        )
+        # What somebody's signal handler raised between two of our lines.
+        self.foreign: BaseException | None = foreign
 
     def carry_out(self, error: BaseException | None) -> bool:
         """Raise, or say whether the exception with which main ended is suppressed."""

@@ -78,6 +78,46 @@ class Options:
         self.is_programs: bool = False  # of the guard that `on_exit` sets up where there is none
 
 
+def options_of(  # noqa: PLR0917  # called for every guard: keywords cost
+    grace: float | timedelta | Default | None,
+    signals: Iterable[int] | None,
+    interrupt: bool,  # noqa: FBT001  # as above
+    insist: bool,  # noqa: FBT001  # as above
+    exit_status: ExitStatus,
+    exit_timeout: float | timedelta | None,
+    hooks: Iterable[Hook] | None,
+    name: str | None,
+    drain: float | timedelta | None,
+    ready_file: str | PathLike[str] | None,
+) -> Options:
+    """The options of a guard; those of one that was asked for nothing are made once."""
+    if (
+        grace is GRACE
+        and signals is None
+        and interrupt is True
+        and insist is False
+        and exit_status is None
+        and exit_timeout is None
+        and hooks is None
+        and name is None
+        and drain is None
+        and ready_file is None
+    ):
+        return DEFAULTS
+    return Options(
+        grace=grace,
+        signals=signals,
+        interrupt=interrupt,
+        insist=insist,
+        exit_status=exit_status,
+        exit_timeout=exit_timeout,
+        hooks=hooks,
+        name=name,
+        drain=drain,
+        ready_file=ready_file,
+    )
+
+
 def _positive(grace: float | None) -> float | None:
     if grace == 0:
         raise ValueError("grace must be more than 0 seconds: with none there is no time to run a callback")
@@ -92,3 +132,19 @@ def _exit_status(status: ExitStatus) -> ExitStatus:
     if status is None or status == "signal" or (type(status) is int and 0 <= status <= HIGHEST_STATUS):
         return status
     raise ValueError(f"exit_status must be None, a number from 0 to 255, or 'signal', not {status!r}")
+
+
+GRACE = Default.GRACE
+
+DEFAULTS = Options(
+    grace=GRACE,
+    signals=None,
+    interrupt=True,
+    insist=False,
+    exit_status=None,
+    exit_timeout=None,
+    hooks=None,
+    name=None,
+    drain=None,
+    ready_file=None,
+)

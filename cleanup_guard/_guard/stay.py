@@ -10,7 +10,7 @@ from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
-from cleanup_guard._hosts.in_thread import ThreadHost
+from cleanup_guard._hosts import in_thread
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
 from cleanup_guard._process.guest import GUEST
@@ -50,12 +50,16 @@ class Stay:
         process: where it is.
         host: the thread or task that it was entered in.
         signums: the signals that it has.
-        cleanup: its callbacks.
+        stack: its callbacks.
+        begun: its cleanup, once somebody has asked for it.
         departure: its end.
         left: its cleanup has begun.
         gone: it is off the roster.
         inside_cleanup: entered in a callback, or while main unwinds: the stop is raised elsewhere.
+        raises_stop: whether a stop goes on from here, once that is decided.
     """
+
+    begun: Cleanup | None = None
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Stay:
     ) -> None:
         self.guard = guard
         self.options = options
+        self.stack = stack
         self.stop_hooks = stop_hooks
         self._waiters = waiters
         self.process: Process = REGISTRY.get()
@@ -76,8 +81,7 @@ class Stay:
         self.gone: bool = False
         self.inside_cleanup: bool = False
         self.thread_members: dict[Any, None] | None = None
-        self.cleanup: Cleanup = Cleanup(self.process, stack, self.hooks, options.exit_timeout)
-        self.departure: Departure = Departure(self)
+        self.raises_stop: bool | None = None
 
     # -- for the floors below (`Member`) --
 
@@ -87,9 +91,13 @@ class Stay:
         return (log_event,) if self.options.hooks is None else self.options.hooks
 
     @property
-    def stack(self) -> CallbackStack:
-        """The callbacks."""
-        return self.cleanup.stack
+    def cleanup(self) -> Cleanup:
+        """The running of its callbacks: one, whoever asks first."""
+        if self.begun is not None:
+            return self.begun
+        made = Cleanup(self.process, self.stack, self.hooks, self.options.exit_timeout)
+        first: Cleanup = self.__dict__.setdefault("begun", made)
+        return first
 
     @property
     def interrupt(self) -> bool:
@@ -122,9 +130,9 @@ class Stay:
         return f"guard {self.options.name!r}" if self.options.name else "a guard"
 
     @property
-    def foreign(self) -> bool:
-        """Whether this is a fork child, and the guard its parent's."""
-        return self.process.foreign
+    def departure(self) -> Departure:
+        """Its end."""
+        return Departure(self)
 
     def wake_waiters(self) -> None:
         """End every wait for the stop."""
@@ -166,16 +174,16 @@ class Stay:
         """
         process, main = self.process, in_main()
         _look_around(process.roster, self.options.ready_file)
-        NETS.stretch()
-        FORK_HOOKS.register()
         told_already = process.stop is not None and (
             (main and self._follows_a_stop()) or process.state is State.UNWINDING
         )
-        self.host = ThreadHost() if find_host is None else find_host(process)
-        if find_host is not None:
+        if find_host is None:
+            self.host = in_thread.MAIN if main else in_thread.ELSEWHERE
+        else:
+            self.host = find_host(process)
             told_already = told_already and bool(self.host.members)
             process.roster.hosts[self.host.key] = self.host
-        self.host.members[self] = None
+            self.host.members[self] = None
         self.inside_cleanup = process.in_callback or told_already
         if main:
             self._enter_in_main()
@@ -204,15 +212,18 @@ class Stay:
 
     def _enter_in_main(self) -> None:
         process = self.process
+        inside = bool(process.roster.main)
         process.roster.main[self] = None
         try:
             wanted, signals = self._wanted(), process.signals
             new = [signum for signum in wanted if signum not in signals.previous]
-            if new:
+            if not new:
+                self.signums = wanted
+            else:
                 # One that came before was somebody else's, who may have gone on.
                 process.watch.begin_anew(new)
-            self.signums = signals.take(wanted, named=self.options.signals is not None)
-            if self.signums:
+                self.signums = signals.take(wanted, named=self.options.signals is not None)
+            if self.signums and not (inside and not new and process.watch.hears):
                 GUEST.stand_by(process)
                 process.watch.need()
                 process.whereabouts.ask(process.roster)
@@ -243,7 +254,7 @@ class Stay:
         FORK_HOOKS.register()
         if in_main():
             self.inside_cleanup = self._follows_a_stop()
-        self.host = ThreadHost()
+        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
         roster.program = self
         by_pytest = in_run_of_pytest()
         if in_main() and not by_pytest:
@@ -256,9 +267,9 @@ class Stay:
     def settle(self) -> None:
         """Take the signals that could not be taken in another thread, if this is the main one. Does nothing the second time."""
         roster = self.process.roster
-        is_settled = self not in roster.popped or self.left or self.foreign or roster.main
+        is_settled = self not in roster.popped or self.left or self.process.foreign or roster.main
         if in_main() and not (is_settled or in_run_of_pytest()):
-            self.host = ThreadHost()
+            self.host = in_thread.MAIN
             roster.popped.pop(self)
             self._enter_in_main()
 
@@ -269,7 +280,7 @@ class Stay:
 
     def close_alone(self) -> None:
         """Run the callbacks of a guard that was never entered."""
-        self.host = ThreadHost()
+        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
         self.departure.close_alone()
 
     async def aclose_alone(self, host: Host) -> None:
@@ -281,12 +292,14 @@ class Stay:
 def _look_around(roster: Roster, ready_file: str | None) -> None:
     """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
     outermost = roster.outermost
-    if outermost is None or outermost is roster.program:  # else that one has read the environment
+    if outermost is None or outermost is roster.program:  # else that one has done it
         grace_from_environment(os.environ)
         if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
             from cleanup_guard._process.notify import notify_of
 
             roster.notify = notify_of(os.environ)
+        NETS.stretch()
+        FORK_HOOKS.register()
     if ready_file is not None:
         roster.readiness = Readiness(ready_file)
         roster.readiness.withdraw()  # what an earlier process has left behind
@@ -313,7 +326,7 @@ def current_stay() -> Stay | None:
     if process is None:
         return None
     for each in (*reversed(CONTEXT.get()), *reversed(list(THREADS.members))):
-        if isinstance(each, Stay) and not (each.foreign or each.gone):
+        if isinstance(each, Stay) and not (each.process.foreign or each.gone):
             return each
     entered = [each for each in list(process.roster.main) if isinstance(each, Stay)]
     for each in reversed(entered):

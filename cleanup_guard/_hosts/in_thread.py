@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native
-from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.stack import Aside, AsyncCallback
 
 TYPE_CHECKING = False
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from cleanup_guard._process.roster import Member
     from cleanup_guard._stop.stack import Pending
 
 
@@ -26,9 +24,8 @@ class ThreadHost:
     in_loop = False
     alive = False  # there is no task to cancel
 
-    def __init__(self) -> None:
-        self.in_main: bool = in_main()
-        self.members: dict[Member, None] = {}
+    def __init__(self, *, in_main: bool) -> None:
+        self.in_main: bool = in_main
 
     def run_here(self, start: Callable[[], Coroutine[Any, Any, object]], patience: float) -> bool:  # noqa: ARG002
         """No loop runs here."""
@@ -52,3 +49,6 @@ class ThreadHost:
 
     def let_task_leave(self) -> None:
         """There is no task."""
+
+
+MAIN, ELSEWHERE = ThreadHost(in_main=True), ThreadHost(in_main=False)

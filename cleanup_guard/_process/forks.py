@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cleanup_guard._process.process import Process
-    from cleanup_guard._stop.stack import Callback
+    from cleanup_guard._stop.stack import Entry
 else:
     import _signal
 
@@ -131,7 +131,7 @@ def _disown(process: Process) -> None:
         INHERITED.extend(member.stack.disown())
 
 
-INHERITED: list[Callback] = []
+INHERITED: list[Entry] = []
 """What the parents of this process have registered."""
 
 

@@ -17,7 +17,7 @@ from cleanup_guard._ground.unpatched import BUILTIN, original
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
     from typing import Any
 
@@ -46,12 +46,16 @@ else:
     start_new_thread = original("_thread", "start_new_thread")
 
 
+START = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+"""With what `threading` starts threads."""
+
+
 def is_patched() -> bool:
     """Whether somebody has replaced Python's threads."""
-    start = getattr(threading, "_start_joinable_thread", None) or getattr(
-        threading, "_start_new_thread", None
-    )
-    return not isinstance(start, BUILTIN)
+    return not isinstance(_THREADING.get(START), BUILTIN)
+
+
+_THREADING: Mapping[str, Any] = vars(threading)
 
 
 _MAIN: dict[int, int] = {}
@@ -65,7 +69,7 @@ def main_ident() -> int | None:
 
 def in_main() -> bool:
     """Whether this is the main thread, whichever greenlet runs in it."""
-    if not is_patched():
+    if isinstance(_THREADING.get(START), BUILTIN):  # not patched; asked often
         return get_ident() == threading.main_thread().ident
     if get_native_id() != os.getpid():  # as Linux numbers threads
         return False

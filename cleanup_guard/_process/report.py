@@ -145,6 +145,14 @@ def say(error: BaseException) -> str:
         return type(error).__name__
 
 
+def wants_details(hooks: tuple[Hook, ...]) -> bool:
+    """Whether anybody hears of events that the plain stderr report leaves out. Without a generator: asked at every exit."""
+    for hook in hooks:
+        if hook is not log_event:
+            return True
+    return bool(hooks) and logging_is_configured()
+
+
 class Reporter:
     """Hands events to the hooks of a guard, or of all. `emit` may be called from any thread, though not from a handler.
 
@@ -157,10 +165,7 @@ class Reporter:
     @property
     def wants_details(self) -> bool:
         """Whether anybody hears of events that the plain stderr report leaves out."""
-        for hook in self.hooks:  # without a generator: asked at every exit of a guard
-            if hook is not log_event:
-                return True
-        return bool(self.hooks) and logging_is_configured()
+        return wants_details(self.hooks)
 
     def emit(self, event: Event) -> None:
         """Tell the hooks, now or soon."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.history import History
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.state import State
-    from cleanup_guard._stop.stop import ExitStatus, Stop
+    from cleanup_guard._stop.stop import Ballot, ExitStatus, Stop
 
     class Member(Protocol):
         """A guard's stay in the process, seen from below."""
@@ -92,7 +92,6 @@ if TYPE_CHECKING:
         """Where a guard was entered: a thread, or a task."""
 
         in_loop: bool  # its tasks are cancelled, rather than interrupted
-        members: dict[Member, None]
 
         @property
         def alive(self) -> bool: ...  # there is a task that can be cancelled
@@ -104,10 +103,11 @@ if TYPE_CHECKING:
         ident: int
         daemon: bool
         in_main: bool
-        current: Callback | None
         started: float
         stack: CallbackStack
 
+        @property
+        def current(self) -> Callback | None: ...
         @property
         def interrupt(self) -> Interrupt: ...
         @property
@@ -378,6 +378,7 @@ if TYPE_CHECKING:
         foreign: bool
         clock: Callable[[], float]
         roster: Roster
+        ballot: Ballot
         delivery: Delivery
         last_act: Any  # what main has ended by, if it has: a `LastAct`
         exiting: bool

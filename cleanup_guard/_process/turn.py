@@ -17,6 +17,7 @@ from cleanup_guard._ground.events import (
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.stack import proper
 from cleanup_guard._stop.token import Pulse, Token, mark
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
     from cleanup_guard._stop.stack import Branch as _Branch
-    from cleanup_guard._stop.stack import Callback, CallbackStack
+    from cleanup_guard._stop.stack import Callback, CallbackStack, Entry, Outcome
 
 
 LEFT_BEHIND = 2.0
@@ -39,7 +40,7 @@ class Turn:
         daemon: whether that is a thread of the program that nobody waits for when the interpreter ends.
         stack: whose callbacks they are.
         in_main: whether it is main, and can be poked.
-        current: the callback in progress.
+        running: what of the stack is being called.
         started: when that began.
         wants_interrupt: it is to be interrupted, because of `why`; asked for at `sent_at`.
         count, failures: callbacks run and failed so far.
@@ -51,12 +52,12 @@ class Turn:
         self.process = process
         self.reporter = reporter
         self.ident = native.get_ident()
-        thread = threading.current_thread()
-        self.daemon = thread.daemon and not thread.name.startswith("cleanup_guard")
+        main = in_main()
+        self.daemon = not main and _is_programs_daemon(threading.current_thread())
         self.stack = stack
         # Without a signal of ours there is nothing to poke main with.
-        self.in_main = in_main() and bool(process.signals.previous)
-        self.current: Callback | None = None
+        self.in_main = main and bool(process.signals.previous)
+        self.running: Entry | None = None
         self.started = process.clock()
         self.limit = inf if time_limit is None else self.started + time_limit
         self.interrupt = Interrupt()
@@ -66,13 +67,19 @@ class Turn:
         self._lock = native.make_lock()
 
     @property
+    def current(self) -> Callback | None:
+        """The callback in progress."""
+        running = self.running
+        return None if running is None else proper(running)
+
+    @property
     def interruptible(self) -> bool:
         """Whether a callback is in progress and no earlier interrupt is on its way through it.
 
         One that is alive and handled by nobody was swallowed and kept, as a test runner keeps what a `__del__` raises.
         """
         current, pulse = self.current, self.interrupt.pulse
-        if current is None or not pulse.beats:
+        if current is None or pulse is None or not pulse.beats:
             return current is not None
         return self.in_main and current.flight is None and not pulse.is_handled_in(self.ident)
 
@@ -104,13 +111,21 @@ class Turn:
             return "the grace period is nearly over"
         return "the time limit for a normal exit is over"
 
+    def run_calls(self, outcome: Outcome) -> None:
+        """Run what is only to be called, unless there is something to be told or timed of each.
+
+        Main alone: in another thread an interrupt may come wherever that is (`interrupt_thread`).
+        """
+        if self.in_main and not self._details and self.limit == inf:
+            self.stack.run_calls(outcome, self, self.process.ballot.votes, self.process.clock)
+
     # -- the observer of `run_all` --
 
     def began(self, callback: Callback) -> None:
         """A callback is about to be called."""
         self.started = self.process.clock()
         self.interrupt.withdraw()
-        self.current = callback
+        self.running = callback
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
@@ -135,10 +150,10 @@ class Turn:
     def _take_back(self) -> None:
         """No callback is in progress any more, and none is interrupted."""
         if self.in_main:
-            self.current = None
+            self.running = None
         else:
             with self._lock:  # against the watcher's `interrupt_thread`
-                self.current = None
+                self.running = None
             if self.interrupt.sent_to_thread:
                 _let_it_come()
 
@@ -185,12 +200,16 @@ class Turn:
         It does not end a blocking call (hazard H20), which then lasts until the deadline.
         """
         with self._lock:
-            if self.current is callback and not self.interrupt.sent_to_thread:
+            if self.running is callback and not self.interrupt.sent_to_thread:
                 self.interrupt.sent_to_thread = True
                 import ctypes
 
                 exception = ctypes.py_object(CallbackInterrupted)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), exception)
+
+
+def _is_programs_daemon(thread: threading.Thread) -> bool:
+    return thread.daemon and not thread.name.startswith("cleanup_guard")
 
 
 def _let_it_come() -> None:
@@ -247,7 +266,7 @@ class Branch(Turn):
         """
         if not self._end.claim():
             return None
-        self.current: Callback | None = None
+        self.running = None
         failure = self._report(callback, CallbackLeftBehind())
         self.close()
         return failure
@@ -260,14 +279,11 @@ class Branch(Turn):
 class Interrupt:
     """The interrupt of the callback in progress: asked for by the watcher, raised by main's handler."""
 
-    __slots__ = ("pulse", "sent_at", "sent_to_thread", "wanted", "why")
-
-    def __init__(self) -> None:
-        self.pulse = Pulse()
-        self.wanted: bool = False
-        self.why: str = ""
-        self.sent_at: float = -inf
-        self.sent_to_thread: bool = False
+    wanted: bool = False
+    why: str = ""
+    sent_at: float = -inf
+    sent_to_thread: bool = False
+    pulse: Pulse | None = None  # of the exception
 
     def withdraw(self) -> None:
         """None is wanted. Nearly always none was, and there is nothing to do."""
@@ -276,7 +292,7 @@ class Interrupt:
         self.why = ""
         self.sent_at = -inf
         self.sent_to_thread = False
-        self.pulse.forget()
+        self.pulse = None
         self.wanted = False  # last: whoever is cut short before it begins anew
 
     def ask(self, why: str, now: float) -> None:
@@ -288,6 +304,7 @@ class Interrupt:
 
     def make(self) -> BaseException:
         """The exception that ends the callback in progress."""
-        token = Token()
-        self.pulse.follow(token)
+        token, pulse = Token(), Pulse()
+        pulse.follow(token)
+        self.pulse = pulse
         return mark(CallbackInterrupted(self.why), token)

@@ -80,6 +80,12 @@ class Watch:
         return self._thread is not None
 
     @property
+    def hears(self) -> bool:
+        """Whether it watches, and hears signals, and there is nothing new to see: nobody needs to call `need`."""
+        pipe = self._pipe
+        return pipe is not None and pipe.wired and self._thread is not None and self._process.stop is None
+
+    @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
         return (
@@ -139,6 +145,7 @@ class Watch:
                 is_new = True
             if self._thread is None:
                 self._start()
+                is_new = False  # it looks at once
         if is_new:
             self.wake()
 
@@ -278,6 +285,19 @@ def _may_be_a_stop(process: ProcessView, signum: int) -> bool:
     if stop is None:
         return process.roster.listens
     return signum != SIGINT and stop.theirs is None and stop.budget.period.by_hand
+
+
+def _is_mains_turn(process: ProcessView, new: list[int]) -> bool:
+    """Whether a stop has come a moment ago, or comes by one of these, of which main is told in its handler.
+
+    Not one that is asked in another way: an event loop, or a main that looks for the stop itself.
+    """
+    stop, roster, signals = process.stop, process.roster, process.signals
+    if roster.cooperates or roster.loops_in_main():
+        return False
+    if stop is not None:
+        return stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
+    return roster.listens and any(each in signals.previous and signals.theirs(each) is None for each in new)
 
 
 class Nudges:
@@ -442,26 +462,17 @@ class Watcher:
             ends.give_up(process)
 
     def _let_main_be_first(self, signums: bytes) -> None:
-        """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback.
-
-        But not to one that is asked in another way: an event loop, or a main that looks for the stop itself.
-        """
+        """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback."""
         process = self._process
-        stop, roster, signals = process.stop, process.roster, process.signals
-        if stop is None:
-            new = [each for each in signums if each in signals.previous and self._tally.new(each) > 0]
-            is_new = roster.listens and not self.pasts and any(signals.theirs(each) is None for each in new)
-        else:
-            is_new = (
-                bool(signums) and stop.theirs is None and process.clock() - stop.budget.began < HEAD_START
-            )
-        if is_new and not (roster.cooperates or roster.loops_in_main()):
-            HASTE.begin()
-            for _ in range(2):
-                native.sleep(HEAD_START / 2)
-                if process.receiver.moment.searching:
-                    self.poke()
-                    break
+        new = [] if self.pasts else [each for each in signums if self._tally.new(each) > 0]
+        if not (signums and _is_mains_turn(process, new)):
+            return
+        HASTE.begin()
+        for _ in range(2):
+            native.sleep(HEAD_START / 2)
+            if process.receiver.moment.searching:
+                self.poke()
+                break
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""

@@ -8,6 +8,8 @@ Rules:
    and no other thread can come in between (hazard H63): however the runner is cut short, by somebody's alarm between two of
    our lines for example, whoever comes next sees what has been called and what has not.
 3. A registration that returned is kept: it is run, or moved, or undone by `unregister`.
+4. What is only to be called is registered as it is: the function, or a partial of it. It becomes a `Callback` when there is
+   more to say of it, which nearly never comes to pass (`run_calls`).
 
 This module knows nothing of signals, time limits or processes: it tells an observer what begins and what ended.
 """
@@ -16,9 +18,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from cleanup_guard._ground.errors import CallbackInterrupted
+from cleanup_guard._ground.events import SLOW
 from cleanup_guard._ground.once import Once
 
 try:
@@ -28,12 +31,14 @@ except ImportError:  # PyPy, where it is not written in C
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from types import CodeType
     from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
     T = TypeVar("T")
 
+    Entry: TypeAlias = "Callback | Callable[[], Any]"
+    """What is registered."""
     Pending: TypeAlias = "AsyncCallback | Aside | Callable[[], bool]"
     Steps = Generator["AsyncCallback | Aside | Callable[[], bool]", Any, "T"]
     """What needs time, written once for threads and for event loops: it yields what is to be awaited, a callback that has been
@@ -52,6 +57,13 @@ if TYPE_CHECKING:
         def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None: ...
         def branch(self) -> Branch: ...  # for the thread that calls this
         def join(self, branch: Branch) -> None: ...  # its callback is over
+
+    class Watcher(Observer, Protocol):
+        """Looks for itself what is being called, where it need not hear of each."""
+
+        running: Entry | None
+        started: float
+        count: int
 
     class Branch(Observer, Protocol):
         """Hears of one callback of a group."""
@@ -117,12 +129,21 @@ class Callback:
             else:
                 self.call = [partial(self.function, *self.args, **self.kwargs)]
         if self.call and self.returned is not None:
-            self.returned.extend(islice(map(call, iter(self.call.pop, None)), 1))
+            next(map(self.returned.append, map(call, iter(self.call.pop, None))))
 
     def run(self, error: BaseException | None) -> bool:
         """Call it. Returns True when it is an exit callback that suppresses the error."""
         self.make_call(error)
         return self.kind == "exit" and any(self.returned or ())
+
+
+def proper(entry: Entry) -> Callback:
+    """What is registered, as a callback of which all can be said."""
+    if isinstance(entry, Callback):
+        return entry
+    if isinstance(entry, partial):
+        return Callback(entry.func, entry.args, entry.keywords)
+    return Callback(entry, (), {})
 
 
 class GroupedCallback(Callback):
@@ -200,16 +221,16 @@ class CallbackStack:
 
     __slots__ = ("_callbacks", "_hand", "closed", "turn")
 
-    def __init__(self, callbacks: list[Callback] | None = None) -> None:
-        self._callbacks: list[Callback] = [] if callbacks is None else callbacks
-        self._hand: list[Callback] = []  # the one that is being called, or the group
+    def __init__(self, callbacks: Iterable[Entry] = ()) -> None:
+        self._callbacks: list[Entry] = [*callbacks]
+        self._hand: list[Entry] = []  # the one that is being called, or the group
         self.turn: Once = Once()
         self.closed: bool = False
 
     def __len__(self) -> int:
         return len(self._callbacks)
 
-    def push(self, callback: Callback) -> bool:
+    def push(self, entry: Entry) -> bool:
         """Register. Returns False when the stack is closed and the callback will not run.
 
         The second look at `closed` is for the thread that registers while another one closes: either the closer's last
@@ -217,27 +238,32 @@ class CallbackStack:
         """
         if self.closed:
             return False
-        self._callbacks.append(callback)
-        return not (self.closed and self._take_back(callback))
+        self._callbacks.append(entry)
+        return not (self.closed and self._take_back(entry))
 
-    def _take_back(self, callback: Callback) -> bool:
+    def _take_back(self, entry: Entry) -> bool:
         try:
-            self._callbacks.remove(callback)
+            self._callbacks.remove(entry)
         except ValueError:
             return False  # claimed in the meantime: it ran
         return True
 
     def take(self) -> Callback | None:
         """Take the callback that was registered last into the hand, unless one is there. For the holder of the turn."""
-        if not self._hand:
+        hand = self._hand
+        if not hand:
             try:
                 self._take_last()
             except IndexError:
                 return None
-        return self._hand[0]
+        taken = hand[0]
+        if not isinstance(taken, Callback):
+            hand[0] = taken = proper(taken)
+        return taken
 
     def _take_last(self) -> None:
-        next(map(self._hand.append, iter(self._callbacks.pop, None)))
+        popped: Iterator[Any] = iter(self._callbacks.pop, None)
+        next(map(self._hand.append, popped))
 
     def take_neighbours(self) -> list[GroupedCallback]:
         """Take those of the group of the callback in the hand that were registered right before it. For the holder of the turn.
@@ -246,11 +272,16 @@ class CallbackStack:
             All of the group that are in the hand. Behind them there may be one that was registered at this very moment.
         """
         hand = self._hand
-        group = hand[0].group
-        while hand[-1].group == group and any(each.group == group for each in self._callbacks[-1:]):
+        group = _group_of(hand[0])
+        while _group_of(hand[-1]) == group and any(_group_of(each) == group for each in self._callbacks[-1:]):
             self._take_last()
-        together = takewhile(lambda each: each.group == group, hand[:])
+        together = takewhile(lambda each: _group_of(each) == group, hand[:])
         return [each for each in together if isinstance(each, GroupedCallback)]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is registered, and nobody is at what was."""
+        return not (self._callbacks or self._hand) and bool(self.turn.free)
 
     def put_down(self, number: int = 1) -> None:
         """The callback in the hand is done with, or so many of them."""
@@ -259,7 +290,9 @@ class CallbackStack:
     def discard(self, function: object) -> int:
         """Remove every callback of this function, compared with `==` as `atexit.unregister` does. Returns how many."""
         return sum(
-            self._take_back(each) for each in reversed(self._callbacks[:]) if each.function == function
+            self._take_back(each)
+            for each in reversed(self._callbacks[:])
+            if proper(each).function == function
         )
 
     def move_to(self, other: CallbackStack) -> None:
@@ -269,25 +302,27 @@ class CallbackStack:
         """
         other._callbacks, self._callbacks = self._callbacks, other._callbacks
 
-    def disown(self) -> list[Callback]:
+    def disown(self) -> list[Entry]:
         """Forget everything, in a fork child: what its parent registered is not the child's.
 
         Returns:
             What it was. It must be kept: a generator that is let go of, such as a context manager's, runs its `finally`.
         """
         inherited = [*self._hand, *self._callbacks]
-        self._callbacks, self._hand, self.closed = [], [], True
+        self.closed = True
+        self._callbacks.clear()  # whoever forked in a callback has these in use
+        self._hand.clear()
         return inherited
 
     @property
     def left(self) -> int:
         """How many callbacks have not been called."""
-        return sum(not each.called for each in self._hand[:]) + len(self._callbacks)
+        return sum(not _is_called(each) for each in self._hand[:]) + len(self._callbacks)
 
     def names(self, most: int | None = None) -> list[str]:
         """Their names, in the order in which they would be called, not more than so many."""
         waiting = self._callbacks[:] if most is None else self._callbacks[-most:]
-        names = [each.name for each in (*self._hand[:], *reversed(waiting)) if not each.called]
+        names = [proper(each).name for each in (*self._hand[:], *reversed(waiting)) if not _is_called(each)]
         return names[:most]
 
     @property
@@ -301,7 +336,66 @@ class CallbackStack:
     @property
     def has_timeouts(self) -> bool:
         """Whether any callback that is left has a timeout of its own."""
-        return any(each.timeout is not None for each in self._callbacks[:])
+        return any(isinstance(each, Callback) and each.timeout is not None for each in self._callbacks[:])
+
+    def run_calls(
+        self, outcome: Outcome, watcher: Watcher, alarms: Sequence[object], clock: Callable[[], float]
+    ) -> None:
+        """Run what is only to be called, until it comes to something else, or to the end: `run_all` goes on from there.
+
+        The caller holds the turn. The end of each is the beginning of the next.
+
+        Args:
+            outcome: what it leads to.
+            watcher: sees what is being called. It is told of one that fails, that took long, or that meets with an alarm.
+            alarms: no longer empty once the watcher has to hear of each.
+            clock: what time it is.
+        """
+        hand, callbacks = self._hand, self._callbacks
+        if hand:
+            return  # of one who was cut short
+        popped: Iterator[Any] = iter(callbacks.pop, None)
+        claimed: Iterator[Any] = iter(hand.pop, None)
+        take, make_call = map(hand.append, popped), map(call, claimed)
+        count, started = 0, clock()
+        try:
+            while self._callbacks is callbacks:
+                try:
+                    next(take)
+                except IndexError:
+                    return
+                entry = hand[0]
+                if isinstance(entry, Callback):
+                    return
+                watcher.started = started
+                watcher.running = entry
+                if alarms:
+                    return
+                failure = None
+                try:
+                    next(make_call)
+                except BaseException as raised:
+                    if hand:
+                        raise  # somebody's signal handler, before the call
+                    failure = raised
+                now = clock()
+                count += 1
+                watcher.running = None
+                if failure is not None or alarms or now - started >= SLOW:
+                    outcome.ends(watcher.ended(proper(entry), None if outcome.knows(failure) else failure))
+                started = now
+        finally:
+            watcher.running = None
+            watcher.count += count
+
+
+def _group_of(entry: Entry) -> str | None:
+    return entry.group if isinstance(entry, Callback) else None
+
+
+def _is_called(entry: Entry) -> bool:
+    """Of one in the hand: what is called as it was registered is not there any more (`run_calls`)."""
+    return isinstance(entry, Callback) and entry.called
 
 
 def run_all(stack: CallbackStack, outcome: Outcome, observer: Observer) -> Steps[None]:
@@ -438,8 +532,7 @@ def _run_one(callback: Callback, outcome: Outcome, observer: Observer) -> None:
         CallbackInterrupted
     ) as late:  # in a thread the interrupt may arrive a few instructions after the callback's end
         failure = observer.ended(callback, failure or late)
-    if failure is not None:
-        outcome.fail(failure)
+    outcome.ends(failure)
 
 
 def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) -> Steps[None]:
@@ -458,9 +551,7 @@ def _await_one(callback: AsyncCallback, outcome: Outcome, observer: Observer) ->
         failure = None if outcome.knows(raised) else raised
     finally:
         IN_CALLBACK.set(around)
-    failure = observer.ended(callback, failure)
-    if failure is not None:
-        outcome.fail(failure)
+    outcome.ends(observer.ended(callback, failure))
 
 
 def take_steps(steps: Steps[T], wait: Callable[[Pending], object]) -> T:
@@ -540,9 +631,14 @@ class Outcome:
         self.error = None
         self.suppressed = self.original is not None
 
-    def knows(self, raised: BaseException) -> bool:
+    def knows(self, raised: BaseException | None) -> bool:
         """Whether this is no failure: exits written by hand, and task groups, raise again what they were told."""
         return raised is self.original or raised is self.error
+
+    def ends(self, failure: BaseException | None) -> None:
+        """A callback has ended, and perhaps failed."""
+        if failure is not None:
+            self.fail(failure)
 
     def fail(self, failure: BaseException) -> None:
         """A callback raised."""

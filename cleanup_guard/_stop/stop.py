@@ -153,33 +153,33 @@ class Ballot:
     One for each time that main is guarded: whoever has it in hand before he looks who guards stops nobody who comes later.
     """
 
-    __slots__ = ("_votes",)
+    __slots__ = ("votes",)
 
     def __init__(self) -> None:
-        self._votes: list[Stop | None] = []
+        self.votes: list[Stop | None] = []
 
     @property
     def stop(self) -> Stop | None:
         """The stop, if one has won."""
-        votes = self._votes
+        votes = self.votes
         return votes[0] if votes else None
 
     @property
     def closed(self) -> bool:
         """Whether no stop can come any more."""
-        votes = self._votes
+        votes = self.votes
         return bool(votes) and votes[0] is None
 
     def propose(self, stop: Stop) -> bool:
         """Make this the stop, if nothing else has come first. Returns whether it is."""
-        votes = self._votes
+        votes = self.votes
         if not votes:
             votes.append(stop)
         return votes[0] is stop
 
     def close(self) -> bool:
         """End without a stop. Returns False if there is one."""
-        votes = self._votes
+        votes = self.votes
         if not votes:
             votes.append(None)
         return votes[0] is None

@@ -78,10 +78,6 @@ class Pulse:
 
         self._token = weakref.ref(token)
 
-    def forget(self) -> None:
-        """Watch nothing."""
-        self._token = None
-
     @property
     def beats(self) -> bool:
         """Whether it is alive."""

@@ -22,7 +22,7 @@ if sys.platform != "linux":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cleanup_guard._supervise._child import Child
     from cleanup_guard._supervise._tree import Process
@@ -42,6 +42,7 @@ class Family:
 
     Args:
         children: the programs.
+        first: those whom `tell_ahead` may tell, by the signals that ask for it.
         observe: told of each signal that is sent: (number, to whom).
         report: told, in a sentence, what an operator should know.
     """
@@ -50,6 +51,7 @@ class Family:
         self,
         children: list[Child],
         *,
+        first: Mapping[int, Sequence[Child]] | None = None,
         observe: Callable[[int, str], None] = lambda _signum, _to: None,
         report: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -61,6 +63,8 @@ class Family:
         self.me = os.getpid()
         self.blind = not _tree.is_ours()
         self._childless = False
+        self._first = first or {}
+        self._told_ahead: dict[Child, int] = {}
         self._observe = observe
         self._report = report
         self._refused: set[int] = set()
@@ -106,7 +110,7 @@ class Family:
         return _tree.ticks()
 
     def hears_alone(self, child: Child, signum: int) -> bool:
-        return _tree.hears_alone(child.pid or -1, signum)
+        return child in self._told_ahead or _tree.hears_alone(child.pid or -1, signum)
 
     def main(self, child: Child) -> Process | None:
         process = _tree.look_closely(child.pid or -1)
@@ -130,12 +134,26 @@ class Family:
 
     # -- telling --------------------------------------------------------------------------------------------------------
 
+    def tell_ahead(self, arrived: int) -> None:
+        """A first stop has arrived: tell main processes what the policy is about to tell them.
+
+        To come to that takes it as long as all the rest: what it executes and reads has long left the processor's caches.
+        """
+        for child in () if self.blind else self._first.get(arrived, ()):
+            signum = child.stop_signal or arrived
+            if child.pid is not None and child.running and _tree.hears_alone(child.pid, signum):
+                self._kill(child.pid, signum)
+                self._told_ahead[child] = signum
+
     def tell(self, process: Process, signum: int) -> None:
         self._send(process, signum)
 
     def signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         assert child.pid is not None
-        self._kill(-child.pid if to_group else child.pid, signum)
+        if not to_group and self._told_ahead.get(child) == signum:
+            del self._told_ahead[child]
+        else:
+            self._kill(-child.pid if to_group else child.pid, signum)
         self._observe(signum, f"{'the group of ' if to_group else ''}{child.name} (pid {child.pid})")
 
     def _send(self, process: Process, signum: int) -> bool:

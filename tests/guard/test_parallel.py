@@ -414,7 +414,7 @@ def test_who_hangs_is_left_behind_while_there_is_time_for_the_others(
     turn: Any = Turn(process, SimpleNamespace(wants_details=False, emit=list), None, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     branch = turn.branch()
     assert not branch.hangs
-    branch.current = Callback(print, (), {})
+    branch.running = Callback(print, (), {})
     branch.interrupt.ask("it is time", sent_at or 0.0)
     now[0] = (sent_at or 0.0) + left_at - 0.01
     assert not branch.hangs

@@ -157,6 +157,16 @@ def leave_and_tell(alarm: Alarm) -> None:
         alarm.off()
 
 
+def leave_nothing(alarm: Alarm) -> None:
+    """Main leaves guards that have nothing to run, inside another one."""
+    with guard(hooks=()) as g:
+        register(g)
+        with guard():
+            with guard(signals=()):
+                alarm.set()
+            alarm.off()
+
+
 def enter(alarm: Alarm) -> None:
     """Main enters a guard inside a guard, and registers."""
     with guard(hooks=()) as g:
@@ -287,6 +297,7 @@ def in_trio(main: Callable[[Alarm], Coroutine[Any, Any, None]]) -> Callable[[Ala
 SCENARIOS: dict[str, tuple[Callable[[Alarm], None], tuple[int, ...], int]] = {
     # name: what runs, the statuses it may end with, how many callbacks it has
     "leave": (leave, (0, 1), CALLBACKS),
+    "leave_nothing": (leave_nothing, (0, 1), CALLBACKS),
     "leave_and_tell": (leave_and_tell, (0, 1), 2 * CALLBACKS),
     "enter": (enter, (0, 1), CALLBACKS),
     "enter_first": (enter_first, (0, 1), 0),

@@ -215,6 +215,19 @@ def nested(world: World) -> None:
         world.wait()
 
 
+def nothing_to_run(world: World) -> None:
+    """Guards that have nothing to run, inside of one that has."""
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        for _ in range(3):
+            with guard():
+                world.wait()
+            with guard(hooks=()), guard(signals=()):
+                pass
+        world.register(g, 2)
+        world.wait()
+
+
 def on_stop(world: World) -> None:
     """Two on_stop callbacks: they run at most once, in order, and before the stop is raised."""
     with guard(hooks=()) as g:
@@ -484,6 +497,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
         enter_context,
         shield,
         nested,
+        nothing_to_run,
         on_stop,
         main_raises,
         callback_fails,

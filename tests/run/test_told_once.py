@@ -261,6 +261,34 @@ def test_a_glance_tells_who_can_be_told_at_once(does: str, alone: bool) -> None:
     assert not hears_alone(process.pid, signal.SIGTERM)
 
 
+DEAF = r"""\
+import os, signal, subprocess, sys, time
+def stop(signum, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    helper = subprocess.Popen(["sleep", "600"])
+    os.write(1, b"told\n")
+    time.sleep(1.2)
+    helper.kill()
+    os.write(1, b"cleaned up\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+os.write(1, b"ready\n")
+while True:
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--drain", "0.1"), ("--signal-to", "main"), ("--verbose",)], ids=" ".join
+)
+def test_who_gives_up_its_handler_when_it_is_told_is_not_told_again(options: tuple[str, ...]) -> None:
+    """It has a child then, and would die of the next signal: it was told at once, and that is known to the end."""
+    with running("--grace", "2", *options, "--", *python(DEAF)) as run:
+        run.wait_for("ready")
+        assert run.stop() == 0
+        assert run.out == ["ready", "told", "cleaned up"]
+
+
 READS = """\
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", os.environ["PROGRAM"]], stdout=subprocess.PIPE, text=True)

@@ -7,6 +7,7 @@ import functools
 import itertools
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 
 from cleanup_guard._stop import stack as stack_module
-from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, Outcome, describe, take_steps
+from cleanup_guard._stop.stack import (
+    AsyncCallback,
+    Callback,
+    CallbackStack,
+    Outcome,
+    describe,
+    proper,
+    take_steps,
+)
 from cleanup_guard._stop.stack import run_all as steps_of_all
 
 THREADS = 4
@@ -46,6 +55,17 @@ class Silent:
         """None is."""
 
 
+class Looking(Silent):
+    """One that looks for itself what is being called, while there is no alarm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: Any = None
+        self.started = 0.0
+        self.count = 0
+        self.alarms: list[object] = []
+
+
 def of(function: Callable[..., object], *args: object, name: str | None = None) -> Callback:
     """A callback."""
     return Callback(function, args, {}, label=name)
@@ -61,6 +81,8 @@ def run_all(
 ) -> Outcome:
     """Run all that is left; awaiting is calling here."""
     outcome = outcome or Outcome(error)
+    if isinstance(observer, Looking):
+        stack.run_calls(outcome, observer, observer.alarms, time.monotonic)
     take_steps(steps_of_all(stack, outcome, observer), lambda pending: pending.take_awaitable()())  # type: ignore[union-attr]
     return outcome
 
@@ -250,7 +272,7 @@ def test_moving_while_another_thread_registers() -> None:
                 stack.move_to(moved[-1])  # noqa: B023
 
         at_once(register, move)
-        found = [callback.args[0] for each in (*moved, stack) for callback in each._callbacks]
+        found = [proper(callback).args[0] for each in (*moved, stack) for callback in each._callbacks]
         assert sorted(found) == list(range(300))
 
 
@@ -410,20 +432,37 @@ class Alarm(BaseException):
 
 
 class Staged:
-    """A stack of callbacks of every kind, and what has come of them."""
+    """A stack of callbacks of every kind, and what has come of them. What is only to be called comes first and last."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
         self.ended: list[str] = []
         self.stack = CallbackStack()
+        self.push_calls(0)
         for number in range(2):
             self.stack.push(of(self.note, f"plain {number}"))
             self.stack.push(exit_of(lambda *_, number=number: self.note(f"exit {number}")))
             self.stack.push(of(self.fail, f"failing {number}"))
             self.stack.push(AsyncCallback(self.coroutine_function, (f"async {number}",), {}))
-        self.wanted = [
-            f"{kind} {number}" for number in (1, 0) for kind in ("async", "failing", "exit", "plain")
-        ]
+        self.push_calls(1)
+        kinds = ("async", "failing", "exit", "plain")
+        self.wanted = [f"call {number}" for number in (5, 4, 3)]
+        self.wanted += [f"{kind} {number}" for number in (1, 0) for kind in kinds]
+        self.wanted += [f"call {number}" for number in (2, 1, 0)]
+
+    def push_calls(self, number: int) -> None:
+        """As they are registered: functions, or partials of them."""
+        self.stack.push(functools.partial(self.note, f"call {3 * number}"))
+        self.stack.push(functools.partial(self.fail, f"call {3 * number + 1}"))
+        self.stack.push(self.note_fifth if number else self.note_second)
+
+    def note_fifth(self) -> None:
+        """A bound method."""
+        self.note("call 5")
+
+    def note_second(self) -> None:
+        """Another one."""
+        self.note("call 2")
 
     def note(self, name: str) -> None:
         """The callback."""
@@ -485,12 +524,15 @@ def interruptions(event: str, step: int) -> Iterator[Tripwire]:
             return
 
 
+@pytest.mark.parametrize("kind", [Silent, Looking])
 @pytest.mark.parametrize(("event", "step"), [("line", 1), ("opcode", 3)])
-def test_an_exception_between_any_two_lines_loses_no_callback(event: str, step: int) -> None:
+def test_an_exception_between_any_two_lines_loses_no_callback(
+    event: str, step: int, kind: type[Silent]
+) -> None:
     """Somebody's handler raises while the callbacks run: whoever comes next runs those that are left, and none twice."""
     tried = 0
     for tripwire in interruptions(event, step):
-        staged, observer = Staged(), Silent()
+        staged, observer = Staged(), kind()
         outcome = Outcome(None)
         cut = tripwire.run(lambda: run_all(staged.stack, None, observer, outcome))  # noqa: B023
         if cut:
@@ -525,6 +567,73 @@ def test_an_observer_that_raises_loses_no_callback(method: str) -> None:
             except Alarm:
                 continue
         assert staged.began == staged.wanted, number
+
+
+def test_who_looks_for_himself_is_told_of_what_failed() -> None:
+    """He sees what is being called, counts all, and hears of those of which there is something to tell."""
+    seen: list[object] = []
+    observer, calls = Looking(), CallbackStack()
+
+    def look() -> None:
+        seen.append((observer.running, observer.started > 0))
+
+    def fail() -> None:
+        raise LookupError
+
+    def stop() -> None:
+        raise StopIteration
+
+    for each in (look, fail, look, stop):
+        assert calls.push(each)
+    outcome = run_all(calls, None, observer)
+    assert seen == [(look, True)] * 2
+    assert observer.heard == [f"ended {describe(each)}" for each in (stop, fail)]
+    assert [type(each) for each in outcome.failures] == [StopIteration, LookupError]
+    assert (observer.count, observer.running, calls.closed) == (4, None, True)
+
+
+def test_with_an_alarm_each_is_told() -> None:
+    """From the callback on in which it comes."""
+    observer = Looking()
+
+    def raise_alarm() -> None:
+        observer.alarms.append("stop")
+
+    raise_alarm.__qualname__ = "alarm"
+    ran: list[str] = []
+    stack = CallbackStack(
+        [functools.partial(ran.append, "last"), raise_alarm, functools.partial(ran.append, "first")]
+    )
+    run_all(stack, None, observer)
+    assert ran == ["first", "last"]
+    assert observer.heard == [
+        f"ended {raise_alarm.__module__}.alarm",
+        "began list.append",
+        "ended list.append",
+    ]
+
+
+def test_a_callback_may_move_or_disown_what_is_left() -> None:
+    """What a callback moves to another guard is not called here; in a child that it forks nothing is."""
+    ran: list[str] = []
+    for leave in ("move", "disown"):
+        stack, moved = CallbackStack(), CallbackStack()
+        stack.push(functools.partial(ran.append, leave))
+        stack.push(functools.partial(stack.move_to, moved) if leave == "move" else stack.disown)
+        run_all(stack, None, Looking())
+        assert (ran, stack.closed) == ([], True)
+        assert moved.names() == (["list.append"] if leave == "move" else [])
+
+
+def test_what_raises_stop_iteration_has_failed() -> None:
+    """As if it had raised anything else."""
+
+    def stop() -> None:
+        raise StopIteration
+
+    assert [type(each) for each in run_all(CallbackStack([of(stop)]), None, Silent()).failures] == [
+        StopIteration
+    ]
 
 
 def test_a_registration_during_a_resumed_run_is_kept() -> None:

@@ -341,15 +341,12 @@ def test_what_is_ours() -> None:
 
 
 def test_a_pulse_beats_as_long_as_the_exception_lives() -> None:
-    """And not before one is followed, nor after it is forgotten."""
+    """And not before one is followed."""
     pulse, token = Pulse(), Token()
     assert not pulse.beats
     error: BaseException | None = mark(KeyboardInterrupt(), token)
     pulse.follow(token)
     assert pulse.beats
-    pulse.forget()
-    assert not pulse.beats
-    pulse.follow(token)
     del token
     assert pulse.beats
     assert error is not None
