@@ -50,7 +50,7 @@ class Guard(StopInSight):
     A guard is used once: as a `with` or `async with` block, or as a decorator, which makes a guard of its own for every call.
     In a task of asyncio or trio use `async with`: a stop then cancels the task, and callbacks may be coroutine functions.
 
-    During a stop the switch interval of the GIL is short (`sys.setswitchinterval`), so that busy threads do not hold up callbacks.
+    During a stop the switch interval of the GIL is short (`sys.setswitchinterval`): busy threads do not hold up callbacks.
 
     Args:
         grace: seconds between the platform's stop signal and its SIGKILL (None: no limit). The guard is done a safety margin
