@@ -81,6 +81,7 @@ class TrioHost(Host):
         self.task = self.key = trio.lowlevel.current_task()
         self.token = trio.lowlevel.current_trio_token()
         self._ended = False
+        self._untold = -1  # up to how many steps of the task it has not run since it was cancelled
         self._pulse = Pulse()  # of the exception that has left it
         self.shields: set[trio.CancelScope] = set()
         self.scope = trio.CancelScope()
@@ -110,11 +111,20 @@ class TrioHost(Host):
 
     def cancel_task(self, stop: Stop) -> None:  # noqa: ARG002
         """Cancel everything inside the guard, in the loop."""
+        task: Any = self.task
+        self._untold = task._schedule_points
+        if _current_task() is task:
+            self._untold += 1  # it is in one, which trio counts at the end
         self.scope.cancel()
 
     def is_on_its_way(self) -> bool:
-        """Whether the task is shielded, or waits for the tasks of a nursery, or handles a `Cancelled`."""
+        """Whether the task is shielded, or waits for the tasks of a nursery, or handles a `Cancelled`, or is just about to.
+
+        Trio runs what is due in random order: the task may come after whoever asks.
+        """
         task: Any = self.task
+        if task._schedule_points <= self._untold:
+            return True
         if not task._cancel_status.effectively_cancelled:
             return True
         if not all(nursery._nested_child_running for nursery in task.child_nurseries):
