@@ -98,7 +98,8 @@ def entry_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     Raises:
         TypeError: it can be neither called nor awaited.
     """
-    inner: object = function.__func__ if isinstance(function, MethodType) else function
+    whole: object = function  # of which only the type is asked: a proxy may raise at anything else
+    inner = whole.__func__ if type(whole) is MethodType else whole
     if type(inner) is FunctionType and not inner.__code__.co_flags & AWAITED:
         return functools.partial(function, *args, **kwargs) if args or kwargs else function
     return kind_of(function)(function, args, kwargs)
