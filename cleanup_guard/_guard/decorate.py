@@ -6,6 +6,7 @@ import functools
 from types import CodeType, FunctionType, MethodType
 
 from cleanup_guard._stop.stack import CALLERS, AsyncCallback, Callback
+from cleanup_guard._stop.token import came_by_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def called(function: object) -> str:
     """What an error message calls it, whatever it does when it is asked for its name."""
     try:
         return str(getattr(function, "__qualname__", None) or repr(function))
-    except BaseException:
+    except BaseException as error:
+        if came_by_signal(error):
+            raise
         return f"{type(function).__qualname__} object"
 
 
@@ -98,11 +101,15 @@ def entry_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     Raises:
         TypeError: it can be neither called nor awaited.
     """
-    whole: object = function  # of which only the type is asked: a proxy may raise at anything else
-    inner = whole.__func__ if type(whole) is MethodType else whole
+    inner = _without_self(function)
     if type(inner) is FunctionType and not inner.__code__.co_flags & AWAITED:
         return functools.partial(function, *args, **kwargs) if args or kwargs else function
     return kind_of(function)(function, args, kwargs)
+
+
+def _without_self(function: object) -> object:
+    """The function of a method. Only its type is asked for: a proxy may raise at anything else."""
+    return function.__func__ if type(function) is MethodType else function
 
 
 def kind_of(function: object) -> type[Callback]:

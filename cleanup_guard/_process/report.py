@@ -18,7 +18,7 @@ from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.stderr import write_line
 from cleanup_guard._process import native
 from cleanup_guard._stop.stack import describe
-from cleanup_guard._stop.token import OURS, is_ours
+from cleanup_guard._stop.token import OURS, came_by_signal, is_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def call_hooks(hooks: tuple[Hook, ...], event: Event) -> None:
         try:
             hook(event)
         except BaseException as error:
+            if came_by_signal(error):
+                raise
             write_line(f"hook {describe(hook)} failed on {type(event).__name__}: {say(error)}")
 
 

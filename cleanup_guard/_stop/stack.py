@@ -23,6 +23,7 @@ from itertools import takewhile
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._ground.events import SLOW
 from cleanup_guard._ground.once import Once
+from cleanup_guard._stop.token import came_by_signal
 
 try:
     from _operator import call
@@ -202,7 +203,9 @@ def describe(function: object) -> str:
     """
     try:
         return _describe(function)
-    except BaseException:
+    except BaseException as error:
+        if came_by_signal(error):
+            raise
         return f"{type(function).__qualname__} object"
 
 

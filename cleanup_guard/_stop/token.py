@@ -13,6 +13,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import weakref
+    from types import FrameType
     from typing import Any
 
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -20,6 +21,10 @@ OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 MARK = "_cleanup_guard"
 """The name under which an exception of ours carries its token."""
+
+
+VARARGS = 0x04
+"""`inspect.CO_VARARGS`: a function that takes whatever it is told."""
 
 
 class Token:
@@ -62,6 +67,28 @@ def handles(thread: int, token: Token | None) -> bool:
     if isinstance(handled, tuple):  # on 3.11 it is (type, exception, traceback)
         handled = handled[1]  # pyright: ignore[reportUnknownVariableType]
     return leads_to(handled, token)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def came_by_signal(error: BaseException) -> bool:
+    """Whether a signal handler has raised an exception, rather than what it went through.
+
+    A handler is told which frame it has interrupted: that is the one before its own. Ctrl-C's, in C, has none.
+    """
+    trace, before = error.__traceback__, None
+    while trace is not None:
+        if before is not None and _is_told(trace.tb_frame, before):
+            return True
+        before, trace = trace.tb_frame, trace.tb_next
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _is_told(frame: FrameType, interrupted: FrameType) -> bool:
+    """Whether a frame was called with another one as an argument."""
+    code, variables = frame.f_code, frame.f_locals
+    told: list[Any] = [variables.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & VARARGS:
+        told += variables.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+    return any(each is interrupted for each in told)
 
 
 class Pulse:

@@ -160,3 +160,58 @@ atexit.register(end)
     # The loop's own lines are not ours: an exception there may cost it its life, and the status with it.
     statuses = {143 if signum == signal.SIGTERM else -signal.SIGINT} | ({1} if module else set())
     assert ended.status in statuses, ended.err[-3000:]
+
+
+NAMELESS = """
+class {name}:
+    \"\"\"Its name is asked for in our code, and that is where another signal comes.\"\"\"
+    def __getattr__(self, name):
+        if name == "__qualname__" and not asked:
+            asked.append(name)
+            signal.raise_signal(signal.{signum})
+        raise AttributeError(name)
+    def __call__(self, *args):
+        {body}
+asked = []
+ready()
+"""
+
+
+@pytest.mark.parametrize("signum", ["SIGTERM", "SIGALRM"])
+@pytest.mark.parametrize(
+    ("name", "body", "use"),
+    [
+        (
+            "Handler",
+            "alarm()",
+            "g.callback(print, 'callback'); signal.raise_signal(signal.SIGTERM)",
+        ),
+        (
+            "Callback",
+            "raise ValueError",
+            "g.callback(print, 'callback'); g.callback(strange)",
+        ),
+    ],
+    ids=["the name of a handler", "the name of a callback"],
+)
+def test_what_a_handler_raises_while_we_ask_for_a_name_goes_on(
+    name: str, body: str, use: str, signum: str
+) -> None:
+    """Whatever a callable raises when it is asked for its name, it gets one. A handler may end the program just then."""
+    ended = run(
+        NAMELESS.format(name=name, body=body, signum=signum)
+        + f"""
+def alarm(*args):
+    told.append(1)
+    if len(told) == 1: sys.exit(7)
+told = []
+signal.signal(signal.SIGALRM, alarm)
+strange = {name}()
+signal.signal(signal.SIGTERM, strange if "Handler" in "{name}" else alarm)
+with guard() as g:
+    {use}
+    print("went on")
+"""
+    )
+    out = ["callback"] if name == "Handler" else ["went on", "callback"]
+    assert (ended.out, ended.status) == (out, 7), ended.err

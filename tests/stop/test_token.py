@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from cleanup_guard._stop.token import Pulse, Token, handles, is_all_ours, is_ours, leads_to, mark
+from cleanup_guard._stop.token import (
+    Pulse,
+    Token,
+    came_by_signal,
+    handles,
+    is_all_ours,
+    is_ours,
+    leads_to,
+    mark,
+)
 
 HERE = threading.get_ident
 
@@ -353,3 +363,42 @@ def test_a_pulse_beats_as_long_as_the_exception_lives() -> None:
     error = None
     gc.collect()
     assert not pulse.beats
+
+
+class Alarm:
+    """Handlers of all shapes, which raise."""
+
+    def method(self, signum: int, frame: object) -> None:
+        raise ValueError
+
+    @staticmethod
+    def loose(*args: object) -> None:
+        raise ValueError
+
+    def outer(self, signum: int, frame: object) -> None:
+        self.inner()
+
+    def inner(self) -> None:
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "handler", [Alarm().method, Alarm.loose, Alarm().outer, signal.default_int_handler], ids=repr
+)
+def test_what_a_handler_raises_came_by_a_signal(handler: Callable[[int, object], object]) -> None:
+    """In whatever shape it is told where it came, and however deep it raises."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises((ValueError, SystemExit, KeyboardInterrupt)) as caught:
+            signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert came_by_signal(caught.value)
+
+
+def test_what_is_raised_by_what_was_called_did_not() -> None:
+    """Of whatever kind it is."""
+    for call in (lambda: int("x"), lambda: Alarm().inner(), lambda: Alarm().method(1, None)):
+        with pytest.raises((ValueError, SystemExit)) as caught:
+            call()
+        assert not came_by_signal(caught.value)
