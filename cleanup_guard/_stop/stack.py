@@ -71,9 +71,7 @@ if TYPE_CHECKING:
 
         @property
         def hangs(self) -> bool: ...  # it was interrupted, and has had its time to end
-        def leave(
-            self, callback: Callback
-        ) -> BaseException | None: ...  # as `ended`, for who waits no longer
+        def leave(self, callback: Callback) -> BaseException | None: ...  # `ended`, for who waits no longer
         def close(self) -> None: ...
 
 

@@ -72,14 +72,16 @@ def handles(thread: int, token: Token | None) -> bool:
 def came_by_signal(error: BaseException) -> bool:
     """Whether a signal handler has raised an exception, rather than what it went through.
 
-    A handler is told which frame it has interrupted: that is the one before its own. Ctrl-C's, in C, has none.
+    A handler is told which frame it has interrupted: that is the one before its own. Ctrl-C's, in C, has none: what it raises
+    comes out of nowhere, which is seen where that is a line of ours.
     """
     trace, before = error.__traceback__, None
     while trace is not None:
         if before is not None and _is_told(trace.tb_frame, before):
             return True
         before, trace = trace.tb_frame, trace.tb_next
-    return isinstance(error, KeyboardInterrupt)
+    is_in_ours = before is not None and before.f_code.co_filename.startswith(OURS)
+    return is_in_ours and isinstance(error, KeyboardInterrupt)
 
 
 def _is_told(frame: FrameType, interrupted: FrameType) -> bool:

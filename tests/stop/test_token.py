@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from cleanup_guard._stop.token import (
+    OURS,
     Pulse,
     Token,
     came_by_signal,
@@ -383,17 +384,26 @@ class Alarm:
 
 
 @pytest.mark.parametrize(
-    "handler", [Alarm().method, Alarm.loose, Alarm().outer, signal.default_int_handler], ids=repr
+    "handler", [Alarm().method, Alarm.loose, Alarm().outer], ids=["method", "loose", "outer"]
 )
 def test_what_a_handler_raises_came_by_a_signal(handler: Callable[[int, object], object]) -> None:
     """In whatever shape it is told where it came, and however deep it raises."""
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        with pytest.raises((ValueError, SystemExit, KeyboardInterrupt)) as caught:
+        with pytest.raises((ValueError, SystemExit)) as caught:
             signal.raise_signal(signal.SIGALRM)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert came_by_signal(caught.value)
+
+
+def test_a_ctrl_c_out_of_nowhere_came_by_a_signal() -> None:
+    """In a line of ours nothing else raises it; a hook may do so itself."""
+    ours = compile("raise error", OURS + "made_up.py", "exec")
+    for code, came in ((ours, True), (compile("raise error", "hook.py", "exec"), False)):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            exec(code, {"error": KeyboardInterrupt()})
+        assert came_by_signal(caught.value) is came
 
 
 def test_what_is_raised_by_what_was_called_did_not() -> None:
