@@ -76,19 +76,19 @@ class Departure:
 
     def leave(self, error: BaseException | None) -> bool:
         """Leave it in a thread. What `__exit__` returns, or raises."""
-        verdict: Verdict | None = None
+        foreign: BaseException | None = None
         try:
             if self._leaves_at_once(error):
                 return False
-        except BaseException as foreign:
-            verdict = Verdict(foreign)
-        verdict = verdict or Verdict()
+        except BaseException as raised:
+            foreign = raised
+        verdict = Verdict(foreign)
         for _ in range(TRIES):
             try:
                 take_steps(self._leave(error, verdict), self._host.wait)
                 break
-            except BaseException as foreign:
-                verdict.foreign = foreign
+            except BaseException as raised:
+                verdict.foreign = raised
         return verdict.carry_out(error)
 
     def _leaves_at_once(self, error: BaseException | None) -> bool:

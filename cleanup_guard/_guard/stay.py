@@ -10,7 +10,7 @@ from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
-from cleanup_guard._hosts import in_thread
+from cleanup_guard._hosts.in_thread import host_here
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
 from cleanup_guard._process.guest import GUEST
@@ -178,7 +178,7 @@ class Stay:
             (main and self._follows_a_stop()) or process.state is State.UNWINDING
         )
         if find_host is None:
-            self.host = in_thread.MAIN if main else in_thread.ELSEWHERE
+            self.host = host_here(in_main=main)
         else:
             self.host = find_host(process)
             told_already = told_already and bool(self.host.members)
@@ -254,7 +254,7 @@ class Stay:
         FORK_HOOKS.register()
         if in_main():
             self.inside_cleanup = self._follows_a_stop()
-        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
+        self.host = host_here(in_main=in_main())
         roster.program = self
         by_pytest = in_run_of_pytest()
         if in_main() and not by_pytest:
@@ -269,7 +269,7 @@ class Stay:
         roster = self.process.roster
         is_settled = self not in roster.popped or self.left or self.process.foreign or roster.main
         if in_main() and not (is_settled or in_run_of_pytest()):
-            self.host = in_thread.MAIN
+            self.host = host_here(in_main=True)
             roster.popped.pop(self)
             self._enter_in_main()
 
@@ -280,7 +280,7 @@ class Stay:
 
     def close_alone(self) -> None:
         """Run the callbacks of a guard that was never entered."""
-        self.host = in_thread.MAIN if in_main() else in_thread.ELSEWHERE
+        self.host = host_here(in_main=in_main())
         self.departure.close_alone()
 
     async def aclose_alone(self, host: Host) -> None:

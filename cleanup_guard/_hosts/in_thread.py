@@ -51,4 +51,9 @@ class ThreadHost:
         """There is no task."""
 
 
-MAIN, ELSEWHERE = ThreadHost(in_main=True), ThreadHost(in_main=False)
+_MAIN, _ELSEWHERE = ThreadHost(in_main=True), ThreadHost(in_main=False)
+
+
+def host_here(*, in_main: bool) -> ThreadHost:
+    """The host of every guard that is entered in this thread: it has nothing of its own."""
+    return _MAIN if in_main else _ELSEWHERE
