@@ -142,7 +142,7 @@ class Asking:
     def _ask_after_a_look(self, child: Child, signum: int, ticks: int) -> None:
         main = self._world.main(child)
         if main is not None and (self._telling.catches(main, signum) or child.scope != "tree"):
-            self._telling.sample(child, self._world.below(child, SAMPLING), ticks)
+            self._telling.sample(child, self._world.below(child, SAMPLING), signum, ticks)
             self._signal(child, signum, to_group=False)
             self._telling.note([main])
 
@@ -271,6 +271,7 @@ class Asking:
             ticks=self._world.ticks(),
             over=self._stopping.share_over(since, now),
             end=self._stopping.kill_at,
+            others={} if child is None else self._others(child),
             pipes=self._world.pipes,
         )
         self._telling.note(due)
@@ -280,14 +281,31 @@ class Asking:
             if process in due or process.suspended:
                 self._world.tell(process, SIGCONT)
 
+    def _others(self, child: Child) -> dict[Child | None, int]:
+        """Who else is being stopped, and with what."""
+        others: list[Child | None] = [
+            other
+            for other in self._children
+            if other is not child and not other.gone and min(other.asked_at, other.rest_told_at) < inf
+        ]
+        if self._has_strays():
+            others.append(None)
+        return {other: self._signal_for(other) for other in others}
+
     def _signal(self, child: Child, signum: int, *, to_group: bool) -> None:
         """Tell a main process, or its group, to stop. Who is suspended takes a signal only when it goes on."""
         self._world.signal(child, signum, to_group=to_group)
         self._world.signal(child, SIGCONT, to_group=to_group)
 
     def _tell_strays(self, kin: Kin, now: float) -> None:
-        """Those whose descent is not known: somebody may need them until the children are gone, but not for ever."""
-        alone = all(child.gone or not child.started for child in self._children)
+        """Those whose descent is not known: somebody may need them until the children are gone, but not for ever.
+
+        Who waits for what they have to say needs nothing else of them.
+        """
+        alone = all(
+            child.gone or not child.started or self._telling.only_reads(kin, child)
+            for child in self._children
+        )
         asked_from = max(
             self._stopping.ask_from, self._stopping.budget.began if self._stopping.budget else now
         )

@@ -15,7 +15,8 @@ Rules:
    or write to it. Its death ends nothing but what it does now, so nothing is lost by the wait. But for those above them,
    shells above all: a script that outlives its program would go on with the next line.
 5. Who reads what a catcher writes is last, even if it is above: the reader of a pipe, and `tail -f` of a log. It has time to
-   read to the end, and usually ends by itself there.
+   read to the end, and usually ends by itself there. Whose the catcher is makes no difference: a daemon's descent is known to
+   nobody, and another program may write the log.
 6. Who was started after the stop is somebody's cleanup: it is told late, if nobody is left above it.
 7. Who has just been forked is told a moment later: CPython forgets a signal that reaches a child in its fork (H40).
 """
@@ -27,7 +28,7 @@ from cleanup_guard._supervise._tree import SHELLS, SUSPENDED, TICKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cleanup_guard._supervise._child import Child
     from cleanup_guard._supervise._tree import Key, Process
@@ -45,8 +46,11 @@ NEWBORN = 0.1
 EXPECTED = 0.3
 """How often a process may be expected to have run by itself, for the fact that it has run to mean that it was told."""
 
-LINGER = 0.3
-"""Seconds for who follows a file to show what was written last."""
+LINGER = 1.2
+"""Seconds for who follows a file to show what was written last.
+
+BusyBox's `tail -f` looks once a second, and GNU's, too, on filesystems whose events it does not trust: overlayfs is one.
+"""
 
 READING = 5.0
 """Seconds for the reader of a pipe to come to its end, if there is no limit of which it might have half."""
@@ -61,11 +65,13 @@ class Kin:
     def __init__(self, processes: Sequence[Process], roots: dict[Key, Child]) -> None:
         self.processes = [process for process in processes if process.alive]
         self._by_pid = {process.pid: process for process in self.processes}
-        self._roots = roots
+        self._of: dict[Child | None, list[Process]] = {}
+        for process in self.processes:
+            self._of.setdefault(roots.get(process.key), []).append(process)
 
     def of(self, child: Child | None) -> list[Process]:
         """Those who belong to a child; to None, those who have left and whose descent is not known any more."""
-        return [process for process in self.processes if self._roots.get(process.key) is child]
+        return self._of.get(child, [])
 
     def main(self, child: Child) -> Process | None:
         """A child's main process."""
@@ -133,6 +139,7 @@ class Telling:
         self._below_catcher: set[Key] = set()
         self._sampled: dict[Child, set[Key]] = {}
         self._readers: dict[Key, bool] = {}  # of pipes, that is, of what has an end
+        self._held: dict[Key, float] = {}  # until when who reads what others write has to wait for them
         self._quiet_since: dict[Child | None, float] = {}
         self._roots: dict[Key, Child] = {}
 
@@ -157,10 +164,14 @@ class Telling:
         self._below_catcher.intersection_update(process.key for process in processes)
         return Kin(processes, roots)
 
-    def sample(self, child: Child, processes: Iterable[Process], ticks: int) -> None:
-        """Remember how often each had run before the stop. They are below the child's main process, which is told alone."""
+    def sample(self, child: Child, processes: Iterable[Process], signum: int, ticks: int) -> None:
+        """Remember how often each had run before the stop, and who catches it.
+
+        They are below the child's main process, which is told alone.
+        """
         sampled = self._sampled.setdefault(child, set())
         for process in processes:
+            self.catches(process, signum)
             sampled.add(process.key)
             lived = max(1, ticks - process.started) / TICKS
             self._before.setdefault(process.key, (process.switches, lived))
@@ -206,6 +217,7 @@ class Telling:
         ticks: int,
         over: float,
         end: float,
+        others: Mapping[Child | None, int],
         pipes: Pipes,
     ) -> list[Process]:
         """Who is to be told now, in this order.
@@ -217,6 +229,7 @@ class Telling:
             now, ticks: the time, on both clocks.
             over: the share of the time that is over.
             end: when all of it is.
+            others: whose processes are being stopped, too, and with which signal.
             pipes: what a process reads and writes.
         """
         late = over >= HALF
@@ -231,7 +244,11 @@ class Telling:
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
         ready = [each for each in free if self._may_be_told(each, signum, now=now, ticks=ticks, late=late)]
-        self._find_readers(catchers, free, signum, pipes)
+        left = [each for each in free if not each.hears(signum)]
+        self._readers |= _find_readers(
+            catchers, [each for each in left if each.key not in self._readers], pipes
+        )
+        self._hold(kin, left, others, now, pipes)
         since = self._quiet_from(child, now, quiet=not catchers)
         due = [
             each
@@ -326,39 +343,65 @@ class Telling:
             return False
         return before[0] / before[1] * (now - self._began_at) < EXPECTED
 
-    def _find_readers(
-        self, catchers: list[Process], others: list[Process], signum: int, pipes: Pipes
+    def _hold(
+        self, kin: Kin, processes: list[Process], others: Mapping[Child | None, int], now: float, pipes: Pipes
     ) -> None:
-        """Find who reads what catchers write, and what other readers write in turn; who catches the signal is none."""
-        left = [each for each in others if each.key not in self._readers and not each.hears(signum)]
-        if not catchers or not left:
+        """Keep those of these waiting who read what somebody else's catchers write."""
+        if not processes:
             return
-        written = set[str]().union(*(pipes(each)[1] for each in catchers))
-        open_files = {each.key: pipes(each) for each in left}
-        found = True
-        while found:
-            found = False
-            for each in left:
-                reads, writes = open_files[each.key]
-                if each.key not in self._readers and reads & written:
-                    self._readers[each.key] = any(name.startswith("pipe:") for name in reads & written)
-                    written |= writes
-                    found = True
+        writers: list[Process] = []
+        between: list[Process] = []
+        for other, signum in others.items():
+            for each in kin.of(other):
+                if self.catches(each, signum):
+                    writers.append(each)
+                elif not each.ignores(signum):
+                    between.append(each)
+        found = _find_readers(writers, processes + between, pipes)
+        for each in processes:
+            if each.key in found:
+                self._readers.setdefault(each.key, found[each.key])
+                self._held[each.key] = inf
+            elif self._held.get(each.key) == inf:
+                self._held[each.key] = now
+
+    def only_reads(self, kin: Kin, child: Child) -> bool:
+        """Whether nobody of a child is left but who waits for what others write."""
+        mine = kin.of(child)
+        return bool(mine) and all(self._held.get(each.key) == inf for each in mine)
 
     def _is_its_turn(
         self, kin: Kin, process: Process, catchers: list[Process], *, since: float, now: float, end: float
     ) -> bool:
         """Whether who does not catch the signal is due."""
         reads = self._readers.get(process.key)
-        if not catchers:
-            if reads is None:
-                return True
-        else:
+        if catchers:
             above = {each.key for each, _ in kin.line(process)}
             others = [each for each in catchers if each.key not in above]
             return not others or (reads is None and kin.is_above(process, others))
+        since = max(since, self._held.get(process.key, since))
+        if reads is None or since == inf:
+            return reads is None
         patience = LINGER if not reads else READING if end == inf else (end - since) / 2
         return now >= since + patience
+
+
+def _find_readers(writers: list[Process], processes: list[Process], pipes: Pipes) -> dict[Key, bool]:
+    """Who of these reads what writers write, or what other readers write in turn: whether that has an end, as a pipe has."""
+    if not writers or not processes:
+        return {}
+    written = set[str]().union(*(pipes(each)[1] for each in writers))
+    open_files = {each.key: pipes(each) for each in processes}
+    readers: dict[Key, bool] = {}
+    found = True
+    while found:
+        found = False
+        for key, (reads, writes) in open_files.items():
+            if key not in readers and reads & written:
+                readers[key] = any(name.startswith("pipe:") for name in reads & written)
+                written |= writes
+                found = True
+    return readers
 
 
 def _leader(child: Child | None) -> int | None:

@@ -226,6 +226,57 @@ def _without_eof(world: Trees) -> Callable[[Fake, int], None]:
     return keep
 
 
+def test_the_reader_of_a_daemon_goes_last() -> None:
+    """A daemon's descent is not known: its reader waits for it, it for nobody who only reads, and a helper for neither."""
+    plan = [Fake(name="sh", catches=False), Fake(parent=0, daemon=True, takes=2)]
+    tee, log = Fake(parent=0, catches=False, reads=1), Fake(parent=0, catches=False, reads=2)
+    helper = Fake(parent=0, catches=False)
+    _, _, seconds = stop(*plan, tee, log, helper)
+    assert helper.told_at == [STOP_AT]
+    assert (tee.told_at, log.told_at) == ([], [])
+    assert plan[1].ended_at < tee.ended_at < log.ended_at
+    assert 2 <= seconds < 2.5
+
+
+def test_a_daemon_is_there_until_all_but_its_readers_have_gone() -> None:
+    """Another program may need it for its cleanup."""
+    main, app = Fake(catches=False, reads=2), Fake(takes=3)
+    daemon = Fake(parent=0, daemon=True, takes=1)
+    stop(main, app, daemon)
+    assert daemon.told_at == [app.ended_at]
+    assert main.ended_at > daemon.ended_at
+
+
+def test_who_reads_what_another_program_writes_goes_last() -> None:
+    """`run -- app ::: tail -f log`; but nobody waits for a program whose turn comes later."""
+    for after, told_at in (False, []), (True, [STOP_AT]):
+        plan = [Fake(takes=2), Fake(catches=False, reads=0)]
+        world = Trees(plan)
+        if after:
+            world.children[1].after = (world.children[0],)
+        play(Policy(world.children, world, Terms(grace=GRACE)), world, STOP_AT)
+        assert plan[1].told_at == told_at
+        assert plan[0].killed_at == inf
+
+
+def test_what_a_shell_with_a_trap_waits_for_reads_nobody_elses_output_to_the_end() -> None:
+    """`service nginx start; trap 'service nginx stop' TERM; tail -f log`: the trap is a cleanup, and waits for tail."""
+    shell, tail = Fake(name="sh"), Fake(parent=0, catches=False, reads=2)
+    stop(shell, tail, Fake(parent=0, daemon=True, takes=1))
+    assert tail.told_at == [STOP_AT]
+
+
+def test_who_is_left_by_a_main_does_not_wait_for_a_daemon_that_nobody_stops() -> None:
+    """Main has ended, its reader is told to stop, and the others go on: the daemon is there until the stop."""
+    main, other = Fake(by_itself=100.5), Fake(takes=1)
+    reader, daemon = Fake(parent=0, catches=False, reads=3), Fake(parent=0, daemon=True, takes=1)
+    policy, world, _ = stop(main, other, reader, daemon, when_one_exits="wait")
+    assert reader.told_at == [100.5]
+    assert daemon.told_at == [STOP_AT + 1]
+    assert policy.status == 0
+    assert world.is_empty()
+
+
 def test_helpers_that_do_not_catch_go_when_nobody_needs_them() -> None:
     """A sleeping helper beside a catcher: told as soon as the catcher has gone."""
     app, helper = Fake(parent=0, takes=2), Fake(parent=0, catches=False)
@@ -305,6 +356,7 @@ def trees(draw: st.DrawFn, *, patient: bool = False) -> list[Fake]:
                 name=draw(st.sampled_from(["sh", "program"])),
                 in_background=draw(st.booleans()),
                 deafens=draw(st.booleans()),
+                daemon=draw(st.booleans()),
             )
         )
     return plan
@@ -351,18 +403,20 @@ def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
         if fake.catches:
             assert len(fake.told_at) == 1
         assert fake.killed_at == inf
-        if fake.told_by not in ([], [US]) or fake.reads in (None, fake.parent):
-            continue  # what wrappers do to those below them is their business, and a shell waits for its program
-        assert fake.reads is not None
-        if plan[fake.reads].catches and _together(plan, fake, plan[fake.reads]):
-            assert fake.ended_at >= plan[fake.reads].ended_at
+        if fake.told_by not in ([], [US]) or fake.reads is None or not plan[fake.reads].catches:
+            continue  # what wrappers do to those below them is their business
+        line, others = _line(plan, fake), _line(plan, plan[fake.reads])
+        waited_for = any(
+            each.catches for each in line
+        )  # by a shell, whose trap nobody else's output is to keep waiting
+        if others[0] not in line and (line[-1] is others[-1] or not waited_for):
+            assert fake.ended_at >= others[0].ended_at
 
 
-def _together(plan: list[Fake], one: Fake, other: Fake) -> bool:
-    def root(fake: Fake) -> Fake:
-        return fake if fake.parent is None else root(plan[fake.parent])
-
-    return root(one) is root(other)
+def _line(plan: list[Fake], fake: Fake) -> list[Fake]:
+    """It and those above it, as far as anybody knows."""
+    known = fake.parent is not None and not fake.daemon
+    return [fake, *(_line(plan, plan[fake.parent]) if known and fake.parent is not None else [])]
 
 
 @settings(max_examples=100, deadline=None)

@@ -173,6 +173,7 @@ def test_who_has_not_run_since_the_stop_is_told_at_half_time() -> None:
         'exec > log; "$@"; true',
         '"$@" | while read -r line; do sleep 0.1; echo "$line" >> log; done',
         'touch log; tail -n +1 -f log > seen & "$@" > log; wait',
+        'touch log; tail ---disable-inotify -n +1 -f log > seen & "$@" > log; wait',
     ],
 )
 def test_the_output_of_a_cleanup_arrives(pipeline: str, tmp_path: Path) -> None:
@@ -183,6 +184,29 @@ def test_the_output_of_a_cleanup_arrives(pipeline: str, tmp_path: Path) -> None:
         assert run.stop() == 143
         assert log.read_text().splitlines()[1:] == ["told 15", "cleaned up"]
         assert run.seconds < 6
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        (['( setsid "$@" & ) | tee log'], []),
+        (['{ ( setsid "$@" & ) | tee log; } ; true'], []),
+        (['( setsid "$@" > log & ); exec tail -n +1 -f log > seen'], []),
+        (['exec "$@" > log'], [":::", "sh", "-c", "exec tail -n +1 -f log > seen"]),
+    ],
+    ids=["pipe", "shell", "log", "another program"],
+)
+def test_the_output_of_a_daemon_and_of_another_program_arrives(
+    words: list[str], rest: list[str], tmp_path: Path
+) -> None:
+    """Whoever the catcher belongs to, if anybody knows: who reads what it writes goes last, and nothing waits for half time."""
+    (tmp_path / "log").touch()
+    with running("--grace", "30", "--", "bash", "-c", *words, "x", *counts(1), *rest, cwd=tmp_path) as run:
+        log = tmp_path / ("seen" if "seen" in f"{words}{rest}" else "log")
+        wait_until(lambda: log.exists() and "ready" in log.read_text(), "it")
+        run.stop()
+        assert log.read_text().splitlines()[1:] == ["told 15", "cleaned up"]
+        assert run.seconds < 10
 
 
 BLOCKS = {

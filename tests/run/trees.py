@@ -33,6 +33,7 @@ class Fake:
         name: what it is called.
         in_background: whether its shell started it with `&`.
         deafens: whether it ignores the stop from the moment on at which it catches it.
+        daemon: whether it has left its parent, too, before anybody looked.
     """
 
     parent: int | None = None
@@ -47,6 +48,7 @@ class Fake:
     name: str = "program"
     in_background: bool = False
     deafens: bool = False
+    daemon: bool = False
 
     pid: int = 0
     above: int = US
@@ -89,8 +91,8 @@ class Trees:
             fake.pid = 1000 + number
             fake.ends_at = fake.by_itself
             mother = None if fake.parent is None else self.fakes[fake.parent]
-            fake.above = US if mother is None else mother.pid
-            fake.group = fake.pid if mother is None or fake.session else mother.group
+            fake.above = US if mother is None or fake.daemon else mother.pid
+            fake.group = fake.pid if mother is None or fake.session or fake.daemon else mother.group
         self.children = [Child(f"c{number}") for number, fake in enumerate(self.fakes) if fake.parent is None]
         for child, fake in zip(self.children, self.mains(), strict=True):
             child.pid = fake.pid
