@@ -128,7 +128,7 @@ class Asking:
                 self._doubted[child] = told
             self._kin = None  # who has come since is looked for
             return
-        if self._is_for_groups(child):
+        if self.is_for_groups(child):
             self._signal(child, signum, to_group=child.scope != "main")
             self._telling.note_group(world.look(), child)
             return
@@ -146,7 +146,7 @@ class Asking:
             self._signal(child, signum, to_group=False)
             self._telling.note([main])
 
-    def _is_for_groups(self, child: Child) -> bool:
+    def is_for_groups(self, child: Child) -> bool:
         """Whether a child's group is told as a whole: it was wanted so, or nobody can be looked at."""
         return self._world.blind or child.scope == "group"
 
@@ -171,7 +171,7 @@ class Asking:
         return all(child.status is not None for child in self._children)
 
     def _forward(self, child: Child, signum: int, now: float) -> None:
-        to_group = self._is_for_groups(child) or signum in JOB_CONTROL
+        to_group = self.is_for_groups(child) or signum in JOB_CONTROL
         if child.running and (to_group or child.scope != "tree"):
             self._world.signal(child, signum, to_group=to_group and child.scope != "main")
             return

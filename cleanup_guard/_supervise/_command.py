@@ -71,9 +71,12 @@ class Command:
     def __init__(self, options: Options, mask: set[int]) -> None:
         self.options = options
         self._ignored = _ignored()
-        first = _told_first(options, self._ignored)
-        self.family = Family(options.children, first=first, observe=self._observe, report=_say)
+        self.family = Family(options.children, observe=self._observe, report=_say)
         self.policy = Policy(options.children, self.family, options.terms)
+        plain = (
+            options.stop_signals - self._ignored - {_signal.SIGTSTP}
+        )  # those that are a stop, whoever sends them
+        self._first = {} if options.platform_tells else {each: self.policy.foresee(each) for each in plain}
         self.told: Budget | None = None  # the platform's deadline, once it has sent its stop signal
         self.output: Output | None = None
         self.terminal: Terminal | None = None
@@ -255,8 +258,9 @@ class Command:
             else:
                 info = _signal.sigtimedwait(self._awaited, min(left, LONGEST_WAIT))
         if info is not None:
-            if self.policy.budget is None:
-                self.family.tell_ahead(info.si_signo)
+            first = self._first.get(info.si_signo)
+            if first and self.policy.stopping.budget is None:
+                self.family.tell_ahead(first)
             self._take(info)
         if info is not None or self.family.more:
             self._reap()
@@ -396,19 +400,6 @@ NOT_AWAITED = (
     | REFUSED
 ) - {int(_signal.SIGCHLD)}
 """Those that are left alone unless somebody asks for them: our own, should they ever come."""
-
-
-def _told_first(options: Options, ignored: set[int]) -> dict[int, list[Child]]:
-    """Whom the policy would tell at once, by stop signals that mean nothing else here."""
-    if options.drain or options.platform_tells:
-        return {}
-    first = [
-        child
-        for child in reversed(options.children)
-        if child.scope != "group" and not any(child in other.after for other in options.children)
-    ]
-    plain = options.stop_signals - ignored - set(options.rewrite) - {_signal.SIGTSTP}
-    return dict.fromkeys(plain, first)
 
 
 def _ignored() -> set[int]:

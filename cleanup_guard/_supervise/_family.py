@@ -22,7 +22,7 @@ if sys.platform != "linux":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cleanup_guard._supervise._child import Child
     from cleanup_guard._supervise._tree import Process
@@ -42,7 +42,6 @@ class Family:
 
     Args:
         children: the programs.
-        first: those whom `tell_ahead` may tell, by the signals that ask for it.
         observe: told of each signal that is sent: (number, to whom).
         report: told, in a sentence, what an operator should know.
     """
@@ -51,7 +50,6 @@ class Family:
         self,
         children: list[Child],
         *,
-        first: Mapping[int, Sequence[Child]] | None = None,
         observe: Callable[[int, str], None] = lambda _signum, _to: None,
         report: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -63,7 +61,6 @@ class Family:
         self.me = os.getpid()
         self.blind = not _tree.is_ours()
         self._childless = False
-        self._first = first or {}
         self._told_ahead: dict[Child, int] = {}
         self._observe = observe
         self._report = report
@@ -134,14 +131,13 @@ class Family:
 
     # -- telling --------------------------------------------------------------------------------------------------------
 
-    def tell_ahead(self, arrived: int) -> None:
-        """A first stop has arrived: tell main processes what the policy is about to tell them.
+    def tell_ahead(self, first: Iterable[tuple[Child, int]]) -> None:
+        """A first stop has arrived: tell those main processes of whom the policy has foreseen that it asks them at once.
 
         To come to that takes it as long as all the rest: what it executes and reads has long left the processor's caches.
         """
-        for child in () if self.blind else self._first.get(arrived, ()):
-            signum = child.stop_signal or arrived
-            if child.pid is not None and child.running and _tree.hears_alone(child.pid, signum):
+        for child, signum in first:
+            if child.status is None and child.pid is not None and _tree.hears_alone(child.pid, signum):
                 self._kill(child.pid, signum)
                 self._told_ahead[child] = signum
 

@@ -113,6 +113,17 @@ class Policy:
         if signum == SIGINT:
             self.stopping.press(now)
 
+    def foresee(self, signum: int) -> list[tuple[Child, int]]:
+        """Which main processes a first stop by this signal asks when it arrives, if they run then, and with what; in order."""
+        wanted = self.terms.rewrite.get(signum, signum)
+        if not wanted or self.terms.drain:
+            return []
+        return [
+            (child, child.stop_signal or wanted)
+            for child in reversed(self.children)
+            if self._is_last(child) and not self._asking.is_for_groups(child)
+        ]
+
     def forward(self, signum: int, now: float, only: Child | None = None) -> None:
         """Pass on a signal that is no stop, to all children or to one."""
         self._asking.forward(signum, now, only)
@@ -177,14 +188,18 @@ class Policy:
 
     def _turn(self, child: Child) -> float:
         """When a child is asked even if those that come after it are still there."""
-        level = self._level(child)
-        if level == 0:
+        if self._is_last(child):
             return self.stopping.ask_from
+        level = self._level(child)
         levels = 1 + max(self._level(each) for each in self.children)
         begun, rescue_at = self.stopping.ask_from, self.stopping.rescue_at
         if rescue_at == inf:
             return inf
         return begun + max(0.0, rescue_at - begun) * level / levels
+
+    def _is_last(self, child: Child) -> bool:
+        """Whether nobody comes after it, so that it is asked first."""
+        return not any(child in other.after for other in self.children)
 
     def _level(self, child: Child) -> int:
         """How many there are in the longest chain of those that come after it."""

@@ -189,18 +189,16 @@ def look_closely(pid: int) -> Process | None:
 def hears_alone(pid: int, signum: int) -> bool:
     """Whether a process has a handler for a signal, and no children. False may mean that this takes a closer look to tell."""
     status = _read(f"/proc/{pid}/status")
-    if b"\nState:\tZ" in status or not _field(status, b"\nSigCgt:", 16) & _bit(signum):
+    # Written out: it has long left the processor's caches, and each call of a function of ours takes 5 µs more.
+    caught, _, _ = status.partition(b"\nSigCgt:")[2].partition(b"\n")
+    if not int(caught or b"0", 16) >> (signum - 1) & 1:
         return False
-    if not has_children_files():
+    if not has_children_files() or b"\nState:\tZ" in status:
         return False
-    threads = _field(status, b"\nThreads:", 10)
+    if b"\nThreads:\t1\n" in status:
+        return not _read(f"/proc/{pid}/task/{pid}/children")
+    threads = int(status.partition(b"\nThreads:")[2].partition(b"\n")[0] or b"0")
     return 0 < threads <= MANY_THREADS and not Branches().below(pid, threads)
-
-
-def _field(status: bytes, name: bytes, base: int) -> int:
-    """A number in /proc/PID/status; 0 if it is not there."""
-    _, _, rest = status.partition(name)
-    return int(rest.partition(b"\n")[0] or b"0", base)
 
 
 def _look_at_signals(process: Process) -> int:

@@ -9,7 +9,7 @@ from math import inf
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from run.trees import US, Fake, Trees, play
+from run.trees import SIGCONT, US, Fake, Trees, play
 
 from cleanup_guard._supervise._asking import AGAIN
 from cleanup_guard._supervise._child import Child
@@ -45,6 +45,39 @@ def test_who_can_be_asked_is_asked_when_the_signal_arrives() -> None:
     world = Trees(drained)
     Policy(world.children, world, Terms(grace=GRACE, drain=1)).signal(15, 100.0)
     assert drained[0].told_at == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["tree", "group", "main", "main-then-group"]),
+            st.sampled_from([None, 10]),
+            st.sets(st.integers(0, 5)),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([{}, {15: 12}, {15: 0}]),
+    st.booleans(),
+)
+def test_who_is_asked_at_once_was_foreseen(
+    children: list[tuple[str, int | None, set[int]]], drain: float, rewrite: dict[int, int], blind: bool
+) -> None:
+    """Whom `run` tells before the policy has said so is who that asks at once, in its order, and with its signals."""
+    world = Trees([Fake() for _ in children], blind=blind)
+    for child, (scope, stop_signal, after) in zip(world.children, children, strict=True):
+        child.scope = scope  # type: ignore[assignment]
+        child.stop_signal = stop_signal
+        child.after = tuple(world.children[each] for each in after if each < world.children.index(child))
+    told: list[tuple[Child, int]] = []
+    world.signal = lambda child, signum, *, to_group: (  # type: ignore[method-assign]
+        None if to_group or signum == SIGCONT else told.append((child, signum))
+    )
+    policy = Policy(world.children, world, Terms(grace=GRACE, drain=drain, rewrite=rewrite))
+    foreseen = policy.foresee(15)
+    policy.signal(15, 100.0)
+    assert told == foreseen
 
 
 # -- told once --------------------------------------------------------------------------------------------------------
