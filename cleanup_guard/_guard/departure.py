@@ -229,7 +229,7 @@ class Departure:
     def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
         """Run the callbacks, or wait for whoever runs them."""
         process, stay, host = self._process, self._stay, self._host
-        if process.stop is not None:
+        if process.stop is not None and not process.stop.drained:
             process.stop.end_drain()  # who leaves serves no longer
             process.watch.wake()
         if stay in process.roster.main:

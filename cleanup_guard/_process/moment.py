@@ -106,9 +106,10 @@ class Moment:
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
         if _is_in_tracer(frame):
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
-        if is_stdlib(filename) and _is_in_handler(frame):
+        in_library = is_stdlib(filename)
+        if in_library and _is_in_handler(frame):
             return False  # which looks itself before it returns
-        if not is_stdlib(filename) or self._waits(frame, waiting_since):
+        if not in_library or self._waits(frame, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
         return False

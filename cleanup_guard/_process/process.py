@@ -161,7 +161,10 @@ class Process:
     @property
     def insists(self) -> bool:
         """Whether a guard was told that the stop is its own, whatever handlers are there."""
-        return any(each.insist for each in list(self.roster.main))
+        for each in list(self.roster.main):  # no generator: asked in the handler
+            if each.insist:
+                return True
+        return False
 
     def exit_status(self) -> ExitStatus:
         """What the outermost guard that names an exit status wants, be it left already."""

@@ -129,8 +129,13 @@ class Turn:
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
-        if callback.timeout is not None or self.limit < inf or self.process.stop is not None:
+        if callback.timeout is not None or self.limit < inf or self._is_late():
             self.process.watch.wake()
+
+    def _is_late(self) -> bool:
+        """Whether a callback that begins may have an end of its own, at which nothing else in the stop is due."""
+        stop = self.process.stop
+        return stop is not None and self.started >= stop.budget.sure(stop.budget.TAKE_OVER)
 
     def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""

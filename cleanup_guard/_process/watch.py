@@ -88,11 +88,12 @@ class Watch:
     @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
-        return (
-            self.hooks_ended
-            or self._thread is None
-            or not any(member.stop_hooks for member in self._process.roster.everybody())
-        )
+        if self.hooks_ended or self._thread is None:
+            return True
+        for member in self._process.roster.everybody():
+            if member.stop_hooks:
+                return False
+        return True
 
     def wake(self) -> None:
         """Have it look. Any thread, any handler."""
