@@ -214,7 +214,8 @@ class Budget:
     @property
     def last_resort(self) -> float:
         """When the C-level timer ends a process whose interpreter cannot run any more."""
-        return inf if self.grace is None else self.began + self.grace - self.margin / 2
+        hope = self.period.hope
+        return inf if hope is None else self.began + hope - self.margin / 2
 
     @property
     def last_moment(self) -> float:

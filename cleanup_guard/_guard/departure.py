@@ -67,10 +67,7 @@ class Departure:
     def __init__(self, stay: Entered) -> None:
         self._stay = stay
         self._process = stay.process
-
-    @property
-    def _host(self) -> Any:
-        return self._stay.host
+        self._host: Any = stay.host
 
     # -- the ways to leave --
 
@@ -250,7 +247,7 @@ class Departure:
 
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
-        if in_main() and process.signals.leaves_sigint():
+        if SIGINT not in process.signals.previous and in_main() and process.signals.leaves_sigint():
             if process.stop is None:
                 process.watch.begin_anew((SIGINT,))
             process.signals.take_more()
@@ -312,8 +309,8 @@ class Departure:
         last = roster.is_last(stay, process.stop)
         stop = self._close_ballot() if last else process.stop
         if stop is not None:
-            if stay.exit_status is not None:
-                stop.wanted = stay.exit_status
+            if stay.options.exit_status is not None:
+                stop.wanted = stay.options.exit_status
             if last:
                 process.tell_finished()
                 stop.finished = True

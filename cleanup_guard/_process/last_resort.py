@@ -55,7 +55,7 @@ class LastResort:
             now: what time it is.
             instead: another thread is at it, and may have lost the GIL for good.
         """
-        if stop.budget.grace is None or not (stop.armed.claim() or instead):
+        if stop.budget.period.hope is None or not (stop.armed.claim() or instead):
             return
         self._by = native.get_ident()
         try:

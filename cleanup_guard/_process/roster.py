@@ -34,6 +34,20 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.state import State
     from cleanup_guard._stop.stop import Ballot, ExitStatus, Stop
 
+    class Wishes(Protocol):
+        """What a guard was asked for."""
+
+        @property
+        def interrupt(self) -> bool: ...
+        @property
+        def insist(self) -> bool: ...
+        @property
+        def grace(self) -> Grace | None: ...
+        @property
+        def drain(self) -> float | None: ...
+        @property
+        def exit_status(self) -> ExitStatus: ...
+
     class Member(Protocol):
         """A guard's stay in the process, seen from below."""
 
@@ -47,15 +61,7 @@ if TYPE_CHECKING:
         @property
         def stack(self) -> CallbackStack: ...
         @property
-        def interrupt(self) -> bool: ...
-        @property
-        def insist(self) -> bool: ...
-        @property
-        def grace(self) -> Grace | None: ...  # the one that it names
-        @property
-        def drain(self) -> float | None: ...
-        @property
-        def exit_status(self) -> ExitStatus: ...
+        def options(self) -> Wishes: ...
         @property
         def label(self) -> str: ...
         def wake_waiters(self) -> None: ...
@@ -239,7 +245,7 @@ class Roster:
     def grace(self) -> Grace | None:
         """The grace period that a guard in main names: the outermost decides; None if none does."""
         for each in list(self.main):  # no generator, here and below: asked in the handler
-            grace = each.grace
+            grace = each.options.grace
             if grace is not None:
                 return grace
         return None
@@ -251,7 +257,7 @@ class Roster:
             platform: for how long requests arrive here; of no account to who has never said that he is ready for any.
         """
         for each in list(self.main):
-            drain = each.drain
+            drain = each.options.drain
             if drain is not None:
                 return drain
         return platform if self.readiness is not None and self.readiness.ready else 0.0
@@ -289,7 +295,7 @@ class Roster:
     def exit_status(self) -> ExitStatus:
         """What the outermost guard that names an exit status wants."""
         for each in (*list(self.popped), *list(self.main)):
-            status = each.exit_status
+            status = each.options.exit_status
             if status is not None:
                 return status
         return None
@@ -323,7 +329,7 @@ class Roster:
     def cooperates(self) -> bool:
         """Whether main looks for the stop itself, as its innermost guard says."""
         inside = list(self.main)
-        return bool(inside) and not inside[-1].interrupt
+        return bool(inside) and not inside[-1].options.interrupt
 
     def wanted_signals(self) -> set[int]:
         """The signals that any guard wants."""
