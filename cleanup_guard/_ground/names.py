@@ -26,7 +26,7 @@ UNCATCHABLE = frozenset(
 )
 NAMES: dict[int, str] = {
     int(value): name
-    for name, value in reversed(vars(_signal).items())  # of two names for one signal the first is the usual one
+    for name, value in [*vars(_signal).items()][::-1]  # of two names for one signal the first counts
     if name[:3] == "SIG" and name[3:4] != "_" and isinstance(value, int)
 }
 RTMIN, RTMAX = int(getattr(_signal, "SIGRTMIN", 0)), int(getattr(_signal, "SIGRTMAX", -1))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
     from cleanup_guard._stop.stack import Steps
+    from cleanup_guard._stop.stop import Stop
 
     class Entered(Member, Protocol):
         """A guard's stay, seen by who leaves it (`stay.py`)."""
@@ -226,9 +227,8 @@ class Departure:
     def _clean_up(self, error: BaseException | None) -> Steps[Outcome]:
         """Run the callbacks, or wait for whoever runs them."""
         process, stay, host = self._process, self._stay, self._host
-        if process.stop is not None and not process.stop.drained:
-            process.stop.end_drain()  # who leaves serves no longer
-            process.watch.wake()
+        if process.stop is not None:
+            self._end_drain(process.stop)
         if stay in process.roster.main:
             yield from self._begin_in_main()
         elif stay in process.roster.popped and in_main():
@@ -244,6 +244,12 @@ class Departure:
         if host.in_loop and list(host.members) == [stay]:
             yield from self._let_others_end()
         return Outcome(error) if stay.begun is None else stay.begun.outcome(error)
+
+    def _end_drain(self, stop: Stop) -> None:
+        """Who leaves serves no longer."""
+        if not stop.drained:
+            stop.end_drain()
+            self._process.watch.wake()
 
     def _begin_in_main(self) -> Steps[None]:
         process = self._process

@@ -74,12 +74,12 @@ def in_main() -> bool:
     if known is not None:
         return known == here
     if is_patched():
-        is_main = get_native_id() == os.getpid()  # as Linux numbers threads
-    else:
-        is_main = threading.main_thread().ident == here
-    if is_main:
-        _MAIN[os.getpid()] = here
-    return is_main
+        if get_native_id() != os.getpid():  # as Linux numbers threads
+            return False
+    elif threading.main_thread().ident != here:
+        return False
+    _MAIN[os.getpid()] = here
+    return True
 
 
 class Thread:

@@ -107,9 +107,8 @@ class Process:
     def announced(self) -> bool:
         """Whether the drain and the on_stop callbacks are over, or have used up their time."""
         stop = self.stop
-        return stop is None or self._has_been_announced(stop)
-
-    def _has_been_announced(self, stop: Stop) -> bool:
+        if stop is None:
+            return True
         return stop.drain.over and (self.watch.hooks_are_over or self.clock() >= stop.hooks_until)
 
     @property
@@ -132,7 +131,7 @@ class Process:
     def _is_due(self, stop: Stop, *, shielded: bool, working: bool) -> bool:
         return self.delivery.may_tell(
             stop,
-            announced=self._has_been_announced(stop),
+            announced=self.announced,
             shielded=shielded,
             cooperates=self.roster.cooperates,
             working=working,
@@ -160,7 +159,7 @@ class Process:
     @property
     def insists(self) -> bool:
         """Whether a guard was told that the stop is its own, whatever handlers are there."""
-        for each in list(self.roster.main):  # no generator: asked in the handler
+        for each in list(self.roster.main):  # noqa: SIM110  # a generator costs as much as all the rest
             if each.options.insist:
                 return True
         return False
@@ -222,7 +221,7 @@ class Process:
         )
         if ballot.propose(stop):
             self.roster.history = stop.history
-            self._start_clock(stop, now)  # here: whoever gets the GIL next may keep it
+            _start_clock(stop, self.last_resort, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
         """A signal that is not the first."""
@@ -230,18 +229,13 @@ class Process:
         if stop.theirs is not None and theirs is None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
-            self._start_clock(stop, now)
+            _start_clock(stop, self.last_resort, now)
         elif stop.theirs is None and stop.budget.period.by_hand:
             if signum != SIGINT:  # from somebody who will kill: the clock starts
                 stop.budget = Budget(self.whereabouts.grace(self.roster.grace), now)
                 self.last_resort.arm(stop, now)
             elif in_main():
                 self.signals.take_more(by_hand=True)
-
-    def _start_clock(self, stop: Stop, now: float) -> None:
-        if stop.theirs is None:  # he has a pace of his own
-            HASTE.begin()
-        self.last_resort.arm(stop, now)
 
     def ask_main(self) -> None:
         """Have main look when it next runs a line of Python, where no signal of ours would have it look. Any thread."""
@@ -257,7 +251,7 @@ class Process:
         stop = self.stop
         if stop is None:
             return
-        self._start_clock(stop, self.clock())
+        _start_clock(stop, self.last_resort, self.clock())
         if stop.drain.over and not self.told.woken:
             for each in self.roster.everybody():
                 each.wake_waiters()
@@ -376,6 +370,12 @@ class Process:
             GUEST.stand_down()
         self.watch.release(in_handler=in_handler)
         self.receiver.raise_unclaimed()
+
+
+def _start_clock(stop: Stop, last_resort: LastResort, now: float) -> None:
+    if stop.theirs is None:  # he has a pace of his own
+        HASTE.begin()
+    last_resort.arm(stop, now)
 
 
 class Told:

@@ -256,8 +256,8 @@ class Receiver:
     def look(self, frame: FrameType | None) -> None:
         """Decide what the state allows: raise the stop, interrupt a callback, or nothing."""
         process = self.process
-        if process.foreign or (self._calls > 0 and process.insists):
-            return  # in a fork child, or while a guard that insists waits for their handler nothing is raised
+        if self._stands_back:
+            return
         state, delivery = process.state, process.delivery
         if state in (State.LEAVING, State.CLEANING):
             self._interrupt_callback(frame)
@@ -270,6 +270,11 @@ class Receiver:
             return
         if process.may_tell and self._is_right(frame):
             raise process.make_exception()
+
+    @property
+    def _stands_back(self) -> bool:
+        """Whether nothing is to be raised: in a fork child, or while a guard that insists waits for their handler."""
+        return self.process.foreign or (self._calls > 0 and self.process.insists)
 
     def _is_right(self, frame: FrameType | None) -> bool:
         stop = self.process.stop

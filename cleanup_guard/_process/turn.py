@@ -137,7 +137,9 @@ class Turn:
         stop = self.process.stop
         if stop is None:
             return False
-        return self.process.roster.notify is not None or self.started >= stop.budget.sure(stop.budget.TAKE_OVER)
+        return self.process.roster.notify is not None or self.started >= stop.budget.sure(
+            stop.budget.TAKE_OVER
+        )
 
     def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""
