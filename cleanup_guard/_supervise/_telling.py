@@ -244,10 +244,7 @@ class Telling:
         self._below_catcher |= anothers
         free = [each for each in mine if each.key not in anothers]
         ready = [each for each in free if self._may_be_told(each, signum, now=now, ticks=ticks, late=late)]
-        left = [each for each in free if not each.hears(signum)]
-        self._readers |= _find_readers(
-            catchers, [each for each in left if each.key not in self._readers], pipes
-        )
+        left = self._see_who_reads(catchers, free, signum, pipes)
         self._hold(kin, left, others, now, pipes)
         since = self._quiet_from(child, now, quiet=not catchers)
         due = [
@@ -342,6 +339,15 @@ class Telling:
         if process.key not in self._below_catcher or before is None or before[0] == process.switches:
             return False
         return before[0] / before[1] * (now - self._began_at) < EXPECTED
+
+    def _see_who_reads(
+        self, catchers: list[Process], processes: list[Process], signum: int, pipes: Pipes
+    ) -> list[Process]:
+        """Find who reads what catchers write. Returns those of these who do not catch the signal: they may."""
+        left = [each for each in processes if not each.hears(signum)]
+        unknown = [each for each in left if each.key not in self._readers]
+        self._readers |= _find_readers(catchers, unknown, pipes)
+        return left
 
     def _hold(
         self, kin: Kin, processes: list[Process], others: Mapping[Child | None, int], now: float, pipes: Pipes
