@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
+    from cleanup_guard._ground.once import Waiters
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
-    from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.roster import Member, Roster
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.stop import ExitStatus, Stop
