@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
-
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import Budget, inf
 from cleanup_guard._ground.events import Finished
 from cleanup_guard._ground.once import Once
 from cleanup_guard._guard.work import WaitForWork

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.events import WorkAwaited
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process.native import in_main

@@ -12,8 +12,8 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 from __future__ import annotations
 
 import threading
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.once import Once
 from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import weakref
 from contextvars import copy_context
-from math import inf
 
 import trio
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
 from cleanup_guard._hosts.suspended import is_on_its_way

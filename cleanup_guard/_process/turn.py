@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._ground.events import (
     SLOW,
