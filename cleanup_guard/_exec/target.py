@@ -5,11 +5,10 @@ Rules:
 2. `become` changes the process step by step and takes each step back if the exec fails; what cannot be taken back comes last:
    a terminal that was given up, privileges, and the user.
 3. No value of an environment variable is ever part of a message.
-4. This is loaded at each start of a container: os, sys, errno and `_signal`, which cost nothing (`signal` takes 3 ms, for
+4. This is loaded at each start of a container: os, sys and `_signal`, which cost nothing (`signal` takes 3 ms, for
    its enums), and the rest where it is used. No `__future__`, which is a file too, so some annotations are strings.
 """
 
-import errno
 import os
 import stat
 import sys
@@ -230,14 +229,21 @@ def _folder(cwd: bytes) -> bytes:
     except OSError as error:
         raise type(error)(error.errno, f"the working directory {shown}: {_lower(error)}") from None
     if not is_folder:
-        raise NotADirectoryError(errno.ENOTDIR, f"the working directory {shown} is not a directory")
+        raise _error("ENOTDIR", f"the working directory {shown} is not a directory")
     if not os.access(cwd, os.X_OK):
-        raise PermissionError(errno.EACCES, f"the working directory {shown} may not be entered")
+        raise _error("EACCES", f"the working directory {shown} may not be entered")
     return cwd
 
 
 def _is_directory(path: bytes) -> bool:
     return stat.S_ISDIR(os.stat(path).st_mode)
+
+
+def _error(name: str, sentence: str) -> OSError:
+    """The one that the system raises for this number, with a sentence of ours. The numbers are loaded when one is needed."""
+    import errno
+
+    return OSError(getattr(errno, name), sentence)
 
 
 def _lower(error: OSError) -> str:
@@ -273,6 +279,8 @@ def find(program: bytes, env: "Mapping[bytes, bytes]", base: bytes) -> bytes:
     first: OSError | None = None
     for entry in searched.split(b":"):
         path = os.path.join(entry or b".", program)
+        if _is_missing(os.path.join(base, path)):
+            continue
         problem = _problem(path, base)
         if problem is None:
             return path
@@ -281,7 +289,17 @@ def find(program: bytes, env: "Mapping[bytes, bytes]", base: bytes) -> bytes:
     if first is not None:
         raise first
     where = "in any folder of PATH" if b"PATH" in env else f"in {os.defpath}, as there is no PATH"
-    raise FileNotFoundError(errno.ENOENT, f"there is no program {shown} {where}")
+    raise _error("ENOENT", f"there is no program {shown} {where}")
+
+
+def _is_missing(path: bytes) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _names_directory(path: bytes, base: bytes) -> bool:
@@ -296,17 +314,17 @@ def _problem(path: bytes, base: bytes) -> OSError | None:
     shown, full = os.fsdecode(path), os.path.join(base, path)
     try:
         if _is_directory(full):
-            return PermissionError(errno.EACCES, f"{shown} is a directory, not a program")
+            return _error("EACCES", f"{shown} is a directory, not a program")
     except (FileNotFoundError, NotADirectoryError):
-        return FileNotFoundError(errno.ENOENT, f"there is no file {shown}")
+        return _error("ENOENT", f"there is no file {shown}")
     except OSError as error:
-        return PermissionError(errno.EACCES, f"{shown} cannot be reached: {_lower(error)}")
+        return _error("EACCES", f"{shown} cannot be reached: {_lower(error)}")
     if not os.access(full, os.X_OK):
-        return PermissionError(
-            errno.EACCES, f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it"
+        return _error(
+            "EACCES", f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it"
         )
     reason = _bad_script(full, base)
-    return None if reason is None else OSError(errno.ENOEXEC, f"{shown} cannot be executed: {reason}")
+    return None if reason is None else _error("ENOEXEC", f"{shown} cannot be executed: {reason}")
 
 
 def _head(path: bytes) -> bytes | None:
@@ -378,6 +396,8 @@ def _machine(head: bytes) -> str:
 
 def explain(error: OSError, target: Target) -> OSError:
     """What the kernel means by refusing a file that had looked fine."""
+    import errno
+
     shown = os.fsdecode(target.path)
     reason = _lower(error)
     if error.errno == errno.ENOEXEC:

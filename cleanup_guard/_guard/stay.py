@@ -8,6 +8,9 @@ import threading
 from cleanup_guard._ground.clock import grace_from_environment
 from cleanup_guard._ground.events import SignalsUnheard
 from cleanup_guard._ground.names import SIGINT, SIGTERM
+
+# The face loads it late; inside a guard there may be no descriptor for that.
+from cleanup_guard._guard import registrar  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
 from cleanup_guard._hosts.in_thread import host_here

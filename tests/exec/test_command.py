@@ -368,7 +368,7 @@ def test_only_what_is_needed_is_imported() -> None:
         [sys.executable, "-X", "importtime", "-I", "-c", code], capture_output=True, text=True, check=True
     )
     ours = {name for name in _imports(done.stderr) - bare if not name.startswith("cleanup_guard")}
-    assert ours <= {"__future__", "errno", "_signal", *bare_path_hooks()}
+    assert ours <= {"_signal", *bare_path_hooks()}
 
 
 def _imports(report: str) -> set[str]:
