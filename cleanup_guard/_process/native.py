@@ -59,21 +59,26 @@ _THREADING: Mapping[str, Any] = vars(threading)
 
 
 _MAIN: dict[int, int] = {}
-"""By process: the identifier of its main thread, where `threading` says something else."""
+"""By process: the identifier of its main thread, once that has asked."""
 
 
 def main_ident() -> int | None:
     """The identifier of the main thread."""
-    return _MAIN.get(os.getpid()) if is_patched() else threading.main_thread().ident
+    known = _MAIN.get(os.getpid())
+    return threading.main_thread().ident if known is None and not is_patched() else known
 
 
 def in_main() -> bool:
     """Whether this is the main thread, whichever greenlet runs in it."""
-    if isinstance(_THREADING.get(START), BUILTIN):  # not patched; asked often
-        return get_ident() == threading.main_thread().ident
-    if get_native_id() != os.getpid():  # as Linux numbers threads
+    known, here = _MAIN.get(os.getpid()), get_ident()  # asked often
+    if known is not None:
+        return known == here
+    if is_patched():
+        if get_native_id() != os.getpid():  # as Linux numbers threads
+            return False
+    elif threading.main_thread().ident != here:
         return False
-    _MAIN[os.getpid()] = get_ident()
+    _MAIN[os.getpid()] = here
     return True
 
 
