@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import inf
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from run.trees import SIGCONT, US, Fake, Trees, play
 
@@ -368,6 +368,9 @@ def test_a_stop_while_we_stay_is_told_to_those_who_are_left() -> None:
 
 # -- whatever happens -------------------------------------------------------------------------------------------------
 
+SLOW = [HealthCheck.too_slow]
+"""It says so of a machine that is busy with something else, too."""
+
 durations = st.one_of(st.floats(0, 3), st.floats(0, 15), st.just(inf))
 
 
@@ -398,7 +401,7 @@ def trees(draw: st.DrawFn, *, patient: bool = False) -> list[Fake]:
     return plan
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 @given(
     trees(),
     st.floats(100, 110),
@@ -427,10 +430,14 @@ def test_the_budget_holds_and_nobody_is_wronged(
     assert policy.anybody_killed == any(fake.killed_at < inf for fake in plan)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 @given(trees(patient=True))
 def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
-    """The four promises: nobody is told twice, killed, or left, and readers outlive the catchers whose output they read."""
+    """The four promises: nobody is told twice, killed, or left, and readers outlive the catchers whose output they read.
+
+    Who is in the foreground of a shell with a trap that a wrapper tells is told by neither, with us or without.
+    """
+    assume(not any(_is_left_to_two(_line(plan, each)) for each in plan))
     world = Trees(plan)
     policy = Policy(world.children, world, Terms(grace=100.0))
     play(policy, world, STOP_AT)
@@ -447,6 +454,11 @@ def test_a_tree_that_can_end_in_time_does(plan: list[Fake]) -> None:
         )  # by a shell, whose trap nobody else's output is to keep waiting
         if others[0] not in line and (line[-1] is others[-1] or not waited_for):
             assert fake.ended_at >= others[0].ended_at
+
+
+def _is_left_to_two(line: list[Fake]) -> bool:
+    above = [each for each in line[1:] if each.catches]
+    return not line[0].catches and len(above) > 1 and any(each.name == "sh" for each in above[:-1])
 
 
 def _line(plan: list[Fake], fake: Fake) -> list[Fake]:
