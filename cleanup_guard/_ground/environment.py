@@ -9,10 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 NAME = b"LC_CTYPE"
 
 COERCED_TO = (b"C.UTF-8", b"C.utf8", b"UTF-8")
@@ -49,11 +45,3 @@ def undo_coercion() -> None:
             del os.environb[name]
         else:
             os.environb[name] = value
-
-
-def with_changes(
-    environment: Mapping[bytes, bytes], changes: Mapping[bytes, bytes | None]
-) -> dict[bytes, bytes]:
-    """An environment with some variables changed, or, where the value is None, without them."""
-    left = {name: value for name, value in environment.items() if name not in changes}
-    return left | {name: value for name, value in changes.items() if value is not None}
