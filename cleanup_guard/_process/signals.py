@@ -285,7 +285,11 @@ MARK = 255
 class WakeupPipe:
     """A pipe that the C-level handler writes each signal's number to, even while main is stuck in C.
 
-    `wake` may be called from a handler and from any thread; `open` and `close` from the main thread, `read` from one thread.
+    `wake` may be called from a handler and from any thread; `open` and `close` from the main thread, `wait` from one thread.
+
+    Attributes:
+        wired: it is the process's wakeup fd.
+        waits: its reader has not begun, or waits, and has dealt with all that it has read.
     """
 
     POKE = b"\0"
@@ -294,15 +298,17 @@ class WakeupPipe:
         self._reader, self._writer = self._open()
         self._closed = Once()
         self._theirs = -1
-        self.wired = False
+        self.wired: bool = False
+        self.waits: bool = True
 
     def _open(self) -> tuple[int, int]:
         assert sys.platform != "win32"
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        self._poll = make_poll()
+        self._poll, self._glance = make_poll(), make_poll()  # one for each thread
         self._poll.register(reader, select.POLLIN)
+        self._glance.register(reader, select.POLLIN)
         return reader, writer
 
     def wire(self) -> None:
@@ -358,12 +364,19 @@ class WakeupPipe:
 
     def wait(self, timeout: float | None) -> bytes:
         """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived, and marks."""
+        self.waits = True
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+        self.waits = False
         try:
             data = read(self._reader, 65536)
         except BlockingIOError:
             return b""
         return data.replace(self.POKE, b"")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self._glance.poll(0)
 
     def forward(self, signum: int) -> None:
         """Give a signal to the wakeup fd of somebody else."""
@@ -403,11 +416,18 @@ class WakeupSockets(WakeupPipe):
 
     def wait(self, timeout: float | None) -> bytes:
         """See `WakeupPipe.wait`."""
+        self.waits = True
         select.select([self._ours], [], [], None if timeout is None else max(0.0, timeout))
+        self.waits = False
         try:
             return self._ours.recv(65536).replace(self.POKE, b"")
         except BlockingIOError:
             return b""
+
+    @property
+    def is_empty(self) -> bool:
+        """See `WakeupPipe.is_empty`."""
+        return not select.select([self._ours], [], [], 0)[0]
 
     def forward(self, signum: int) -> None:
         """Nobody there has a wakeup fd without sockets of his own, which only he can write to."""

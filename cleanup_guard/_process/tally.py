@@ -25,6 +25,11 @@ class Tally:
         self._seen: dict[int, int] = {}
         self._dealt: dict[int, int] = {}  # of those seen, what was no poke
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has come, and no poke is on its way."""
+        return not self._seen and self._pokes == self._before
+
     def count(self, signum: int) -> None:
         """One has come."""
         self._seen[signum] = self._seen.get(signum, 0) + 1

@@ -4,7 +4,8 @@ It tells `Delivery` the facts, and does what that decides. It never blocks: it w
 program, and calls no hook. It cannot be the last deadline, because it needs the GIL; that is `LastResort`.
 
 Its life has one owner, `Watch`: the thread and its pipe are there while anybody needs them, that is while signals are taken, a
-callback has a time limit, or a stop is under way. `need` and `release` decide that under one lock; handlers only `wake` it.
+callback has a time limit, or a stop is under way, and for a moment longer (see `post.py`). `need` and `release` decide that
+under one lock; handlers only `wake` it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from cleanup_guard._process import ends, native
 from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
+from cleanup_guard._process.post import Post
 from cleanup_guard._process.report import say
-from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
+from cleanup_guard._process.signals import MARK, let_signals_in, make_wakeup, poke
 from cleanup_guard._process.tally import Tally
 from cleanup_guard._stop.delivery import DEAD_FOR, EAGER, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Event
     from cleanup_guard._process.roster import ProcessView, Turn
+    from cleanup_guard._process.signals import WakeupPipe
     from cleanup_guard._stop.stop import Stop
 
 HEAD_START = 0.001
@@ -52,6 +55,7 @@ class Watch:
     """The watcher's life.
 
     Attributes:
+        post: where it stands, or stood a moment ago.
         pokes: signals that were sent to main only to have it look, by signal; written by the watcher alone.
         answers: how often main was called by one; written by main alone.
         hooks: whether the on_stop callbacks were begun.
@@ -60,10 +64,7 @@ class Watch:
 
     def __init__(self, process: ProcessView) -> None:
         self._process = process
-        self._pipe: WakeupPipe | None = None
-        self._watcher: Watcher | None = None
-        self._thread: native.Thread | None = None
-        self._leaves: Once = Once()  # claimed: the thread is to end; each has its own
+        self.post: Post | None = None
         self.pokes: dict[int, int] = {}
         self.answers: int = 0
         self.poked_at: float = -inf
@@ -77,28 +78,35 @@ class Watch:
     @property
     def running(self) -> bool:
         """Whether there is a thread that watches."""
-        return self._thread is not None
+        post = self.post
+        return post is not None and post.thread is not None and post.on_duty
+
+    @property
+    def parked(self) -> bool:
+        """Whether a thread that nobody needs is still there, or was a moment ago."""
+        post = self.post
+        return post is not None and not post.on_duty
 
     @property
     def hears(self) -> bool:
         """Whether it watches, and hears signals, and there is nothing new to see: nobody needs to call `need`."""
-        pipe = self._pipe
-        return pipe is not None and pipe.wired and self._thread is not None and self._process.stop is None
+        post = self.post
+        return post is not None and post.pipe.wired and post.thread is not None and self._process.stop is None
 
     @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
         return (
             self.hooks_ended
-            or self._thread is None
+            or not self.running
             or not any(member.stop_hooks for member in self._process.roster.everybody())
         )
 
     def wake(self) -> None:
         """Have it look. Any thread, any handler."""
-        pipe = self._pipe
-        if pipe is not None:
-            pipe.wake()
+        post = self.post
+        if post is not None and post.on_duty:
+            post.pipe.wake()
 
     def poke(self, *, spares_theirs: bool = False) -> None:
         """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted.
@@ -130,60 +138,66 @@ class Watch:
         """See to it that it watches, and hears signals if there are any to hear. Not in a handler.
 
         Where no descriptor is free it is as where no thread can be started: main's handler has to do. It is woken only if there
-        is something new to see: a guard inside another one costs no look.
+        is something new to see: a guard inside another one costs no look, nor does one that takes over what was parked.
         """
-        is_new = self._process.stop is not None
+        process = self._process
         with LOCK:
-            if self._pipe is None:
+            post = self.post
+            is_new = post is None or post.on_duty
+            if post is None or not self._take(post):
                 try:
-                    self._pipe = make_wakeup()
+                    pipe = make_wakeup()
                 except OSError:
                     return
-                self._watcher = Watcher(self._process, self, self._pipe)
-            if not self._pipe.wired and self._process.signals.previous and in_main():
-                self._pipe.wire()
-                is_new = True
-            if self._thread is None:
-                self._start()
-                is_new = False  # it looks at once
-        if is_new:
-            self.wake()
+                post = self.post = Post(Watcher(process, self, pipe), pipe)
+            wires = not post.pipe.wired and process.signals.previous and in_main()
+            if wires:
+                post.pipe.wire()
+            if post.thread is None:
+                post.start(0.0 if process.stop is not None or process.roster.turns else IDLE)
+            elif (wires and is_new) or process.stop is not None:  # asked last: who sees it before cannot wake what is parked
+                post.pipe.wake()
 
-    def _start(self) -> None:
-        watcher, pipe = self._watcher, self._pipe
-        assert watcher is not None
-        assert pipe is not None
-        leaves = self._leaves = Once()
-
-        def watch() -> None:
-            block_all()
-            timeout: float | None = 0.0
-            while not leaves.claimed:
-                signums = pipe.wait(timeout)
-                if signums or not leaves.claimed:  # what was read is not to be lost, also at a fork
-                    timeout = watcher.look_safely(signums)
-
-        thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
-        self._thread = thread if thread.start() else None
+    def _take(self, post: Post) -> bool:
+        """Have what was parked on duty again. Returns whether it is."""
+        if post.on_duty:
+            return True
+        if post.take():
+            if post.watcher.untouched:
+                post.watcher.begins()
+                return True
+            post.close()
+        self.post = None
+        return False
 
     def pause(self) -> None:
-        """End the thread, if there is one; what it knows stays. `resume` goes on where it was."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._leaves.claim()
-            self.wake()
-            thread.join()
+        """End the thread, if there is one; what it knows stays, unless it is parked. `resume` goes on where it was."""
+        post = self.post
+        if post is None:
+            return
+        if post.on_duty:
+            if post.thread is not None:
+                post.end()
+                post.thread = None
+            return
+        if post.take():
+            post.close()
+        else:
+            post.wait_for_end()
+        self.post = None
 
     @property
     def paused(self) -> bool:
         """Whether there is something to resume."""
-        return self._pipe is not None and self._thread is None
+        post = self.post
+        return post is not None and post.thread is None
 
     def resume(self) -> None:
         """Undo `pause`, if there was anything to pause."""
         self.resume_due = False
-        if self.paused:
-            self._start()
+        post = self.post
+        if post is not None and post.thread is None:
+            post.start()
 
     def resume_later(self, signums: list[int]) -> partial[None] | None:
         """Have main resume, and call the handlers of somebody else that are due, by a signal, which counts as a poke.
@@ -213,29 +227,26 @@ class Watch:
                 self._release(wait=True)
 
     def _release(self, *, wait: bool) -> None:
-        pipe, roster = self._pipe, self._process.roster
-        if pipe is None or self._process.stop is not None:
+        post, process = self.post, self._process
+        if post is None or process.stop is not None:
             return
-        if not self._process.signals.previous and in_main():
-            pipe.unwire()
-        if pipe.wired or not roster.empty:
+        heard = post.pipe.wired
+        if not process.signals.previous and in_main():
+            post.pipe.unwire()
+        if post.pipe.wired or not process.roster.empty:
             return
-        thread, self._thread, self._pipe, self._watcher = self._thread, None, None, None
-        self._leaves.claim()
-        pipe.wake()
-        if thread is None:
-            pipe.close()
-        elif wait:
-            self._close(thread, pipe)
+        # Not where it has heard no signals: a subinterpreter must have no thread when it ends, and hears none.
+        if heard and wait and not process.exiting and post.park():
+            return
+        if post.take():
+            post.send_off()
+        self.post = None
+        if not post.on_duty:
+            return
+        if wait or post.thread is None:
+            post.close()
         else:
-            native.Thread(
-                lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True, brief=True
-            ).start()
-
-    @staticmethod
-    def _close(thread: native.Thread, pipe: WakeupPipe) -> None:
-        thread.join()
-        pipe.close()
+            native.Thread(post.close, "cleanup_guard closing", bare=True, brief=True).start()
 
     def forget(self) -> None:
         """There is no stop any more."""
@@ -249,9 +260,10 @@ class Watch:
         Args:
             signums: only of these, which are about to be taken: whoever had them before has dealt with them. Main thread only.
         """
-        watcher, pipe = self._watcher, self._pipe
-        if watcher is None or pipe is None:
+        post = self.post
+        if post is None or not post.on_duty:
             return
+        watcher = post.watcher
         if not in_main():
             watcher.begin_anew()
             return
@@ -260,17 +272,17 @@ class Watch:
             past, marked = (dict(self.pokes), signums), False
             try:
                 watcher.pasts.append(past)
-                marked = pipe.mark()
+                marked = post.pipe.mark()
             finally:  # a Ctrl-C may be Python's yet
                 if not marked and past in watcher.pasts:
                     watcher.pasts.remove(past)
 
     def disown(self) -> None:
         """In a fork child: there is no thread, and the pipe is the parent's."""
-        pipe, self._pipe, self._thread, self._watcher = self._pipe, None, None, None
-        if pipe is not None:
-            pipe.unwire()
-            pipe.close()
+        post, self.post = self.post, None
+        if post is not None:
+            post.pipe.unwire()
+            post.pipe.close()
 
 
 def _least_meant(signums: list[int], process: ProcessView) -> int:
@@ -344,9 +356,22 @@ class Watcher:
         self._forwarded: set[int] = set()
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
-        self._presses = Presses()
+        self._presses = Presses(0 if process.stop is not None else self._count_ctrl_c())
         self._nudges = Nudges(watch)
         self._prepares_at = process.clock() + IDLE
+        self._served = False  # at a stop that the program has outlived
+
+    # -- parked, and taken over --
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is as good as a new one."""
+        return self._tally.untouched and not self._served
+
+    def begins(self) -> None:
+        """Somebody guards again. What a stop needs is loaded once."""
+        if self._prepares_at != inf:
+            self._prepares_at = self._process.clock() + IDLE
 
     # -- one look --
 
@@ -612,6 +637,7 @@ class Watcher:
 
     def begin_anew(self) -> None:
         """There is no stop any more."""
+        self._served = True
         self._presses = Presses(self._count_ctrl_c())
         self._forwarded.clear()
 
