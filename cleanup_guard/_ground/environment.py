@@ -12,6 +12,24 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
+
+
+def is_set(name: str) -> bool:
+    """Whether a variable is set. Every guard asks: Python's mapping raises and catches two exceptions for one that is not."""
+    environ: Any = os.environ
+    data = getattr(environ, "_data", None)  # nobody's own mapping, put there by a test for example, has it
+    if data is None:
+        return name in environ
+    key = _KEYS.get(name)
+    if key is None:
+        key = _KEYS[name] = environ.encodekey(name)
+    return key in data
+
+
+_KEYS: dict[str, object] = {}
+"""Names as Python keeps them."""
+
 
 NAME = b"LC_CTYPE"
 

@@ -52,7 +52,7 @@ START = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread")
 
 def is_patched() -> bool:
     """Whether somebody has replaced Python's threads."""
-    return not isinstance(_THREADING.get(START), BUILTIN)
+    return type(_THREADING[START]) is not BUILTIN
 
 
 _THREADING: Mapping[str, Any] = vars(threading)
@@ -69,8 +69,9 @@ def main_ident() -> int | None:
 
 def in_main() -> bool:
     """Whether this is the main thread, whichever greenlet runs in it."""
-    if isinstance(_THREADING.get(START), BUILTIN):  # not patched; asked often
-        return get_ident() == threading.main_thread().ident
+    if type(_THREADING[START]) is BUILTIN:  # not patched
+        # As `threading.main_thread().ident`: asked so often that two calls more would be seen.
+        return bool(get_ident() == _THREADING["_main_thread"]._ident)
     if get_native_id() != os.getpid():  # as Linux numbers threads
         return False
     _MAIN[os.getpid()] = get_ident()

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from cleanup_guard._process.signals import WakeupPipe
+    from cleanup_guard._process.tally import Tally
 
     class Looks(Protocol):
         """The watcher, seen from its post (`watch.py`)."""
 
+        tally: Tally
         pasts: deque[tuple[dict[int, int], Collection[int] | None]]
+        prepares_at: float
 
-        @property
-        def untouched(self) -> bool: ...  # nothing has happened to it
-        def begins(self) -> None: ...
         def begin_anew(self) -> None: ...
         def look_safely(self, signums: bytes) -> float | None: ...
 
@@ -141,7 +141,7 @@ class Post:
         """
         self._until = monotonic() + LASTS
         self._berth.extend(islice(iter(self._hand.pop, self), 1))
-        if self.pipe.is_empty and self.pipe.waits and self.watcher.untouched:
+        if self.pipe.is_empty and self.pipe.waits and self.watcher.tally.untouched:
             if self._sleeps:
                 self.pipe.wake()
             return True

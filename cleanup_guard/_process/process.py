@@ -62,7 +62,7 @@ class Process:
         self.told: Told = Told()
         self.watch: Watch = Watch(self)
         self.receiver: Receiver = Receiver(self)
-        self.signals: Signals = Signals(self.receiver.on_signal)
+        self.signals: Signals = Signals(self.receiver.on_signal, self.watch.pokes)
         self.last_resort: LastResort = LastResort(lambda: self.stop)
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.whereabouts: Whereabouts = Whereabouts()

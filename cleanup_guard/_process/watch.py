@@ -27,7 +27,7 @@ from cleanup_guard._process.native import in_main
 from cleanup_guard._process.post import Post
 from cleanup_guard._process.report import say
 from cleanup_guard._process.signals import MARK, let_signals_in, make_wakeup, poke
-from cleanup_guard._process.tally import Tally
+from cleanup_guard._process.tally import Nudges, Tally
 from cleanup_guard._stop.delivery import DEAD_FOR, EAGER, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
@@ -140,35 +140,48 @@ class Watch:
         Where no descriptor is free it is as where no thread can be started: main's handler has to do. It is woken only if there
         is something new to see: a guard inside another one costs no look, nor does one that takes over what was parked.
         """
-        process = self._process
         with LOCK:
             post = self.post
-            is_new = post is None or post.on_duty
-            if post is None or not self._take(post):
-                try:
-                    pipe = make_wakeup()
-                except OSError:
-                    return
-                post = self.post = Post(Watcher(process, self, pipe), pipe)
-            wires = not post.pipe.wired and process.signals.previous and in_main()
-            if wires:
-                post.pipe.wire()
-            if post.thread is None:
-                post.start(0.0 if process.stop is not None or process.roster.turns else IDLE)
-            elif (wires and is_new) or process.stop is not None:  # asked last: who sees it before cannot wake what is parked
-                post.pipe.wake()
+            is_parked = post is not None and not post.on_duty
+            if is_parked:
+                post = self._take_over()
+            if post is None:
+                post = self._make()
+            if post is not None:
+                self._equip(post, was_parked=is_parked)
 
-    def _take(self, post: Post) -> bool:
-        """Have what was parked on duty again. Returns whether it is."""
-        if post.on_duty:
-            return True
-        if post.take():
-            if post.watcher.untouched:
-                post.watcher.begins()
-                return True
+    def _take_over(self) -> Post | None:
+        """Have what was parked on duty again. Returns it, if it is."""
+        post = self.post
+        if post is not None and post.take():
+            watcher = post.watcher
+            if watcher.prepares_at != inf:
+                watcher.prepares_at = self._process.clock() + IDLE
+            if watcher.tally.untouched:
+                return post
             post.close()
         self.post = None
-        return False
+        return None
+
+    def _make(self) -> Post | None:
+        try:
+            pipe = make_wakeup()
+        except OSError:
+            return None
+        self.post = post = Post(Watcher(self._process, self, pipe), pipe)
+        return post
+
+    def _equip(self, post: Post, *, was_parked: bool) -> None:
+        """Have it hear signals, and give it a thread, or have the one that it has look."""
+        process = self._process
+        wires = not post.pipe.wired and process.signals.previous and in_main()
+        if wires:
+            post.pipe.wire()
+        if post.thread is None:
+            post.start(0.0 if process.stop is not None or process.roster.turns else IDLE)
+        elif process.stop is not None or (wires and not was_parked):
+            # Looked up after it is on duty: who brings a stop before that cannot wake it.
+            post.pipe.wake()
 
     def pause(self) -> None:
         """End the thread, if there is one; what it knows stays, unless it is parked. `resume` goes on where it was."""
@@ -236,8 +249,10 @@ class Watch:
         if post.pipe.wired or not process.roster.empty:
             return
         # Not where it has heard no signals: a subinterpreter must have no thread when it ends, and hears none.
-        if heard and wait and not process.exiting and post.park():
-            return
+        if not (heard and wait and not process.exiting and post.park()):
+            self._end(post, wait=wait)
+
+    def _end(self, post: Post, *, wait: bool) -> None:
         if post.take():
             post.send_off()
         self.post = None
@@ -312,44 +327,20 @@ def _is_mains_turn(process: ProcessView, new: list[int]) -> bool:
     return roster.listens and any(each in signals.previous and signals.theirs(each) is None for each in new)
 
 
-class Nudges:
-    """Pokes main until it answers, when a signal has come by which somebody stops the program, and which is not ours.
-
-    CPython overlooks one that comes between its last look and a C call that waits (hazard H74). That would be rare without our
-    thread, to which main may have to hand the GIL on its way into that call.
-    """
-
-    AFTER = (0.0, 0.02, 0.2, 1.0, 3.0)
-    """Seconds after it has come."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._due: list[float] = []
-        self._answers = 0
-
-    def begin(self, now: float) -> None:
-        """It has come."""
-        self._answers = self._watch.answers
-        self._due = [now + delay for delay in self.AFTER]
-
-    def look(self, now: float) -> float:
-        """Poke if that is due. Returns when it is next."""
-        if self._watch.answers != self._answers:
-            self._due.clear()
-        if self._due and now >= self._due[0]:
-            self._due.pop(0)
-            self._watch.poke(spares_theirs=True)
-        return self._due[0] if self._due else inf
-
-
 class Watcher:
-    """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts."""
+    """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts.
+
+    Attributes:
+        tally: what it has seen of signals.
+        pasts: how many pokes there were at each mark in the pipe, and which signals it is about.
+        prepares_at: when what a stop needs is loaded; never, once that was done.
+    """
 
     def __init__(self, process: ProcessView, watch: Watch, pipe: WakeupPipe) -> None:
         self._process = process
         self._watch = watch
         self._pipe = pipe
-        self._tally = Tally(watch.pokes)
+        self.tally = Tally(watch.pokes)
         self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = (
             deque()
         )  # a mark's pokes and signals
@@ -358,20 +349,7 @@ class Watcher:
         self._told = Once()
         self._presses = Presses(0 if process.stop is not None else self._count_ctrl_c())
         self._nudges = Nudges(watch)
-        self._prepares_at = process.clock() + IDLE
-        self._served = False  # at a stop that the program has outlived
-
-    # -- parked, and taken over --
-
-    @property
-    def untouched(self) -> bool:
-        """Whether it is as good as a new one."""
-        return self._tally.untouched and not self._served
-
-    def begins(self) -> None:
-        """Somebody guards again. What a stop needs is loaded once."""
-        if self._prepares_at != inf:
-            self._prepares_at = self._process.clock() + IDLE
+        self.prepares_at = process.clock() + IDLE
 
     # -- one look --
 
@@ -391,7 +369,7 @@ class Watcher:
             if signum == MARK:
                 self._forget_past(*self.pasts.popleft())
                 continue
-            self._tally.count(signum)
+            self.tally.count(signum)
             self._forward(signum)
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
@@ -410,11 +388,11 @@ class Watcher:
             if process.main_is_owed:
                 self.poke()
                 due = min(due, now + DEAD_FOR)
-        elif now >= self._prepares_at:
-            self._prepares_at = inf
+        elif now >= self.prepares_at:
+            self.prepares_at = inf
             process.prepare()
         else:
-            due = min(due, self._prepares_at)
+            due = min(due, self.prepares_at)
         return None if due == inf else max(0.0, due - process.clock())
 
     def _facts(self, stop: Stop) -> Facts:
@@ -441,7 +419,7 @@ class Watcher:
 
     def _forget_past(self, pokes: dict[int, int], signums: Collection[int] | None) -> None:
         """After so many pokes, what was seen before of these signals, or of all, is history, and begins no other stop."""
-        self._tally.forget(pokes, signums)
+        self.tally.forget(pokes, signums)
         if signums is None:
             self.begin_anew()
 
@@ -449,7 +427,7 @@ class Watcher:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
         process = self._process
         if signum in process.signals.previous:
-            if self._tally.real(signum) <= 0:
+            if self.tally.real(signum) <= 0:
                 return
             if process.signals.theirs(signum) is None:
                 if signum in self._forwarded:
@@ -461,16 +439,16 @@ class Watcher:
         """See whether there is a stop, or another Ctrl-C."""
         process = self._process
         for signum in ours:
-            new = self._tally.new(signum)
+            new = self.tally.new(signum)
             if new < 0 and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
                 # One that is still to be tripped, after a fork, would pass for a stop if it were made up for.
-                self._tally.make_up(signum)
+                self.tally.make_up(signum)
             if new <= 0:
                 continue
             if _may_be_a_stop(process, signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
-            self._tally.deal_with(new, signum)  # one signal is not two stops
+            self.tally.deal_with(new, signum)  # one signal is not two stops
         stop = process.stop
         if stop is None:
             self._presses = Presses(
@@ -489,7 +467,7 @@ class Watcher:
     def _let_main_be_first(self, signums: bytes) -> None:
         """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback."""
         process = self._process
-        new = [] if self.pasts else [each for each in signums if self._tally.new(each) > 0]
+        new = [] if self.pasts else [each for each in signums if self.tally.new(each) > 0]
         if not (signums and _is_mains_turn(process, new)):
             return
         HASTE.begin()
@@ -501,7 +479,7 @@ class Watcher:
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
-        return max(self._tally.real(SIGINT), self._process.receiver.calls.get(SIGINT, 0))
+        return max(self.tally.real(SIGINT), self._process.receiver.calls.get(SIGINT, 0))
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
@@ -637,7 +615,7 @@ class Watcher:
 
     def begin_anew(self) -> None:
         """There is no stop any more."""
-        self._served = True
+        self.tally.served = True
         self._presses = Presses(self._count_ctrl_c())
         self._forwarded.clear()
 
