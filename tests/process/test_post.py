@@ -139,20 +139,16 @@ def send():
         time.sleep(0.00002)
         os.kill(pid, 2)
 go = threading.Lock(); go.acquire()
-sender = threading.Thread(target=send); sender.start()
+sender = threading.Thread(target=send, daemon=True); sender.start()
 for _ in range(100):
-    came = 0
-    go.release()
-    limit = time.monotonic() + 20
-    while not came and time.monotonic() < limit:
-        try:
-            with guard(): pass
-            with guard(): pass
-        except KeyboardInterrupt: came += 1
+    try:
+        go.release()
+        while True:
+            with guard(hooks=()): pass
+    except KeyboardInterrupt: heard += 1
     try:
         for _ in range(20): guarded()
-    except KeyboardInterrupt: came += 1
-    heard += came
+    except KeyboardInterrupt: heard += 1000
 sender.join()
 print(heard)
 """
