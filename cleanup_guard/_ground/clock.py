@@ -183,9 +183,10 @@ class Budget:
         self.period: Grace = period if isinstance(period, Grace) else Grace(period)
         self.stepped_in: bool = False  # into a stop that was somebody else's, at TAKE_OVER
         self.began: float = began
-        self.margin: float = _margin(self.period.hope)
-        self._sure = _usable(self.period.sure)
-        self._hope = _usable(self.period.hope)
+        sure, hope = self.period.sure, self.period.hope
+        self.margin: float = _margin(hope)
+        self._hope: float = inf if hope is None else hope - self.margin
+        self._sure: float = self._hope if sure == hope else inf if sure is None else sure - _margin(sure)
 
     @property
     def grace(self) -> float | None:
@@ -213,7 +214,8 @@ class Budget:
     @property
     def last_resort(self) -> float:
         """When the C-level timer ends a process whose interpreter cannot run any more."""
-        return inf if self.grace is None else self.began + self.grace - self.margin / 2
+        hope = self.period.hope
+        return inf if hope is None else self.began + hope - self.margin / 2
 
     @property
     def last_moment(self) -> float:
@@ -254,7 +256,3 @@ class Budget:
 
 def _margin(grace: float | None) -> float:
     return 0.0 if grace is None else min(max(0.1 * grace, 0.05), 2.0, grace / 2)
-
-
-def _usable(grace: float | None) -> float:
-    return inf if grace is None else grace - _margin(grace)

@@ -24,6 +24,11 @@ STOPS = frozenset(
 UNCATCHABLE = frozenset(
     int(getattr(_signal, name)) for name in ("SIGKILL", "SIGSTOP") if hasattr(_signal, name)
 )
+NAMES: dict[int, str] = {
+    int(value): name
+    for name, value in [*vars(_signal).items()][::-1]  # of two names for one signal the first counts
+    if name[:3] == "SIG" and name[3:4] != "_" and isinstance(value, int)
+}
 RTMIN, RTMAX = int(getattr(_signal, "SIGRTMIN", 0)), int(getattr(_signal, "SIGRTMAX", -1))
 
 
@@ -55,9 +60,9 @@ def _named(name: str) -> int:
 
 def name_of(signum: int) -> str:
     """SIGTERM for 15, SIGRTMIN+3 for 37, "signal 33" for one without a name."""
-    for name, value in vars(_signal).items():
-        if name[:3] == "SIG" and name[3:4] != "_" and value == signum:
-            return name
+    name = NAMES.get(signum)
+    if name is not None:
+        return name
     if RTMIN < signum <= RTMAX:
         return f"SIGRTMIN+{signum - RTMIN}"
     return f"signal {signum}"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
     from cleanup_guard._stop.stack import Steps
+    from cleanup_guard._stop.stop import Stop
 
     class Entered(Member, Protocol):
         """A guard's stay, seen by who leaves it (`stay.py`)."""
@@ -68,10 +69,7 @@ class Departure:
     def __init__(self, stay: Entered) -> None:
         self._stay = stay
         self._process = stay.process
-
-    @property
-    def _host(self) -> Any:
-        return self._stay.host
+        self._host: Any = stay.host
 
     # -- the ways to leave --
 
@@ -230,8 +228,7 @@ class Departure:
         """Run the callbacks, or wait for whoever runs them."""
         process, stay, host = self._process, self._stay, self._host
         if process.stop is not None:
-            process.stop.end_drain()  # who leaves serves no longer
-            process.watch.wake()
+            self._end_drain(process.stop)
         if stay in process.roster.main:
             yield from self._begin_in_main()
         elif stay in process.roster.popped and in_main():
@@ -248,9 +245,15 @@ class Departure:
             yield from self._let_others_end()
         return Outcome(error) if stay.begun is None else stay.begun.outcome(error)
 
+    def _end_drain(self, stop: Stop) -> None:
+        """Who leaves serves no longer."""
+        if not stop.drained:
+            stop.end_drain()
+            self._process.watch.wake()
+
     def _begin_in_main(self) -> Steps[None]:
         process = self._process
-        if in_main() and process.signals.leaves_sigint():
+        if SIGINT not in process.signals.previous and in_main() and process.signals.leaves_sigint():
             if process.stop is None:
                 process.watch.begin_anew((SIGINT,))
             process.signals.take_more()
@@ -312,8 +315,8 @@ class Departure:
         last = roster.is_last(stay, process.stop)
         stop = self._close_ballot() if last else process.stop
         if stop is not None:
-            if stay.exit_status is not None:
-                stop.wanted = stay.exit_status
+            if stay.options.exit_status is not None:
+                stop.wanted = stay.options.exit_status
             if last:
                 process.tell_finished()
                 stop.finished = True

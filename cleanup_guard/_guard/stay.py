@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
     from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.roster import Member, Roster
     from cleanup_guard._stop.stack import Callback, CallbackStack
-    from cleanup_guard._stop.stop import ExitStatus, Stop
+    from cleanup_guard._stop.stop import Stop
 
 
 class Stay:
@@ -99,31 +98,6 @@ class Stay:
         made = Cleanup(self.process, self.stack, self.hooks, self.options.exit_timeout)
         first: Cleanup = self.__dict__.setdefault("begun", made)
         return first
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether main is told by an exception."""
-        return self.options.interrupt
-
-    @property
-    def insist(self) -> bool:
-        """Whether the stop is ours, whatever handlers were there."""
-        return self.options.insist
-
-    @property
-    def grace(self) -> Grace | None:
-        """The grace period that it names."""
-        return self.options.grace
-
-    @property
-    def drain(self) -> float | None:
-        """For how long it wants the program to serve on after a stop has come; None if it does not say."""
-        return self.options.drain
-
-    @property
-    def exit_status(self) -> ExitStatus:
-        """What status it wants."""
-        return self.options.exit_status
 
     @property
     def label(self) -> str:

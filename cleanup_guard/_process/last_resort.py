@@ -55,13 +55,13 @@ class LastResort:
             now: what time it is.
             instead: another thread is at it, and may have lost the GIL for good.
         """
-        if stop.budget.grace is None or not (stop.armed.claim() or instead):
+        if stop.budget.period.hope is None or not (stop.armed.claim() or instead):
             return
         self._by = native.get_ident()
         try:
-            self._open()
+            fd = self._open()
             if self._set_for is not stop:
-                self._set(stop.budget.last_resort - now)
+                self._set(stop.budget.last_resort - now, fd)
         finally:
             self._set_for = stop
         if self._in_force() is not stop:
@@ -75,32 +75,35 @@ class LastResort:
         """Whether another thread is about to. Whoever is at it himself, and was called in the middle by a handler, is not."""
         return self.arms(stop) and self._by != native.get_ident()
 
-    def _open(self) -> None:
+    def _open(self) -> int | None:
         try:
             stderr = Stderr()
             self._stderrs.append(stderr)
-            if stderr.safe_fileno() is None:
-                self._devnulls.append(os.open(os.devnull, os.O_WRONLY))
+            fd = stderr.safe_fileno()
+            if fd is None:
+                fd = os.open(os.devnull, os.O_WRONLY)
+                self._devnulls.append(fd)
         except OSError:
-            pass  # no descriptor left: the watcher's deadline still stands
+            return None  # no descriptor left: the watcher's deadline still stands
+        return fd
+
+    def _find(self) -> int | None:
+        """Where it can report now, of what has been opened."""
+        stderr, devnulls = self.stderr, list(self._devnulls)
+        fd = None if stderr is None else stderr.safe_fileno()
+        return devnulls[0] if fd is None and devnulls else fd
 
     def postpone(self, stop: Stop, now: float) -> None:
         """Python runs and is about to end the process itself, with the right status: let it, if that takes a moment longer."""
         self._paused = False
         if stop.armed.claimed:
-            self._set(stop.budget.last_moment - now)
+            self._set(stop.budget.last_moment - now, self._find())
 
-    def _set(self, left: float) -> None:
-        if self._paused:
+    def _set(self, left: float, fd: int | None) -> None:
+        if self._paused or fd is None:
             return
         import faulthandler
 
-        stderr, devnulls = self.stderr, list(self._devnulls)
-        fd = None if stderr is None else stderr.safe_fileno()
-        if fd is None and devnulls:
-            fd = devnulls[0]
-        if fd is None:
-            return
         try:
             faulthandler.dump_traceback_later(max(0.001, left), exit=True, file=fd)
         except (OSError, RuntimeError, ValueError):
@@ -128,7 +131,7 @@ class LastResort:
             return
         self._paused = False
         if stop is not None and stop.armed.claimed and stop.budget.grace is not None:
-            self._set(stop.budget.last_resort - now)
+            self._set(stop.budget.last_resort - now, self._find())
 
     def disarm(self, now: float) -> None:
         """Take it back for a stop that is not in force any more. The timer of one that came after it is set again."""

@@ -41,7 +41,7 @@ the watcher, who would tell that main stands still, cannot run meanwhile."""
 HANDLERS: set[CodeType] = set()
 """The code of our handler, of what it does before it looks itself."""
 
-STILL, STILL_WAITING = 0.008, 0.0008
+STILL, STILL_WAITING = 0.008, 0.0005
 """Seconds for which main must stand at the same instruction, our handler not counted, before the exception is raised there;
 and where the library does nothing but wait for another thread."""
 
@@ -50,7 +50,7 @@ WAITING = tuple(
 )
 """Where it does nothing else."""
 
-APART = 0.0003
+APART = 0.0002
 """Seconds between two looks that are not because of the same moment."""
 
 PATIENCE = 0.5
@@ -104,11 +104,12 @@ class Moment:
         if filename.startswith(OURS):
             # Our own lines are never interrupted, except where they have called a user's function that is written in C.
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
-        if _is_in_tracer(frame):
+        if sys.gettrace() is not None and _is_in_tracer(frame):
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
-        if is_stdlib(filename) and _is_in_handler(frame):
+        in_library = is_stdlib(filename)
+        if in_library and _is_in_handler(frame):
             return False  # which looks itself before it returns
-        if not is_stdlib(filename) or self._waits(frame, waiting_since):
+        if not in_library or self._waits(frame, waiting_since):
             return not (GAP and self._in_gap(frame))
         self._trace(frame, opcodes=False)
         return False

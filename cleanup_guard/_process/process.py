@@ -107,19 +107,17 @@ class Process:
     def announced(self) -> bool:
         """Whether the drain and the on_stop callbacks are over, or have used up their time."""
         stop = self.stop
-        return stop is None or (
-            stop.drained and (self.watch.hooks_are_over or self.clock() >= stop.hooks_until)
-        )
+        if stop is None:
+            return True
+        return stop.drain.over and (self.watch.hooks_are_over or self.clock() >= stop.hooks_until)
 
     @property
     def may_tell(self) -> bool:
         """Whether main may be told of the stop now."""
         stop = self.stop
-        return (
-            stop is not None
-            and not self.last_resort.arms(stop)
-            and self._is_due(shielded=self.roster.shields > 0, working=self.roster.working)
-        )
+        if stop is None or self.last_resort.arms(stop):
+            return False
+        return self._is_due(stop, shielded=self.roster.shields > 0, working=self.roster.working)
 
     @property
     def is_wanted(self) -> bool:
@@ -127,11 +125,11 @@ class Process:
 
         Who waits at the entry of a section is told there.
         """
-        return self._is_due(shielded=False, working=False)
-
-    def _is_due(self, *, shielded: bool, working: bool) -> bool:
         stop = self.stop
-        return stop is not None and self.delivery.may_tell(
+        return stop is not None and self._is_due(stop, shielded=False, working=False)
+
+    def _is_due(self, stop: Stop, *, shielded: bool, working: bool) -> bool:
+        return self.delivery.may_tell(
             stop,
             announced=self.announced,
             shielded=shielded,
@@ -161,7 +159,10 @@ class Process:
     @property
     def insists(self) -> bool:
         """Whether a guard was told that the stop is its own, whatever handlers are there."""
-        return any(each.insist for each in list(self.roster.main))
+        for each in list(self.roster.main):  # noqa: SIM110  # a generator costs as much as all the rest
+            if each.options.insist:
+                return True
+        return False
 
     def exit_status(self) -> ExitStatus:
         """What the outermost guard that names an exit status wants, be it left already."""
@@ -208,7 +209,7 @@ class Process:
         whose = None if theirs is None else describe(theirs)
         if whose is not None:
             grace = grace if grace.told else Grace(None)
-        elif native.in_main():
+        elif (grace.by_hand or SIGINT not in self.signals.previous) and in_main():
             self.signals.take_more(by_hand=grace.by_hand)
         stop = Stop(
             signum,
@@ -220,8 +221,7 @@ class Process:
         )
         if ballot.propose(stop):
             self.roster.history = stop.history
-            _hurry(stop)
-            self.last_resort.arm(stop, now)  # here: whoever gets the GIL next may keep it
+            _start_clock(stop, self.last_resort, now)  # here: whoever gets the GIL next may keep it
 
     def _hear_again(self, stop: Stop, signum: int, theirs: object, now: float) -> None:
         """A signal that is not the first."""
@@ -229,13 +229,12 @@ class Process:
         if stop.theirs is not None and theirs is None:
             # Whoever owned the stop has put us back, or the default, and raised the signal again; or a person presses Ctrl-C.
             self.delivery.becomes_ours(stop, stop.budget if grace.told else Budget(grace, now))
-            _hurry(stop)
-            self.last_resort.arm(stop, now)
+            _start_clock(stop, self.last_resort, now)
         elif stop.theirs is None and stop.budget.period.by_hand:
             if signum != SIGINT:  # from somebody who will kill: the clock starts
                 stop.budget = Budget(self.whereabouts.grace(self.roster.grace), now)
                 self.last_resort.arm(stop, now)
-            elif native.in_main():
+            elif in_main():
                 self.signals.take_more(by_hand=True)
 
     def ask_main(self) -> None:
@@ -252,9 +251,8 @@ class Process:
         stop = self.stop
         if stop is None:
             return
-        _hurry(stop)
-        self.last_resort.arm(stop, self.clock())
-        if stop.drained and not self.told.woken:
+        _start_clock(stop, self.last_resort, self.clock())
+        if stop.drain.over and not self.told.woken:
             for each in self.roster.everybody():
                 each.wake_waiters()
             self.told.woken = True  # last: if this was cut short, whoever announces next begins anew
@@ -374,9 +372,10 @@ class Process:
         self.receiver.raise_unclaimed()
 
 
-def _hurry(stop: Stop) -> None:
+def _start_clock(stop: Stop, last_resort: LastResort, now: float) -> None:
     if stop.theirs is None:  # he has a pace of his own
         HASTE.begin()
+    last_resort.arm(stop, now)
 
 
 class Told:

@@ -137,9 +137,9 @@ class Receiver:
             if process.stop is None and theirs is None:
                 self._unclaimed.append(signum)  # main is leaving its last guard
             process.watch.wake()
-        self.noticed = process.stop is not None
+        self.noticed = is_stopped = process.stop is not None
         self._resume(frame)
-        if not process.roster.listens and process.stop is None:
+        if not (is_stopped or process.roster.listens):
             process.tidy(in_handler=True)
         elif theirs is None:
             self._look_at_once(frame, entered)
@@ -169,13 +169,19 @@ class Receiver:
     def _look_at_once(self, frame: FrameType | None, entered: float) -> None:
         if self.fork.is_in_hook(frame):
             return
-        stop = self.process.stop
-        if stop is not None and (sys.platform == "win32" or not self.process.watch.running):
-            stop.end_drain()  # nobody would have us look when it is over
-        if sys.platform == "win32" or not Moment.is_ours(frame):
-            self._wait_for_watcher()
-        if sys.platform == "win32" or not self.process.watch.running:
+        process = self.process
+        watched = sys.platform != "win32" and process.watch.running
+        if watched:
+            self._look_again(frame, entered)  # nearly always it raises
+            if process.may_tell or Moment.is_ours(frame):
+                return
+        elif process.stop is not None:
+            process.stop.end_drain()  # nobody would have us look when it is over
+        waited = self._wait_for_watcher()
+        if not watched or not process.watch.running:
             self._do_without_watcher(frame)
+        elif not waited:
+            return
         self._look_again(frame, entered)
 
     def _look_again(self, frame: FrameType | None, entered: float) -> None:
@@ -186,11 +192,13 @@ class Receiver:
         finally:
             moment.entered = around
 
-    def _wait_for_watcher(self) -> None:
-        """Until main may be told, if that is a matter of a moment."""
-        process, since = self.process, self.process.clock()
+    def _wait_for_watcher(self) -> bool:
+        """Until main may be told, if that is a matter of a moment. Returns whether there was anything to wait for."""
+        process, since, waited = self.process, self.process.clock(), False
         while process.watch.running and self._is_about_to_tell(process.clock() - since):
             native.sleep(GLANCE)
+            waited = True
+        return waited
 
     def _is_about_to_tell(self, waited: float) -> bool:
         process, stop = self.process, self.process.stop

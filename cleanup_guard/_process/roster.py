@@ -34,6 +34,20 @@ if TYPE_CHECKING:
     from cleanup_guard._stop.state import State
     from cleanup_guard._stop.stop import Ballot, ExitStatus, Stop
 
+    class Wishes(Protocol):
+        """What a guard was asked for."""
+
+        @property
+        def interrupt(self) -> bool: ...
+        @property
+        def insist(self) -> bool: ...
+        @property
+        def grace(self) -> Grace | None: ...
+        @property
+        def drain(self) -> float | None: ...
+        @property
+        def exit_status(self) -> ExitStatus: ...
+
     class Member(Protocol):
         """A guard's stay in the process, seen from below."""
 
@@ -47,15 +61,7 @@ if TYPE_CHECKING:
         @property
         def stack(self) -> CallbackStack: ...
         @property
-        def interrupt(self) -> bool: ...
-        @property
-        def insist(self) -> bool: ...
-        @property
-        def grace(self) -> Grace | None: ...  # the one that it names
-        @property
-        def drain(self) -> float | None: ...
-        @property
-        def exit_status(self) -> ExitStatus: ...
+        def options(self) -> Wishes: ...
         @property
         def label(self) -> str: ...
         def wake_waiters(self) -> None: ...
@@ -238,7 +244,11 @@ class Roster:
     @property
     def grace(self) -> Grace | None:
         """The grace period that a guard in main names: the outermost decides; None if none does."""
-        return next((each.grace for each in list(self.main) if each.grace is not None), None)
+        for each in list(self.main):  # no generator, here and below: asked in the handler
+            grace = each.options.grace
+            if grace is not None:
+                return grace
+        return None
 
     def drain(self, platform: float) -> float:
         """For how many seconds the program serves on after a stop has come: the outermost guard that says so decides.
@@ -246,9 +256,11 @@ class Roster:
         Args:
             platform: for how long requests arrive here; of no account to who has never said that he is ready for any.
         """
-        ready = self.readiness is not None and self.readiness.ready
-        own = next((each.drain for each in list(self.main) if each.drain is not None), None)
-        return own if own is not None else platform if ready else 0.0
+        for each in list(self.main):
+            drain = each.options.drain
+            if drain is not None:
+                return drain
+        return platform if self.readiness is not None and self.readiness.ready else 0.0
 
     def declare(self, file: str | None) -> None:
         """The program takes work.
@@ -282,8 +294,11 @@ class Roster:
     @property
     def exit_status(self) -> ExitStatus:
         """What the outermost guard that names an exit status wants."""
-        below = [*list(self.popped), *list(self.main)]
-        return next((each.exit_status for each in below if each.exit_status is not None), None)
+        for each in (*list(self.popped), *list(self.main)):
+            status = each.options.exit_status
+            if status is not None:
+                return status
+        return None
 
     @property
     def held(self) -> str | None:
@@ -300,7 +315,7 @@ class Roster:
     @property
     def working(self) -> bool:
         """Whether work in other threads is in flight that main's stop waits for."""
-        return any(each.holds and not each.cut for each in list(self.work))
+        return bool(self.work) and any(each.holds and not each.cut for each in list(self.work))
 
     def cut_work(self, sections: Iterable[Section], now: float) -> None:
         """Say which of these are in flight and not waited for any longer, once each."""
@@ -314,7 +329,7 @@ class Roster:
     def cooperates(self) -> bool:
         """Whether main looks for the stop itself, as its innermost guard says."""
         inside = list(self.main)
-        return bool(inside) and not inside[-1].interrupt
+        return bool(inside) and not inside[-1].options.interrupt
 
     def wanted_signals(self) -> set[int]:
         """The signals that any guard wants."""
@@ -334,6 +349,8 @@ class Roster:
 
     def loops_in_main(self) -> list[Host]:
         """The tasks with guards in them that run in main's thread."""
+        if not self.hosts:
+            return []
         return [host for host in list(self.hosts.values()) if host.in_main and host.alive]
 
     def reporter(self) -> Reporter:

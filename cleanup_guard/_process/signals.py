@@ -394,17 +394,17 @@ class WakeupPipe:
 
     def wake(self) -> None:
         """End the reader's wait."""
-        self._send(self.POKE)
+        try:
+            write(self._writer, self.POKE)
+        except OSError:
+            pass  # full: the reader wakes anyway; closed: nobody is left to wake
 
     def mark(self) -> bool:
         """Tell the reader that what has come up to now is history. Returns whether there was room to."""
-        return self._send(bytes((MARK,)))
-
-    def _send(self, data: bytes) -> bool:
         try:
-            write(self._writer, data)
+            write(self._writer, bytes((MARK,)))
         except OSError:
-            return False  # full: the reader wakes anyway; closed: nobody is left to wake
+            return False
         return True
 
     def wait(self, timeout: float | None) -> bytes:

@@ -129,8 +129,17 @@ class Turn:
         self.count += 1
         if self._details:
             self.reporter.emit(CallbackStarted(name=callback.name))
-        if callback.timeout is not None or self.limit < inf or self.process.stop is not None:
+        if callback.timeout is not None or self.limit < inf or self._is_to_be_seen():
             self.process.watch.wake()
+
+    def _is_to_be_seen(self) -> bool:
+        """Whether the watcher is to look at a callback that begins: it tells systemd, or nothing else is due when that is."""
+        stop = self.process.stop
+        if stop is None:
+            return False
+        return self.process.roster.notify is not None or self.started >= stop.budget.sure(
+            stop.budget.TAKE_OVER
+        )
 
     def ended(self, callback: Callback, error: BaseException | None) -> BaseException | None:
         """A callback came to an end. Returns the failure to report, which for an interrupt is a TimeoutError."""

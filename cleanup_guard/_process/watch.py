@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 HEAD_START = 0.001
 """Seconds that main has for its handler before the watcher does what that would."""
 
+ROUNDS, ROUND = 4, 0.0003
+"""As often a main that looks for the right moment is poked meanwhile, and the seconds between two pokes."""
+
 IDLE = 0.05
 """Seconds for which nothing must have happened before what a stop needs is loaded: a short guard is not to pay for it."""
 
@@ -96,11 +99,12 @@ class Watch:
     @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
-        return (
-            self.hooks_ended
-            or not self.running
-            or not any(member.stop_hooks for member in self._process.roster.everybody())
-        )
+        if self.hooks_ended or not self.running:
+            return True
+        for member in self._process.roster.everybody():  # noqa: SIM110  # asked in the handler: no generator
+            if member.stop_hooks:
+                return False
+        return True
 
     def wake(self) -> None:
         """Have it look. Any thread, any handler."""
@@ -471,11 +475,15 @@ class Watcher:
         if not (signums and _is_mains_turn(process, new)):
             return
         HASTE.begin()
-        for _ in range(2):
+        moment = process.receiver.moment
+        native.sleep(HEAD_START / 2)
+        if not moment.searching:
             native.sleep(HEAD_START / 2)
-            if process.receiver.moment.searching:
-                self.poke()
+        for _ in range(ROUNDS):
+            if not moment.searching:
                 break
+            self.poke()
+            native.sleep(ROUND)
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""

@@ -199,7 +199,7 @@ LIMITS = {
     "asleep": f"a stop has to be timed and told before the first callback; a handler that does only that, in a program that "
     f"has imported us, is {TIMED!r}",
     "in Event.wait": "whether main waits in a C call or has just come back from it, with a lock in its hand, CPython does not "
-    "tell: main must be seen there three times, and have stood there for a millisecond",
+    "tell: main must be seen there three times, and have stood there for half a millisecond",
     "asleep, a second thread busy": "whoever wants the GIL from a busy thread waits for CPython's switch interval of 5 ms, "
     "which is the other figure; from then on it is shorter",
 }
