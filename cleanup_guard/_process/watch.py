@@ -163,6 +163,7 @@ class Watch:
                 watcher.prepares_at = self._process.clock() + IDLE
             if watcher.tally.untouched:
                 return post
+            self.post = None
             post.close()
         self.post = None
         return None
@@ -378,6 +379,9 @@ class Watcher:
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
         self._let_main_be_first(signums)
+        post = self._watch.post
+        if post is None or post.watcher is not self:
+            return None  # sent off in a handler: what has come is history, and the next guard's watcher may be there
         now = process.clock()
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
