@@ -90,6 +90,11 @@ class Watch:
         post = self.post
         return post is not None and not post.on_duty
 
+    def has(self, watcher: Watcher) -> bool:
+        """Whether this one watches. Any thread."""
+        post = self.post
+        return post is not None and post.watcher is watcher
+
     @property
     def hears(self) -> bool:
         """Whether it watches, and hears signals, and there is nothing new to see: nobody needs to call `need`."""
@@ -379,8 +384,7 @@ class Watcher:
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
         self._let_main_be_first(signums)
-        post = self._watch.post
-        if post is None or post.watcher is not self:
+        if not self._watch.has(self):
             return None  # sent off in a handler: what has come is history, and the next guard's watcher may be there
         now = process.clock()
         ours = list(process.signals.previous)
