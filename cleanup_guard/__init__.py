@@ -107,10 +107,8 @@ if sys.platform != "linux":
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
     home = next((module for module, names in _HOMES.items() if name in names), "_ground.events")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    value = getattr(__import__(f"{__name__}.{home}", fromlist=[name]), name)
     value.__module__ = __name__
     globals()[name] = value
     return value

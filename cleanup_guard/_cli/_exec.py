@@ -2,18 +2,15 @@
 
 Everything is read, looked up and rendered before the first file is written, and written before the exec.
 
-No argparse: it takes longer to import than all the rest takes to run, at each start of a container.
+No argparse: it takes longer to import than all the rest takes to run, at each start of a container. And no `__future__`, which
+is a file too: some annotations are strings.
 """
-
-from __future__ import annotations
 
 import os
 import sys
 
-from cleanup_guard._cli._words import Mistake, Usage, complain
+from cleanup_guard._cli._words import Mistake, Usage, complain, quoted
 from cleanup_guard._exec import target as targets
-from cleanup_guard._ground.environment import with_changes
-from cleanup_guard._ground.foreign import quoted
 
 assert sys.platform != "win32"
 
@@ -109,11 +106,11 @@ def _listen() -> None:
             _signal.signal(signum, action)
 
 
-def _stop(signum: int, _frame: FrameType | None) -> None:
+def _stop(signum: int, _frame: "FrameType | None") -> None:
     raise Stopped(signum)
 
 
-def _prepare_and_exec(given: Given, command: list[str]) -> int:
+def _prepare_and_exec(given: "Given", command: list[str]) -> int:
     if not command:
         raise Mistake("which program? It comes last: cleanup-guard exec [options] -- PROGRAM [ARGUMENT ...]")
     asked = dict(given)
@@ -132,6 +129,9 @@ def _prepare_and_exec(given: Given, command: list[str]) -> int:
     except OSError as error:
         return complain(_sentence(error), 126, USAGE.name)
     _tell_what_comes(tell, target)
+    if target.world.who is not None or target.world.privileges is not None:
+        # What a failure is told with, while we may read it: another user perhaps may not.
+        from cleanup_guard._ground import foreign  # noqa: F401  # pyright: ignore[reportUnusedImport]
     try:
         targets.become(target, lambda: False)
     except OSError as error:
@@ -151,7 +151,7 @@ def _tell_nobody(sentence: str) -> None:
     pass
 
 
-def _tell_what_comes(tell: Callable[[str], None], target: targets.Target) -> None:
+def _tell_what_comes(tell: "Callable[[str], None]", target: targets.Target) -> None:
     """Names of variables, and no values."""
     for name, value in target.changes.items():
         tell(f"the variable {os.fsdecode(name)} is {'removed' if value is None else 'set'}")
@@ -163,7 +163,7 @@ def _tell_what_comes(tell: Callable[[str], None], target: targets.Target) -> Non
 # -- words ------------------------------------------------------------------------------------------------------------------
 
 
-def _world(given: Given, who: Identity | None) -> targets.World:
+def _world(given: "Given", who: "Identity | None") -> targets.World:
     asked = dict(given)
     workdir = asked.get("--workdir")
     if workdir is not None and not os.path.isdir(workdir):
@@ -181,7 +181,7 @@ def _world(given: Given, who: Identity | None) -> targets.World:
     )
 
 
-def _identity(word: str | None, *, keep_terminal: bool) -> Identity | None:
+def _identity(word: str | None, *, keep_terminal: bool) -> "Identity | None":
     if word is None:
         return None
     from cleanup_guard._exec.identity import identity
@@ -216,7 +216,7 @@ def _number(word: str) -> int:
 # -- the environment --------------------------------------------------------------------------------------------------------
 
 
-def environment(given: Given, who: Identity | None) -> dict[bytes, bytes | None]:
+def environment(given: "Given", who: "Identity | None") -> dict[bytes, bytes | None]:
     """What changes in the environment: what belongs to the user, then what the options say, from left to right."""
     changes: dict[bytes, bytes | None] = {} if who is None else dict(who.variables)
     for option, word in given:
@@ -259,7 +259,9 @@ def read_env_file(path: str) -> dict[bytes, bytes]:
     return env
 
 
-def _write_templates(given: Given, changes: dict[bytes, bytes | None], tell: Callable[[str], None]) -> None:
+def _write_templates(
+    given: "Given", changes: dict[bytes, bytes | None], tell: "Callable[[str], None]"
+) -> None:
     wanted = [word for option, word in given if option == "--template"]
     only = [word for option, word in given if option == "--only"]
     if not wanted:
@@ -268,7 +270,7 @@ def _write_templates(given: Given, changes: dict[bytes, bytes | None], tell: Cal
     from cleanup_guard._exec.write import Attributes
 
     asked = dict(given)
-    env = with_changes(os.environb, changes)
+    env = targets.with_changes(os.environb, changes)
     rendering = Rendering(
         {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()},
         {name for word in only for name in names(word)} if only else None,

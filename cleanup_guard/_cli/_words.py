@@ -6,15 +6,12 @@ Rules:
 3. The table that is parsed by is the table that help is printed from.
 4. Whatever is wrong is one sentence on stderr, on one line, with nothing in it that a terminal obeys. Only the name of an
    option is quoted here: a value may be a secret.
-5. No argparse: it takes longer to import (15 ms) than `exec` takes to run, at each start of a container.
+5. No argparse: it takes longer to import (15 ms) than `exec` takes to run, at each start of a container. No `__future__`
+   either, which is a file too: some annotations are strings.
 """
-
-from __future__ import annotations
 
 import os
 import sys
-
-from cleanup_guard._ground.foreign import quoted, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +37,13 @@ class Mistake(Exception):
     """The command line, or what it names, makes no sense. The message is one sentence, and holds no secret."""
 
 
+def quoted(word: str) -> str:
+    """A foreign word between quotes. What makes it safe to write is loaded when there is something to say."""
+    from cleanup_guard._ground import foreign
+
+    return foreign.quoted(word)
+
+
 class Usage:
     """What one command understands.
 
@@ -59,7 +63,7 @@ class Usage:
         name: str,
         synopsis: tuple[str, ...],
         about: str,
-        options: Mapping[str, Mapping[str, str]],
+        options: "Mapping[str, Mapping[str, str]]",
         notes: str,
     ) -> None:
         self.name = name
@@ -73,7 +77,7 @@ class Usage:
                 option, _, value = key.partition(" ")
                 self._known.setdefault(option, value)
 
-    def main(self, argv: list[str], act: Callable[[Given, list[str]], int]) -> int:
+    def main(self, argv: list[str], act: "Callable[[Given, list[str]], int]") -> int:
         """Understand the arguments and act on them, unless help or the version was asked for.
 
         Args:
@@ -96,7 +100,7 @@ class Usage:
         except Mistake as mistake:
             return complain(str(mistake), WRONG, self.name)
 
-    def split(self, argv: list[str]) -> tuple[Given, list[str]]:
+    def split(self, argv: list[str]) -> "tuple[Given, list[str]]":
         """Split the arguments into options and the words behind them.
 
         Raises:
@@ -112,7 +116,7 @@ class Usage:
             given.append(self._understand("--help" if word == "-h" else word, words))
         return given, []
 
-    def _understand(self, word: str, following: Iterator[str]) -> tuple[str, str]:
+    def _understand(self, word: str, following: "Iterator[str]") -> tuple[str, str]:
         option, equals, value = word.partition("=")
         if option not in self._known:
             raise Mistake(f"there is no option {quoted(option)}; see cleanup-guard {self.name} --help")
@@ -178,6 +182,8 @@ def complain(sentence: str, status: int, name: str = "") -> int:
     Returns:
         The status, so that it can be returned.
     """
+    from cleanup_guard._ground.foreign import shown
+
     command = f"cleanup-guard {name}".rstrip()
     try:
         _write(sys.stderr, f"{command}: {shown(sentence, limit=None)}\n")
@@ -186,7 +192,7 @@ def complain(sentence: str, status: int, name: str = "") -> int:
     return status
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: "TextIO | None", text: str) -> None:
     """A stream is None if its descriptor was closed when Python started."""
     if stream is None:
         raise OSError(0, "it is closed")

@@ -5,18 +5,13 @@ Rules:
 2. `become` changes the process step by step and takes each step back if the exec fails; what cannot be taken back comes last:
    a terminal that was given up, privileges, and the user.
 3. No value of an environment variable is ever part of a message.
-4. This is loaded at each start of a container: os, sys, errno and `_signal`, which cost nothing (`signal` takes 3 ms, for
-   its enums), and the rest where it is used.
+4. This is loaded at each start of a container: os, sys and `_signal`, which cost nothing (`signal` takes 3 ms, for
+   its enums), and the rest where it is used. No `__future__`, which is a file too, so some annotations are strings.
 """
 
-from __future__ import annotations
-
-import errno
 import os
 import stat
 import sys
-
-from cleanup_guard._ground.environment import coercion, with_changes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +63,7 @@ class Target:
         argv: list[bytes],
         env: dict[bytes, bytes] | None,
         changes: dict[bytes, bytes | None],
-        world: World,
+        world: "World",
     ) -> None:
         self.path = path
         self.argv = argv
@@ -95,8 +90,8 @@ class World:
         self,
         *,
         cwd: bytes | None,
-        who: Identity | None,
-        privileges: Privileges | None,
+        who: "Identity | None",
+        privileges: "Privileges | None",
         umask: int | None,
         fds: frozenset[int],
         inherit: bool,
@@ -111,11 +106,11 @@ class World:
 
 def world(
     *,
-    cwd: Word | None = None,
-    who: Identity | None = None,
-    privileges: Privileges | None = None,
+    cwd: "Word | None" = None,
+    who: "Identity | None" = None,
+    privileges: "Privileges | None" = None,
     umask: int | None = None,
-    pass_fds: Iterable[int] = (),
+    pass_fds: "Iterable[int]" = (),
     signals: str = "default",
 ) -> World:
     """Check what a program is to find.
@@ -140,13 +135,13 @@ def world(
 
 
 def describe(
-    program: Word,
-    args: Sequence[Word],
+    program: "Word",
+    args: "Sequence[Word]",
     world: World,
     *,
-    env: Environment | None = None,
-    changes: Mapping[bytes, bytes | None] | None = None,
-    argv0: Word | None = None,
+    env: "Environment | None" = None,
+    changes: "Mapping[bytes, bytes | None] | None" = None,
+    argv0: "Word | None" = None,
 ) -> Target:
     """Check everything and find the program, in the PATH of its new environment.
 
@@ -176,7 +171,15 @@ def describe(
     return Target(path, argv, None if env is None else found, differences, world)
 
 
-def privileges(*, no_new_privs: bool, drop_caps: Iterable[str]) -> Privileges | None:
+def with_changes(
+    environment: "Mapping[bytes, bytes]", changes: "Mapping[bytes, bytes | None]"
+) -> dict[bytes, bytes]:
+    """An environment with some variables changed, or, where the value is None, without them."""
+    left = {name: value for name, value in environment.items() if name not in changes}
+    return left | {name: value for name, value in changes.items() if value is not None}
+
+
+def privileges(*, no_new_privs: bool, drop_caps: "Iterable[str]") -> "Privileges | None":
     """What is to be given up, if anything is.
 
     Raises:
@@ -190,7 +193,7 @@ def privileges(*, no_new_privs: bool, drop_caps: Iterable[str]) -> Privileges | 
     return Privileges(no_new_privs=no_new_privs, drop_caps=drop_caps)
 
 
-def _word(word: Word, what: str) -> bytes:
+def _word(word: "Word", what: str) -> bytes:
     encoded = os.fsencode(word)
     if b"\0" in encoded:
         raise ValueError(f"{what} contains a NUL character, at which the system would cut it off")
@@ -226,14 +229,21 @@ def _folder(cwd: bytes) -> bytes:
     except OSError as error:
         raise type(error)(error.errno, f"the working directory {shown}: {_lower(error)}") from None
     if not is_folder:
-        raise NotADirectoryError(errno.ENOTDIR, f"the working directory {shown} is not a directory")
+        raise _error("ENOTDIR", f"the working directory {shown} is not a directory")
     if not os.access(cwd, os.X_OK):
-        raise PermissionError(errno.EACCES, f"the working directory {shown} may not be entered")
+        raise _error("EACCES", f"the working directory {shown} may not be entered")
     return cwd
 
 
 def _is_directory(path: bytes) -> bool:
     return stat.S_ISDIR(os.stat(path).st_mode)
+
+
+def _error(name: str, sentence: str) -> OSError:
+    """The one that the system raises for this number, with a sentence of ours. The numbers are loaded when one is needed."""
+    import errno
+
+    return OSError(getattr(errno, name), sentence)
 
 
 def _lower(error: OSError) -> str:
@@ -244,7 +254,7 @@ def _lower(error: OSError) -> str:
 # -- finding ----------------------------------------------------------------------------------------------------------------
 
 
-def find(program: bytes, env: Mapping[bytes, bytes], base: bytes) -> bytes:
+def find(program: bytes, env: "Mapping[bytes, bytes]", base: bytes) -> bytes:
     """Find the file to execute, as execvp would in that environment, started in that folder.
 
     Args:
@@ -269,6 +279,8 @@ def find(program: bytes, env: Mapping[bytes, bytes], base: bytes) -> bytes:
     first: OSError | None = None
     for entry in searched.split(b":"):
         path = os.path.join(entry or b".", program)
+        if _is_missing(os.path.join(base, path)):
+            continue
         problem = _problem(path, base)
         if problem is None:
             return path
@@ -277,7 +289,17 @@ def find(program: bytes, env: Mapping[bytes, bytes], base: bytes) -> bytes:
     if first is not None:
         raise first
     where = "in any folder of PATH" if b"PATH" in env else f"in {os.defpath}, as there is no PATH"
-    raise FileNotFoundError(errno.ENOENT, f"there is no program {shown} {where}")
+    raise _error("ENOENT", f"there is no program {shown} {where}")
+
+
+def _is_missing(path: bytes) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _names_directory(path: bytes, base: bytes) -> bool:
@@ -292,17 +314,17 @@ def _problem(path: bytes, base: bytes) -> OSError | None:
     shown, full = os.fsdecode(path), os.path.join(base, path)
     try:
         if _is_directory(full):
-            return PermissionError(errno.EACCES, f"{shown} is a directory, not a program")
+            return _error("EACCES", f"{shown} is a directory, not a program")
     except (FileNotFoundError, NotADirectoryError):
-        return FileNotFoundError(errno.ENOENT, f"there is no file {shown}")
+        return _error("ENOENT", f"there is no file {shown}")
     except OSError as error:
-        return PermissionError(errno.EACCES, f"{shown} cannot be reached: {_lower(error)}")
+        return _error("EACCES", f"{shown} cannot be reached: {_lower(error)}")
     if not os.access(full, os.X_OK):
-        return PermissionError(
-            errno.EACCES, f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it"
+        return _error(
+            "EACCES", f"{shown} is not executable: chmod +x {shown}, or name its interpreter before it"
         )
     reason = _bad_script(full, base)
-    return None if reason is None else OSError(errno.ENOEXEC, f"{shown} cannot be executed: {reason}")
+    return None if reason is None else _error("ENOEXEC", f"{shown} cannot be executed: {reason}")
 
 
 def _head(path: bytes) -> bytes | None:
@@ -374,6 +396,8 @@ def _machine(head: bytes) -> str:
 
 def explain(error: OSError, target: Target) -> OSError:
     """What the kernel means by refusing a file that had looked fine."""
+    import errno
+
     shown = os.fsdecode(target.path)
     reason = _lower(error)
     if error.errno == errno.ENOEXEC:
@@ -397,7 +421,7 @@ def explain(error: OSError, target: Target) -> OSError:
 # -- becoming ---------------------------------------------------------------------------------------------------------------
 
 
-def become(target: Target, stopped: Callable[[], bool]) -> None:
+def become(target: Target, stopped: "Callable[[], bool]") -> None:
     """Replace this process by the program. Main thread only.
 
     Args:
@@ -412,6 +436,7 @@ def become(target: Target, stopped: Callable[[], bool]) -> None:
         SystemExit: as PID 1, which survives its own signals, for a stop that came in the middle of it.
     """
     flush()
+    changes = _in_our_environment(target)
     undo: Undo = []
     try:
         _still_timers(undo)
@@ -421,8 +446,7 @@ def become(target: Target, stopped: Callable[[], bool]) -> None:
         _reset_signals(target, undo)
         _choose_descriptors(target.world.fds, undo)
         _settle(target.world, undo)
-        if target.env is None:
-            _change_environment(target.changes, undo)
+        _change_environment(changes, target.changes, undo)
         _start(target)
     finally:
         for function, *args in reversed(undo):
@@ -441,7 +465,7 @@ def flush() -> None:
             pass
 
 
-def _still_timers(undo: Undo) -> None:
+def _still_timers(undo: "Undo") -> None:
     """Cancel alarms: they survive the exec, and kill a target that does not expect them. Other timers do not survive."""
     for which in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
         left, interval = _signal.setitimer(which, 0)
@@ -449,14 +473,14 @@ def _still_timers(undo: Undo) -> None:
             undo.append((_signal.setitimer, which, left, interval))
 
 
-def _block_signals(undo: Undo) -> None:
+def _block_signals(undo: "Undo") -> None:
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     undo.append((_signal.pthread_sigmask, _signal.SIG_SETMASK, before))
     # Once more, with all: this runs the handlers of what came before, and they may raise.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
-def _reset_signals(target: Target, undo: Undo) -> None:
+def _reset_signals(target: Target, undo: "Undo") -> None:
     """An exec resets what is caught, but keeps what is ignored, SIGPIPE and SIGXFSZ among it."""
     for signum in _signal.valid_signals():
         if signum in (_signal.SIGKILL, _signal.SIGSTOP):
@@ -471,7 +495,7 @@ def _reset_signals(target: Target, undo: Undo) -> None:
             undo.append((_signal.signal, signum, before))
 
 
-def _choose_descriptors(wanted: frozenset[int], undo: Undo) -> None:
+def _choose_descriptors(wanted: frozenset[int], undo: "Undo") -> None:
     """Close all others on exec. Not at once: if it fails they are still needed."""
     folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
     try:
@@ -491,7 +515,7 @@ def _choose_descriptors(wanted: frozenset[int], undo: Undo) -> None:
         undo.append((os.set_inheritable, fd, before))
 
 
-def _settle(world: World, undo: Undo) -> None:
+def _settle(world: World, undo: "Undo") -> None:
     if world.umask is not None:
         umask = os.umask(world.umask)
         undo.append((os.umask, umask))
@@ -507,11 +531,24 @@ def _settle(world: World, undo: Undo) -> None:
         world.privileges.finish()
 
 
-def _change_environment(changes: Mapping[bytes, bytes | None], undo: Undo) -> None:
+def _in_our_environment(target: Target) -> dict[bytes, bytes | None]:
+    """What is to be changed there. Asked for while we may read what tells it: another user perhaps may not."""
+    if target.env is not None:
+        return {}
+    if b"LC_CTYPE" not in os.environb:
+        return target.changes
+    from cleanup_guard._ground.environment import coercion
+
+    return {**coercion(), **target.changes}
+
+
+def _change_environment(
+    changes: dict[bytes, bytes | None], asked: dict[bytes, bytes | None], undo: "Undo"
+) -> None:
     """In our own, of which an exec hands on all bytes: what is twice in it, or has no name, as well."""
-    for name, value in {**coercion(), **changes}.items():
+    for name, value in changes.items():
         undo.append((_set_variable, name, os.environb.get(name)))
-        if name in changes:
+        if name in asked:
             _set_variable(name, None)  # it may be there twice
         _set_variable(name, value)
 

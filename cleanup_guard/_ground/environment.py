@@ -9,28 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-
-def is_set(name: str) -> bool:
-    """Whether a variable is set. Every guard asks: Python's mapping raises and catches two exceptions for one that is not."""
-    environ: Any = os.environ
-    data = getattr(environ, "_data", None)  # nobody's own mapping, put there by a test for example, has it
-    if data is None:
-        return name in environ
-    key = _KEYS.get(name)
-    if key is None:
-        key = _KEYS[name] = environ.encodekey(name)
-    return key in data
-
-
-_KEYS: dict[str, object] = {}
-"""Names as Python keeps them."""
-
-
 NAME = b"LC_CTYPE"
 
 COERCED_TO = (b"C.UTF-8", b"C.utf8", b"UTF-8")
@@ -67,11 +45,3 @@ def undo_coercion() -> None:
             del os.environb[name]
         else:
             os.environb[name] = value
-
-
-def with_changes(
-    environment: Mapping[bytes, bytes], changes: Mapping[bytes, bytes | None]
-) -> dict[bytes, bytes]:
-    """An environment with some variables changed, or, where the value is None, without them."""
-    left = {name: value for name, value in environment.items() if name not in changes}
-    return left | {name: value for name, value in changes.items() if value is not None}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
-
-from cleanup_guard._ground.clock import Budget
+from cleanup_guard._ground.clock import Budget, inf
 from cleanup_guard._ground.events import Finished
 from cleanup_guard._ground.once import Once
 from cleanup_guard._guard.work import WaitForWork
@@ -12,7 +10,7 @@ from cleanup_guard._hosts.beside import take_steps_in
 from cleanup_guard._process.report import Reporter
 from cleanup_guard._process.turn import Turn
 from cleanup_guard._stop.history import CLEANING
-from cleanup_guard._stop.stack import Outcome, run_all, take_steps
+from cleanup_guard._stop.running import Outcome, run_all, take_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +18,8 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.process import Process
-    from cleanup_guard._stop.stack import CallbackStack, Steps
+    from cleanup_guard._stop.running import Steps
+    from cleanup_guard._stop.stack import CallbackStack
 
 
 DAEMONS_TIME = 1.0

@@ -6,7 +6,6 @@ import functools
 from types import CodeType, FunctionType, MethodType
 
 from cleanup_guard._stop.stack import CALLERS, AsyncCallback, Callback
-from cleanup_guard._stop.token import came_by_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ def called(function: object) -> str:
     try:
         return str(getattr(function, "__qualname__", None) or repr(function))
     except BaseException as error:
+        from cleanup_guard._stop.token import came_by_signal
+
         if came_by_signal(error):
             raise
         return f"{type(function).__qualname__} object"

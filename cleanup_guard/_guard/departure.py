@@ -23,7 +23,7 @@ from cleanup_guard._process.native import in_main
 from cleanup_guard._process.report import OUTBOX, Reporter, say, wants_details
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
-from cleanup_guard._stop.stack import Outcome, take_steps
+from cleanup_guard._stop.running import Outcome, take_steps
 from cleanup_guard._stop.stop import Ballot
 from cleanup_guard._stop.token import is_ours
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cleanup_guard._guard.cleanup import Cleanup
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import Steps
+    from cleanup_guard._stop.running import Steps
     from cleanup_guard._stop.stop import Stop
 
     class Entered(Member, Protocol):

@@ -8,12 +8,10 @@ from __future__ import annotations
 import functools
 from types import FunctionType
 
-from cleanup_guard._ground.clock import seconds
+from cleanup_guard._ground.once import Waiters
 from cleanup_guard._guard.decorate import AWAITED, awaits, called, decorate, decorate_main, entry_of, kind_of
 from cleanup_guard._guard.in_sight import StopInSight
 from cleanup_guard._guard.options import Default, options_of
-from cleanup_guard._guard.registrar import Registrar
-from cleanup_guard._hosts.waiters import Waiters
 from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, proper
 
 TYPE_CHECKING = False
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._guard.decorate import RunsMain
     from cleanup_guard._guard.options import Options
+    from cleanup_guard._guard.registrar import Registrar
     from cleanup_guard._guard.stay import Stay
 
     P = ParamSpec("P")
@@ -312,7 +311,9 @@ class Guard(StopInSight):
             TypeError: an option is of the wrong type.
             ValueError: a negative timeout.
         """
-        return Registrar(self._register, seconds(timeout, "timeout"), name, parallel)
+        from cleanup_guard._guard.registrar import Registrar
+
+        return Registrar(self._register, timeout, name, parallel)
 
     def unregister(self, function: Callable[..., object]) -> int:
         """Remove every callback of a function, as `atexit.unregister` does. Thread-safe; unknown functions are no error.

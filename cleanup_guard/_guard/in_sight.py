@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from cleanup_guard._ground.clock import seconds
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from cleanup_guard._ground.once import Waiters
     from cleanup_guard._guard.stay import Stay
     from cleanup_guard._guard.work import Work
-    from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._stop.stack import CallbackStack
     from cleanup_guard._stop.stop import Stop
 
@@ -89,6 +87,8 @@ class StopInSight:
         Returns:
             Whether it came.
         """
+        from cleanup_guard._ground.clock import seconds
+
         limit = seconds(timeout, "timeout")
         return self.stopping or self._waiters.wait(limit) or self.stopping
 
@@ -112,6 +112,7 @@ class StopInSight:
         Returns:
             Whether the stop, or the guard's cleanup, came.
         """
+        from cleanup_guard._ground.clock import seconds
         from cleanup_guard._hosts.loops import backend
 
         if self.stopping:

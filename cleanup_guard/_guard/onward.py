@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.process import Process
     from cleanup_guard._stop.ending import Ending
-    from cleanup_guard._stop.stack import Outcome
+    from cleanup_guard._stop.running import Outcome
     from cleanup_guard._stop.stop import Stop
 
 

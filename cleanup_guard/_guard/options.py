@@ -1,12 +1,10 @@
-"""What a guard was asked for, checked once."""
+"""What a guard was asked for, checked once. What checks it is loaded when there is something to check."""
 
 from __future__ import annotations
 
 from enum import Enum
 from os import fspath
 
-from cleanup_guard._ground.clock import Grace, seconds
-from cleanup_guard._ground.names import caught
 from cleanup_guard._guard.decorate import check_callable
 
 TYPE_CHECKING = False
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from os import PathLike
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._stop.stop import ExitStatus
 
@@ -59,21 +58,17 @@ class Options:
         drain: float | timedelta | None,
         ready_file: str | PathLike[str] | None,
     ) -> None:
-        self.grace: Grace | None = (
-            None
-            if isinstance(grace, Default)
-            else Grace(_positive(seconds(grace, "grace")), source="guard(grace=)")
-        )
-        self.signals: tuple[int, ...] | None = None if signals is None else caught(signals)
+        self.grace: Grace | None = None if isinstance(grace, Default) else _grace(grace)
+        self.signals: tuple[int, ...] | None = None if signals is None else _caught(signals)
         self.interrupt: bool = bool(interrupt)
         self.insist: bool = bool(insist)
         self.exit_status: ExitStatus = _exit_status(exit_status)
-        self.exit_timeout: float | None = seconds(exit_timeout, "exit_timeout")
+        self.exit_timeout: float | None = _seconds(exit_timeout, "exit_timeout")
         self.hooks: tuple[Hook, ...] | None = (
             None if hooks is None else tuple(check_callable(hook, "a hook") for hook in hooks)
         )
         self.name: str | None = name
-        self.drain: float | None = seconds(drain, "drain")
+        self.drain: float | None = _seconds(drain, "drain")
         self.ready_file: str | None = None if ready_file is None else fspath(ready_file)
         self.is_programs: bool = False  # of the guard that `on_exit` sets up where there is none
 
@@ -118,10 +113,27 @@ def options_of(  # noqa: PLR0917  # called for every guard: keywords cost
     )
 
 
-def _positive(grace: float | None) -> float | None:
-    if grace == 0:
+def _grace(grace: float | timedelta | None) -> Grace:
+    from cleanup_guard._ground.clock import Grace
+
+    period = _seconds(grace, "grace")
+    if period == 0:
         raise ValueError("grace must be more than 0 seconds: with none there is no time to run a callback")
-    return grace
+    return Grace(period, source="guard(grace=)")
+
+
+def _seconds(duration: float | timedelta | None, what: str) -> float | None:
+    if duration is None:
+        return None
+    from cleanup_guard._ground.clock import seconds
+
+    return seconds(duration, what)
+
+
+def _caught(signals: Iterable[int]) -> tuple[int, ...]:
+    from cleanup_guard._ground.names import caught
+
+    return caught(signals)
 
 
 HIGHEST_STATUS = 255

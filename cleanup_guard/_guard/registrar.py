@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from cleanup_guard._ground.clock import seconds
 from cleanup_guard._guard.decorate import awaits, kind_of
 from cleanup_guard._stop.stack import AsyncCallback, Callback, GroupedCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import timedelta
     from typing import Any, TypeVar
 
     from typing_extensions import ParamSpec
@@ -22,14 +24,14 @@ class Registrar:
     def __init__(
         self,
         register: Callable[[Callback], object],
-        timeout: float | None,
+        timeout: float | timedelta | None,
         name: str | None,
         group: object,
     ) -> None:
         if not (group is None or isinstance(group, str)):
             raise TypeError(f'parallel must be a name that neighbours share, such as "pools", not {group!r}')
         self._add = register
-        self._timeout = timeout
+        self._timeout = seconds(timeout, "timeout")
         self._name = name
         self._group: str | None = group
 

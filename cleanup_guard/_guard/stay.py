@@ -6,9 +6,12 @@ import os
 import threading
 
 from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
-from cleanup_guard._ground.environment import is_set
 from cleanup_guard._ground.events import SignalsUnheard
+from cleanup_guard._ground.here import is_set
 from cleanup_guard._ground.names import SIGINT, SIGTERM
+
+# The face loads it late; inside a guard there may be no descriptor for that.
+from cleanup_guard._guard import registrar  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from cleanup_guard._guard.cleanup import Cleanup
 from cleanup_guard._guard.departure import Departure
 from cleanup_guard._hosts.in_thread import host_here
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cleanup_guard._ground.events import Hook
+    from cleanup_guard._ground.once import Waiters
     from cleanup_guard._guard.options import Options
     from cleanup_guard._hosts.host import Host
-    from cleanup_guard._hosts.waiters import Waiters
     from cleanup_guard._process.roster import Member, Roster
     from cleanup_guard._stop.stack import Callback, CallbackStack
     from cleanup_guard._stop.stop import Stop

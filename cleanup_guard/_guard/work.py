@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.events import WorkAwaited
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process.native import in_main
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Hook
     from cleanup_guard._process.process import Process
-    from cleanup_guard._stop.stack import CallbackStack, Steps
+    from cleanup_guard._stop.running import Steps
+    from cleanup_guard._stop.stack import CallbackStack
 
 
 INSIDE: ContextVar[tuple[Work, ...]] = ContextVar("cleanup_guard work", default=())

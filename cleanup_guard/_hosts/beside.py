@@ -6,14 +6,15 @@ from contextvars import copy_context
 from functools import partial
 
 from cleanup_guard._process import native
-from cleanup_guard._stop.stack import Aside, AsyncCallback, take_steps, take_steps_with
+from cleanup_guard._stop.running import Aside, take_steps, take_steps_with
+from cleanup_guard._stop.stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any, Protocol, TypeVar
 
-    from cleanup_guard._stop.stack import Pending, Steps
+    from cleanup_guard._stop.running import Pending, Steps
 
     T = TypeVar("T")
 

@@ -12,14 +12,15 @@ The stop itself, its clock and its callbacks are those of any guard. What an eve
 from __future__ import annotations
 
 import threading
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.once import Once
 from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
 from cleanup_guard._stop.history import UNWINDING
-from cleanup_guard._stop.stack import Aside, AsyncCallback
+from cleanup_guard._stop.running import Aside
+from cleanup_guard._stop.stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     from cleanup_guard._ground.events import TasksLeft
-    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._ground.once import Waiters
     from cleanup_guard._process.process import Process
     from cleanup_guard._process.roster import Member
-    from cleanup_guard._stop.stack import Pending
+    from cleanup_guard._stop.running import Pending
     from cleanup_guard._stop.stop import Stop
 
     T = TypeVar("T")

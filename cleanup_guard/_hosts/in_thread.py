@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from cleanup_guard._hosts.beside import begin_in_thread
 from cleanup_guard._process import native
-from cleanup_guard._stop.stack import Aside, AsyncCallback
+from cleanup_guard._stop.running import Aside
+from cleanup_guard._stop.stack import AsyncCallback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from cleanup_guard._stop.stack import Pending
+    from cleanup_guard._stop.running import Pending
 
 
 GLANCE, SLOW = 0.0001, 0.001

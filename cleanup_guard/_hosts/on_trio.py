@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import weakref
 from contextvars import copy_context
-from math import inf
 
 import trio
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.errors import CallbackInterrupted
 from cleanup_guard._hosts.host import POLL, Host, is_bound_to_task
 from cleanup_guard._hosts.suspended import is_on_its_way
 from cleanup_guard._process.native import in_main
-from cleanup_guard._stop.stack import IN_CALLBACK, AsyncCallback
+from cleanup_guard._stop.running import IN_CALLBACK
+from cleanup_guard._stop.stack import AsyncCallback
 from cleanup_guard._stop.token import MARK, Pulse, is_ours
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
-    from cleanup_guard._hosts.waiters import Waiters
+    from cleanup_guard._ground.once import Waiters
     from cleanup_guard._process.process import Process
     from cleanup_guard._stop.stop import Stop
 

@@ -9,7 +9,7 @@ of the exit, because it does the same.
 
 from __future__ import annotations
 
-from math import inf
+from cleanup_guard._ground.clock import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cleanup_guard._process.roster import ProcessView
-    from cleanup_guard._stop.stack import Outcome
+    from cleanup_guard._stop.running import Outcome
 
 
 class LastAct(SystemExit):

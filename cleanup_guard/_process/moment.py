@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.unpatched import read
 from cleanup_guard._process import native
 from cleanup_guard._process.blocks import Way

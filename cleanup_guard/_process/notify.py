@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import _socket
 import os
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.once import Once
 
 TYPE_CHECKING = False

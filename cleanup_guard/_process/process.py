@@ -30,7 +30,8 @@ from cleanup_guard._process.watch import Watch
 from cleanup_guard._process.whereabouts import Whereabouts
 from cleanup_guard._stop.delivery import Delivery
 from cleanup_guard._stop.ending import ending_of
-from cleanup_guard._stop.stack import IN_CALLBACK, describe
+from cleanup_guard._stop.running import IN_CALLBACK
+from cleanup_guard._stop.stack import describe
 from cleanup_guard._stop.state import State, state_of
 from cleanup_guard._stop.stop import Ballot, Stop
 

@@ -5,7 +5,7 @@ The Python handler runs late or never while main is in C, and coalesces (H24); t
 
 from __future__ import annotations
 
-from math import inf
+from cleanup_guard._ground.clock import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.errors import CallbackInterrupted, CallbackLeftBehind
 from cleanup_guard._ground.events import (
     SLOW,
@@ -17,6 +17,7 @@ from cleanup_guard._ground.events import (
 from cleanup_guard._ground.once import Once
 from cleanup_guard._process import native
 from cleanup_guard._process.native import in_main
+from cleanup_guard._stop.running import run_calls
 from cleanup_guard._stop.stack import proper
 from cleanup_guard._stop.token import Pulse, Token, mark
 
@@ -24,8 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cleanup_guard._process.report import Reporter
     from cleanup_guard._process.roster import ProcessView
-    from cleanup_guard._stop.stack import Branch as _Branch
-    from cleanup_guard._stop.stack import Callback, CallbackStack, Entry, Outcome
+    from cleanup_guard._stop.running import Branch as _Branch
+    from cleanup_guard._stop.running import Outcome
+    from cleanup_guard._stop.stack import Callback, CallbackStack, Entry
 
 
 LEFT_BEHIND = 2.0
@@ -117,7 +119,7 @@ class Turn:
         Main alone: in another thread an interrupt may come wherever that is (`interrupt_thread`).
         """
         if self.in_main and not self._details and self.limit == inf:
-            self.stack.run_calls(outcome, self, self.process.ballot.votes, self.process.clock)
+            run_calls(self.stack, outcome, self, self.process.ballot.votes, self.process.clock)
 
     # -- the observer of `run_all` --
 

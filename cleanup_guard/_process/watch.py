@@ -14,8 +14,8 @@ import _thread
 import os
 from collections import deque
 from functools import partial
-from math import inf
 
+from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.events import Draining, TookOver
 from cleanup_guard._ground.names import SIGINT, SIGTERM, STOPS
 from cleanup_guard._ground.once import Once

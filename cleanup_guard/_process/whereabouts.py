@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
-from cleanup_guard._ground.environment import is_set
-from cleanup_guard._ground.here import in_foreground, own
+from cleanup_guard._ground.here import in_foreground, is_set, own
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.platforms import UNIT_VARIABLE, detect, in_force, told_by_platform

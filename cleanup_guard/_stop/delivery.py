@@ -22,9 +22,7 @@ Rules:
 
 from __future__ import annotations
 
-from math import inf
-
-from cleanup_guard._ground.clock import DEFAULT_GRACE
+from cleanup_guard._ground.clock import DEFAULT_GRACE, inf
 from cleanup_guard._ground.events import (
     ClockStarted,
     HeldToTheEnd,

@@ -21,7 +21,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from cleanup_guard import guard
-from cleanup_guard._stop.stack import CallbackStack, Outcome
+from cleanup_guard._stop.running import Outcome, run_calls
+from cleanup_guard._stop.stack import CallbackStack
 
 if TYPE_CHECKING:
     import signal as _signal
@@ -162,7 +163,7 @@ def callbacks(count: int) -> Figures:
         each = CallbackStack()
         for _ in range(count):
             each.push(nothing)
-        each.run_calls(Outcome(None), cast(Any, Unwatched()), (), time.monotonic)
+        run_calls(each, Outcome(None), cast(Any, Unwatched()), (), time.monotonic)
 
     with guard():
         number, rounds = max(1, 10_000 // count), 2 if count > 100_000 else 9

@@ -60,6 +60,14 @@ def test_only_what_was_asked_for_is_different() -> None:
     assert environment_through(command, entries) == [PATH, b"B=1", b"odd", b"A=3", b"D=\xff"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_finds_nothing_that_python_added() -> None:
+    """He may not read what tells it any more: it is read before."""
+    found = environment_through([*COMMAND, "--user", "65534:65534", "env", "-0"], [PATH, b"A=1"])
+    own = (b"HOME=", b"USER=", b"LOGNAME=")
+    assert [each for each in found if not each.startswith(own)] == [PATH, b"A=1"]
+
+
 def test_exec_into_hands_on_what_it_was_given_and_what_was_changed_since() -> None:
     """In Python, without `env`."""
     code = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from support import wait_until
+
+import cleanup_guard
 
 COMMAND = [sys.executable, "-m", "cleanup_guard"]
 SECRET = "hunter2"
@@ -335,6 +338,22 @@ def _default_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@needs_root
+def test_a_failure_is_told_by_one_who_may_not_read_our_code_any_more(tmp_path: Path) -> None:
+    """The exec itself fails, as the other user: what writes that down has been loaded before."""
+    ours = tmp_path / "only for root"
+    ours.mkdir(mode=0o700)
+    shutil.copytree(Path(cleanup_guard.__file__).parent, ours / "cleanup_guard")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ours)!r}); from cleanup_guard._cli import main; "
+        "sys.exit(main(['exec', '--user', '65534', 'true', 'x' * (1 << 18)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert done.stderr.endswith("are too long\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_only_what_is_needed_is_imported() -> None:
     """Templates bring in string and re, a user brings in pwd; the plain way needs neither, nor argparse or enum."""
     done = subprocess.run(
@@ -349,7 +368,7 @@ def test_only_what_is_needed_is_imported() -> None:
         [sys.executable, "-X", "importtime", "-I", "-c", code], capture_output=True, text=True, check=True
     )
     ours = {name for name in _imports(done.stderr) - bare if not name.startswith("cleanup_guard")}
-    assert ours <= {"__future__", "errno", "_signal", *bare_path_hooks()}
+    assert ours <= {"_signal", *bare_path_hooks()}
 
 
 def _imports(report: str) -> set[str]:

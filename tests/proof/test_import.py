@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import cleanup_guard
+
+PACKAGE = Path(cleanup_guard.__file__).parent
 
 HEAVY = (
     "argparse",
@@ -68,3 +71,28 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
     """`import cleanup_guard` is a table of contents: names are loaded on first use."""
     code = "import sys, cleanup_guard\nprint([each for each in sys.modules if each.startswith('cleanup_guard.')])"
     assert python(code) == ["[]"]
+
+
+LATE = {"cleanup_guard._hosts.loops"}
+"""Only needed where a loop runs, which has loaded more than that."""
+
+
+def test_what_is_loaded_late_is_there_inside_a_guard() -> None:
+    """There may be no descriptor to load it with, and somebody's handler may raise while it is loaded."""
+    code = f"import sys\n{NAMES}\nnames = [each for each in sys.modules if each.startswith('cleanup_guard.')]\nprint(names)"
+    face = ast.literal_eval(python(code)[0])
+    assert "cleanup_guard._guard.guard" in face
+    late: set[str] = set()
+    for name in face:
+        source = PACKAGE.joinpath(*name.split(".")[1:])
+        file = source.with_suffix(".py") if source.with_suffix(".py").exists() else source / "__init__.py"
+        late |= {
+            node.module
+            for function in ast.walk(ast.parse(file.read_text()))
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+            for node in ast.walk(function)
+            if isinstance(node, ast.ImportFrom) and node.module
+        }
+    assert late > LATE
+    there = f"import sys\n{NAMES}\nwith guard(): print(set({sorted(late - LATE)}) - sys.modules.keys())"
+    assert python(there) == ["set()"]

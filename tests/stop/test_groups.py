@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanup_guard._stop.stack import (
-    Aside,
-    AsyncCallback,
-    Callback,
-    CallbackStack,
-    GroupedCallback,
-    Outcome,
-    run_all,
-)
+from cleanup_guard._stop.running import Aside, Outcome, run_all
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, GroupedCallback
 
 
 class Observer:
@@ -225,7 +218,7 @@ def test_what_is_registered_at_that_very_moment_comes_next() -> None:
         __slots__ = ()
 
         def _take_last(self) -> None:
-            if self._hand and late not in self._hand:
+            if self.hand and late not in self.hand:
                 self.push(late)
             super()._take_last()
 

@@ -15,17 +15,12 @@ from typing import Any
 
 import pytest
 
+from cleanup_guard._ground import once
+from cleanup_guard._stop import running
 from cleanup_guard._stop import stack as stack_module
-from cleanup_guard._stop.stack import (
-    AsyncCallback,
-    Callback,
-    CallbackStack,
-    Outcome,
-    describe,
-    proper,
-    take_steps,
-)
-from cleanup_guard._stop.stack import run_all as steps_of_all
+from cleanup_guard._stop.running import Outcome, run_calls, take_steps
+from cleanup_guard._stop.running import run_all as steps_of_all
+from cleanup_guard._stop.stack import AsyncCallback, Callback, CallbackStack, describe, proper
 
 THREADS = 4
 ROUNDS = 30
@@ -82,7 +77,7 @@ def run_all(
     """Run all that is left; awaiting is calling here."""
     outcome = outcome or Outcome(error)
     if isinstance(observer, Looking):
-        stack.run_calls(outcome, observer, observer.alarms, time.monotonic)
+        run_calls(stack, outcome, observer, observer.alarms, time.monotonic)
     take_steps(steps_of_all(stack, outcome, observer), lambda pending: pending.take_awaitable()())  # type: ignore[union-attr]
     return outcome
 
@@ -272,7 +267,7 @@ def test_moving_while_another_thread_registers() -> None:
                 stack.move_to(moved[-1])  # noqa: B023
 
         at_once(register, move)
-        found = [proper(callback).args[0] for each in (*moved, stack) for callback in each._callbacks]
+        found = [proper(callback).args[0] for each in (*moved, stack) for callback in each.callbacks]
         assert sorted(found) == list(range(300))
 
 
@@ -375,7 +370,7 @@ def test_a_callback_is_taken_back_by_identity() -> None:
     ours, theirs = of(Weird()), of(print)
     stack = CallbackStack([theirs, ours])
     assert stack._take_back(ours)
-    assert stack._callbacks == [theirs]
+    assert stack.callbacks == [theirs]
     assert not stack._take_back(ours)
 
 
@@ -480,9 +475,9 @@ class Staged:
 
 
 class Tripwire:
-    """Raises at one line, or one opcode, of `stack.py`, as a signal handler does that runs there."""
+    """Raises at one line, or one opcode, of `stack.py` and `running.py`, as a signal handler does that runs there."""
 
-    FILES = (stack_module.__file__, sys.modules["cleanup_guard._ground.once"].__file__)
+    FILES = (stack_module.__file__, running.__file__, once.__file__)
 
     def __init__(self, at: int, event: str) -> None:
         self.left, self.event = at, event

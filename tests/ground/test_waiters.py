@@ -8,8 +8,8 @@ import time
 from types import FrameType
 from typing import Any
 
-from cleanup_guard._hosts import waiters as waiters_module
-from cleanup_guard._hosts.waiters import Waiters
+from cleanup_guard._ground import once
+from cleanup_guard._ground.once import Waiters
 
 
 def test_threads_wake_at_once() -> None:
@@ -61,7 +61,7 @@ def test_who_is_cut_short_at_any_line_holds_nothing() -> None:
         waiters, left = Waiters(), [at]
 
         def trace(frame: FrameType, event: str, argument: object, left: list[int] = left) -> Any:
-            if frame.f_code.co_filename not in (waiters_module.__file__, threading.__file__):
+            if frame.f_code.co_filename not in (once.__file__, threading.__file__):
                 return None
             if event == "line":
                 left[0] -= 1
