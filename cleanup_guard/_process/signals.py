@@ -174,7 +174,8 @@ class Signals:
         ours: list[int] = []
         for signum in signums:
             if self.lost(signum):
-                lost.append(signum)
+                if signum in self.previous:  # else a handler, which came in the middle, has given it back
+                    lost.append(signum)
                 self._let_go(signum, is_ours=False)
                 continue
             if self._above and _theirs(self._above.get(signum)) is not None:
