@@ -122,8 +122,12 @@ class Moment:
         return frame is not None and frame.f_code.co_filename.startswith(OURS)
 
     def found(self) -> None:
-        """The exception has been raised: the search is over, and no frame is kept."""
+        """The exception has been raised."""
         self.stop_tracing()
+        self.forget()
+
+    def forget(self) -> None:
+        """There is nothing to raise any more: the search is over, and no frame is kept. Any thread."""
         self._seen_at = self._search = None
 
     def _waits(self, frame: FrameType, waiting_since: float | None) -> bool:

@@ -334,6 +334,7 @@ class Receiver:
         """There is no stop any more."""
         self.noticed = False
         self.token = None
+        self.moment.forget()
 
     def raise_unclaimed(self) -> None:
         """Signals that came after the last guard, and before the old handler was back, are that handler's. Main thread only."""

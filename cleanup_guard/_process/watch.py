@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from cleanup_guard._process.signals import WakeupPipe
     from cleanup_guard._stop.stop import Stop
 
-HEAD_START = 0.001
+HEAD_START = 0.002
 """Seconds that main has for its handler before the watcher does what that would."""
 
-ROUNDS, ROUND = 4, 0.0003
-"""As often a main that looks for the right moment is poked meanwhile, and the seconds between two pokes."""
+GLANCE, PAUSE = 0.0005, 0.0003
+"""Seconds between two looks, meanwhile, at whether main looks for the right moment, and between two pokes if it does."""
 
 IDLE = 0.05
 """Seconds for which nothing must have happened before what a stop needs is loaded: a short guard is not to pay for it."""
@@ -483,15 +483,14 @@ class Watcher:
         if not (signums and _is_mains_turn(process, new)):
             return
         HASTE.begin()
-        moment = process.receiver.moment
-        native.sleep(HEAD_START / 2)
-        if not moment.searching:
-            native.sleep(HEAD_START / 2)
-        for _ in range(ROUNDS):
-            if not moment.searching:
-                break
-            self.poke()
-            native.sleep(ROUND)
+        left = HEAD_START
+        while left > 0:
+            searching = process.receiver.moment.searching
+            if searching:
+                self.poke()
+            pause = PAUSE if searching else GLANCE
+            native.sleep(pause)
+            left -= pause
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""

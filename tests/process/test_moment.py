@@ -176,6 +176,15 @@ def test_in_the_library_a_main_that_stands_still_waits_there(seeker: Seeker) -> 
     assert seeker.moment.is_right(frame, since)
 
 
+def test_nothing_is_looked_for_when_there_is_nothing_to_raise(seeker: Seeker) -> None:
+    """The program went on after its stop: a frame of it is not kept, nor is main poked for a moment."""
+    assert not seeker.moment.is_right(in_queue(), seeker.clock.now)
+    assert seeker.moment.searching
+    seeker.moment.forget()
+    assert not seeker.moment.searching
+    assert seeker.moment._seen_at is None
+
+
 def frame_below(function: Callable[[], object], code: CodeType) -> FrameType:
     """The frame of this code under the call of a function, in a thread, as soon as that blocks; it ends with the test run."""
     thread = threading.Thread(target=function, daemon=True)
