@@ -212,6 +212,7 @@ def fork():
             try: guarded()
             finally: os._exit(0)
         os.waitpid(pid, 0)
+guarded()  # what the first one imports: a child that is forked in the middle of that waits for ever
 forking = threading.Thread(target=fork); forking.start()
 while forking.is_alive(): guarded()
 forking.join()
