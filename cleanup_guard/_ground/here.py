@@ -8,11 +8,29 @@ from cleanup_guard._ground.platforms import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cleanup_guard._ground.platforms import Unit
 
 
 FOREGROUND_VARIABLE = "CLEANUP_GUARD_FOREGROUND"
 """How `run` tells its children, which have process groups of their own, that it passes on what is typed for its own group."""
+
+
+def is_set(name: str) -> bool:
+    """Whether a variable is set. Every guard asks: Python's mapping raises and catches two exceptions for one that is not."""
+    environ: Any = os.environ
+    data = getattr(environ, "_data", None)  # nobody's own mapping, put there by a test for example, has it
+    if data is None:
+        return name in environ
+    key = _KEYS.get(name)
+    if key is None:
+        key = _KEYS[name] = environ.encodekey(name)
+    return key in data
+
+
+_KEYS: dict[str, object] = {}
+"""Names as Python keeps them."""
 
 
 def own(unit: Unit | None = None) -> Surroundings:

@@ -46,6 +46,10 @@ class Unit:
         self.whole_group: bool = whole_group
 
 
+UNIT_VARIABLE = "SYSTEMD_EXEC_PID"
+"""Where systemd says which process it has started."""
+
+
 class Surroundings:
     """What can be seen of where a process runs.
 
@@ -77,7 +81,7 @@ class Surroundings:
     @property
     def is_unit(self) -> bool:
         """Whether it is the main process of a systemd service, not something below one."""
-        said = self.environ.get("SYSTEMD_EXEC_PID")
+        said = self.environ.get(UNIT_VARIABLE)
         return said is not None and said == str(self.pid)
 
     def number(self, name: str) -> Reading | None:

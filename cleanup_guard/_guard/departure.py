@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     class Entered(Member, Protocol):
         """A guard's stay, seen by who leaves it (`stay.py`)."""
 
+        guard: Any
         process: Process
         gone: bool
         inside_cleanup: bool
@@ -90,16 +91,19 @@ class Departure:
         return verdict.carry_out(error)
 
     def _leaves_at_once(self, error: BaseException | None) -> bool:
-        """Leave a guard inside of another one that has nothing to run, to tell, or to give back.
+        """Leave a guard that has nothing to run or to tell, in main: inside of another one, or the only one.
 
         Returns:
             Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then leaving begins anew.
         """
         process, stay = self._process, self._stay
-        stops = process.ballot.votes
-        if stops or process.foreign or isinstance(error, LastAct) or stay.host.in_loop:
+        ballot = process.ballot
+        if ballot.votes or process.foreign or isinstance(error, LastAct) or stay.host.in_loop:
             return False
-        if not (self._is_inside and SIGINT in process.signals.previous and self._closes()):
+        is_inside = _is_inside(stay, process)
+        if not (is_inside or _is_alone(stay, process)) or not self._closes():
+            return False
+        if not is_inside and not ballot.close():
             return False
         stay.raises_stop = not stay.inside_cleanup
         stay.left = True
@@ -107,16 +111,12 @@ class Departure:
         process.roster.main.pop(stay, None)
         self._leave_context()
         stay.gone = True
-        return not stops
-
-    @property
-    def _is_inside(self) -> bool:
-        """Whether this is one of main's guards, and another one of these stays that has its signals."""
-        stay, roster = self._stay, self._process.roster
-        around = roster.outermost
-        if around is None or around is stay or roster.program is not None or stay not in roster.main:
-            return False
-        return not stay.signums or stay.signums == around.signums
+        if not is_inside:
+            process.tidy()
+            process.ballot = ballot = Ballot()
+            OUTBOX.drain(1.0)
+        stay.guard = None  # which has it: without a collector to find the two
+        return not ballot.votes
 
     def _closes(self) -> bool:
         """Close the callbacks, if there is none, nobody is at any, none waits for work, and nobody is to be told of the end."""
@@ -369,3 +369,22 @@ class Departure:
         process.tidy()
         if process.ballot.closed:
             process.ballot = Ballot()
+
+
+def _is_inside(stay: Entered, process: Process) -> bool:
+    """Whether it is one of main's guards, and another one of these stays that has its signals."""
+    roster = process.roster
+    around = roster.outermost
+    if around is None or around is stay or roster.program is not None or stay not in roster.main:
+        return False
+    return SIGINT in process.signals.previous and (not stay.signums or stay.signums == around.signums)
+
+
+def _is_alone(stay: Entered, process: Process) -> bool:
+    """Whether it is main's, and nobody else is there, in main or elsewhere, or hears whether the program is ready."""
+    roster = process.roster
+    if roster.outermost is not stay or len(roster.main) > 1 or SIGINT not in process.signals.previous:
+        return False
+    if roster.program is not None or roster.popped or roster.elsewhere or roster.hosts:
+        return False
+    return roster.readiness is None and roster.notify is None and in_main()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 
-from cleanup_guard._ground.clock import grace_from_environment
+from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
 from cleanup_guard._ground.events import SignalsUnheard
+from cleanup_guard._ground.here import is_set
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 
 # The face loads it late; inside a guard there may be no descriptor for that.
@@ -47,7 +48,7 @@ class Stay:
     """A guard that is entered, or was made by `pop_all`, or is only closed.
 
     Attributes:
-        guard: whose stay it is; for `current_guard`.
+        guard: whose stay it is; for `current_guard`, while it lasts.
         options, stop_hooks: the guard's.
         process: where it is.
         host: the thread or task that it was entered in.
@@ -71,7 +72,7 @@ class Stay:
         stop_hooks: list[Callback],
         waiters: Waiters,
     ) -> None:
-        self.guard = guard
+        self.guard: Any = guard
         self.options = options
         self.stack = stack
         self.stop_hooks = stop_hooks
@@ -270,8 +271,9 @@ def _look_around(roster: Roster, ready_file: str | None) -> None:
     """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
     outermost = roster.outermost
     if outermost is None or outermost is roster.program:  # else that one has done it
-        grace_from_environment(os.environ)
-        if roster.notify is None and "NOTIFY_SOCKET" in os.environ:
+        if is_set(GRACE_VARIABLE):
+            grace_from_environment(os.environ)  # refuses what makes no sense
+        if roster.notify is None and is_set("NOTIFY_SOCKET"):
             from cleanup_guard._process.notify import notify_of
 
             roster.notify = notify_of(os.environ)

@@ -35,19 +35,20 @@ class Guest:
 
     def __init__(self) -> None:
         self._process: ProcessView | None = None
+        self._ours = self._signal, self._getsignal
 
     def stand_by(self, process: ProcessView) -> None:
         """Look at what is installed from now on. Main thread only."""
         self._process = process
-        C_MODULE.signal = self._signal
-        C_MODULE.getsignal = self._getsignal
+        C_MODULE.signal, C_MODULE.getsignal = self._ours
 
     def stand_down(self) -> None:
         """Look no more."""
         self._process = None
-        if C_MODULE.signal == self._signal:
+        ours, ours_too = self._ours
+        if C_MODULE.signal is ours:
             C_MODULE.signal = native.set_handler
-        if C_MODULE.getsignal == self._getsignal:
+        if C_MODULE.getsignal is ours_too:
             C_MODULE.getsignal = native.get_handler
 
     def _signal(self, signum: int, handler: Handler, /) -> Handler:

@@ -52,7 +52,7 @@ START = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread")
 
 def is_patched() -> bool:
     """Whether somebody has replaced Python's threads."""
-    return not isinstance(_THREADING.get(START), BUILTIN)
+    return type(_THREADING[START]) is not BUILTIN
 
 
 _THREADING: Mapping[str, Any] = vars(threading)
@@ -70,15 +70,12 @@ def main_ident() -> int | None:
 
 def in_main() -> bool:
     """Whether this is the main thread, whichever greenlet runs in it."""
-    known, here = _MAIN.get(os.getpid()), get_ident()  # asked often
-    if known is not None:
-        return known == here
-    if is_patched():
-        if get_native_id() != os.getpid():  # as Linux numbers threads
-            return False
-    elif threading.main_thread().ident != here:
+    if type(_THREADING[START]) is BUILTIN:  # not patched
+        # As `threading.main_thread().ident`: asked so often that two calls more would be seen.
+        return bool(get_ident() == _THREADING["_main_thread"]._ident)
+    if get_native_id() != os.getpid():  # as Linux numbers threads
         return False
-    _MAIN[os.getpid()] = here
+    _MAIN[os.getpid()] = get_ident()
     return True
 
 

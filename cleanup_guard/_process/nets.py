@@ -113,7 +113,7 @@ def late_net() -> None:
         # From here on the watcher may not get to run again, and the end of the interpreter is work like any other.
         process.last_resort.postpone(stop, process.clock())
         _forget_broken_streams()
-    if process.watch.running and not _has_descriptor():
+    if process.watch.parked or (process.watch.running and not _has_descriptor()):
         # CPython before 3.14 ends a daemon thread by pthread_exit, for which the C library opens libgcc_s, or aborts.
         process.watch.pause()
 

@@ -63,7 +63,7 @@ class Process:
         self.told: Told = Told()
         self.watch: Watch = Watch(self)
         self.receiver: Receiver = Receiver(self)
-        self.signals: Signals = Signals(self.receiver.on_signal)
+        self.signals: Signals = Signals(self.receiver.on_signal, self.watch.pokes)
         self.last_resort: LastResort = LastResort(lambda: self.stop)
         self.last_act: LastAct | None = None  # main has ended by it, outside every `with guard()`
         self.whereabouts: Whereabouts = Whereabouts()
@@ -249,15 +249,15 @@ class Process:
 
     def announce(self) -> None:
         """Wake those who wait for the stop, and tell the hooks of it, once: the watcher does, or main on its way out."""
-        stop = self.stop
+        told, stop = self.told, self.stop  # in the other order than they are forgotten: both are of one stop
         if stop is None:
             return
         _start_clock(stop, self.last_resort, self.clock())
-        if stop.drain.over and not self.told.woken:
+        if stop.drain.over and not told.woken:
             for each in self.roster.everybody():
                 each.wake_waiters()
-            self.told.woken = True  # last: if this was cut short, whoever announces next begins anew
-        if not self.told.began.claim():
+            told.woken = True  # last: if this was cut short, whoever announces next begins anew
+        if not told.began.claim():
             return
         event = StopReceived(
             reason=stop.reason,
@@ -270,7 +270,7 @@ class Process:
             handler=None if stop.theirs is None else str(stop.theirs),
         )
         self.roster.tell(event)
-        self.told.announced = True
+        told.announced = True
 
     def tell_finished(self, skipped: tuple[str, ...] | None = None) -> None:
         """Tell that all callbacks have had their turn, once, and the record.

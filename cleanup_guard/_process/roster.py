@@ -217,7 +217,7 @@ class Roster:
     @property
     def listens(self) -> bool:
         """Whether main is inside a guard, or one is left that wants its signals."""
-        return bool(self.main) or any(member.signums for member in list(self.popped))
+        return bool(self.main) or (bool(self.popped) and any(member.signums for member in list(self.popped)))
 
     def concerned(self, stop: Stop | None) -> list[Member]:
         """Main's guards that a stop ends: not the one that `on_exit` set up, if it leaves the signal to Python."""
@@ -333,6 +333,8 @@ class Roster:
 
     def wanted_signals(self) -> set[int]:
         """The signals that any guard wants."""
+        if not (self.main or self.popped or self.elsewhere):
+            return set()
         return {signum for member in self.everybody() for signum in member.signums}
 
     @property
@@ -379,7 +381,7 @@ if TYPE_CHECKING:
         @property
         def hooks_are_over(self) -> bool: ...
         def wake(self) -> None: ...
-        def poke(self) -> None: ...
+        def poke(self, *, spares_theirs: bool = False) -> None: ...
         def release(self, *, in_handler: bool = False) -> None: ...
 
     class ReceiverView(Protocol):

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
     from typing import Any
 
@@ -51,12 +51,23 @@ HUSHED = frozenset(int(getattr(signal, name)) for name in ("SIGINT", "SIGHUP") i
 HOSTS_IN_C = ("uwsgi", "mod_wsgi")
 """Servers that embed Python and handle signals in C, which Python does not see."""
 
+OTHERS_IN_C = (*HOSTS_IN_C, "gevent")
+"""With what may."""
+
 
 class Signals:
-    """Signal dispositions that we took, and what was there before. Main thread only, but where it says otherwise."""
+    """Signal dispositions that we took, and what was there before. Main thread only, but where it says otherwise.
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+    Args:
+        handler: ours.
+        pokes: how many were sent to main, by signal (see `Watch`).
+    """
+
+    def __init__(
+        self, handler: Callable[[int, FrameType | None], None], pokes: Mapping[int, int] | None = None
+    ) -> None:
         self._handler = handler
+        self._pokes: Mapping[int, int] = {} if pokes is None else pokes
         self.previous: dict[int, Handler] = {}
         self._above: dict[int, Handler] = {}  # what somebody has installed over ours since: ours calls it
         self._given_back: dict[int, Handler] = {}  # what to find where somebody has put ours back later
@@ -79,27 +90,31 @@ class Signals:
         """
         before = set(self.previous)
         try:
-            return tuple(each for each in signums if each in self.previous or self._take(each, named=named))
+            ours = [each for each in signums if each in self.previous or self._take(each, named=named)]
+            new = [each for each in ours if each not in before]
+            if new:
+                self._blocked.update(unblock(new).intersection(new))
         except BaseException:
             self.give_back(set(self.previous) - before)
             raise
+        return tuple(ours)
 
     def _take(self, signum: int, *, named: bool) -> bool:
-        self.put_right(signum)
+        """Install the handler, if the signal is not somebody's who must have it. It may be blocked still."""
         before = native.get_handler(signum)
-        if before == signal.SIG_IGN and signum in HUSHED and not named:
+        if not is_default(before):
+            if before == self._handler:
+                self.put_right(signum)
+                before = native.get_handler(signum)
+            if before is None or (before == _signal.SIG_IGN and signum in HUSHED and not named):
+                return False
+            if _theirs(before) is not None and installed.restarts(signum):
+                self._restarting.add(signum)
+        if any(map(sys.modules.__contains__, OTHERS_IN_C)) and _is_in_c(signum):
+            self._restarting.discard(signum)
             return False
-        if (
-            before is None
-            or any(name in sys.modules for name in HOSTS_IN_C)
-            or installed.is_greenlets(signum)
-        ):
-            return False
-        restarts = owner_of(before) is Owner.THEIRS and installed.restarts(signum)
         # First, so that a signal that comes at once finds what was there before.
         self.previous[signum] = before
-        if restarts:
-            self._restarting.add(signum)
         try:
             self.install(signum)
         except ValueError:  # only the main thread of the main interpreter may, and we are in a main thread
@@ -107,8 +122,6 @@ class Signals:
             raise RuntimeError(
                 "a guard in a subinterpreter hears no signals, only the main interpreter does: use guard(signals=())"
             ) from None
-        if signum in unblock([signum]):
-            self._blocked.add(signum)
         return True
 
     def install(self, signum: int) -> None:
@@ -119,7 +132,7 @@ class Signals:
 
     def uninstall(self, signum: int) -> None:
         """Put in place what is behind ours, for the time of a call of it."""
-        behind = self.behind(signum)
+        behind = self._above.get(signum, self.previous.get(signum))
         if behind is None:
             return  # a signal came a moment ago, and its handler has given everything back
         if _theirs(behind) is not None and not self.lost(signum):
@@ -144,51 +157,73 @@ class Signals:
             by_hand: and SIGHUP, if that would kill: a person's terminal may go before all is done.
         """
         if self.leaves_sigint():
-            self._take(SIGINT, named=False)
+            self.take([SIGINT], named=False)
         hangup = getattr(_signal, "SIGHUP", None) if by_hand else None
         if (
             hangup is not None
             and hangup not in self.previous
             and native.get_handler(hangup) is _signal.SIG_DFL
         ):
-            self._take(hangup, named=False)
+            self.take([hangup], named=False)
 
     # -- give back --
 
     def give_back(self, signums: Iterable[int]) -> list[int]:
         """Put back what was there before. Returns the signals that somebody else had taken from us, which are left alone."""
         lost: list[int] = []
+        ours: list[int] = []
         for signum in signums:
-            before = self.previous.get(signum)  # a handler that comes here may give back all of it
-            if self.lost(signum) or _theirs(self._above.get(signum)) is not None:
+            if self.lost(signum):
+                if signum in self.previous:  # else a handler, which came in the middle, has given it back
+                    lost.append(signum)
+                self._let_go(signum, is_ours=False)
+                continue
+            if self._above and _theirs(self._above.get(signum)) is not None:
                 lost.append(signum)
-            if before is not None:
-                if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there
-                    before = self.previous[signum] = _signal.default_int_handler
-                self._given_back[signum] = before
-                if not self.lost(signum):
-                    self._put_back(signum)
-            self.previous.pop(signum, None)
+            ours.append(signum)
+        if ours:
+            self._put_back(ours)
+        return lost
+
+    def _let_go(self, signum: int, *, is_ours: bool = True) -> None:
+        """Put back what was there before, if ours is still there, and note it: somebody may put ours back later."""
+        before = self.previous.get(signum)  # a handler that comes here may give back all of it
+        if not self._above and is_default(before):  # as nearly always, and without a call more
+            self._given_back[signum] = before
+            if is_ours:
+                native.set_handler(signum, before)
+        elif before is not None:
+            if signum == SIGINT and is_of_ended_loop(before):  # which found ours, and left it there
+                before = self.previous[signum] = _signal.default_int_handler
+            self._given_back[signum] = before
+            if is_ours:
+                self.uninstall(signum)
+        self.previous.pop(signum, None)
+        if self._above or self._blocked or self._restarting:
             self._above.pop(signum, None)
             self._blocked.discard(signum)
             self._restarting.discard(signum)
-        return lost
 
-    def _put_back(self, signum: int) -> None:
+    def _put_back(self, signums: list[int]) -> None:
         """Put back what was there before, with no poke on its way: it would kill, where that is the default."""
         with self.fence:
-            if sys.platform == "win32":
-                self.uninstall(signum)
+            if not (self._pokes or self._blocked):  # in a process that was never poked none is on its way
+                for signum in signums:
+                    self._let_go(signum)
                 return
-            stays_blocked = signum in block([signum])
-            for _ in range(PENDING):
-                if stays_blocked or signum not in _signal.sigpending():
-                    break
-                unblock([signum])  # our handler takes it
-                block([signum])
-            self.uninstall(signum)
-            if not stays_blocked and signum not in self._blocked:
-                unblock([signum])
+            blocked = block(signums)
+            try:
+                for _ in range(PENDING):
+                    coming = pending().intersection(signums).difference(blocked)
+                    if not coming:
+                        break
+                    unblock(coming)  # our handler takes it
+                    block(coming)
+                blocked.update(self._blocked)
+                for signum in signums:
+                    self._let_go(signum)
+            finally:
+                unblock([each for each in signums if each not in blocked])
 
     def ignore(self) -> None:
         """Ignore what is still ours. Unlike a Python handler SIG_IGN survives the end of the interpreter (H35)."""
@@ -200,7 +235,8 @@ class Signals:
     def lost(self, signum: int) -> bool:
         """Whether a signal that we took now has somebody else's handler. Any thread."""
         return signum in self.previous and (
-            native.get_handler(signum) != self._handler or installed.is_greenlets(signum)
+            native.get_handler(signum) != self._handler
+            or ("gevent" in sys.modules and installed.is_greenlets(signum))
         )
 
     def ours(self) -> list[int]:
@@ -264,6 +300,16 @@ class Signals:
             native.set_handler(signum, self._given_back.get(signum, int(signal.SIG_DFL)))
 
 
+def _is_in_c(signum: int) -> bool:
+    """Whether a signal is dealt with in C, where Python says what was there before."""
+    return any(name in sys.modules for name in HOSTS_IN_C) or installed.is_greenlets(signum)
+
+
+def is_default(handler: Handler) -> bool:
+    """Whether it is what is there without anybody."""
+    return handler is _signal.SIG_DFL or handler is _signal.default_int_handler
+
+
 def _theirs(handler: Handler) -> Callable[..., Any] | None:
     return handler if callable(handler) and owner_of(handler) is Owner.THEIRS else None
 
@@ -285,7 +331,11 @@ MARK = 255
 class WakeupPipe:
     """A pipe that the C-level handler writes each signal's number to, even while main is stuck in C.
 
-    `wake` may be called from a handler and from any thread; `open` and `close` from the main thread, `read` from one thread.
+    `wake` may be called from a handler and from any thread; `open` and `close` from the main thread, `wait` from one thread.
+
+    Attributes:
+        wired: it is the process's wakeup fd.
+        waits: its reader has not begun, or waits, and has dealt with all that it has read.
     """
 
     POKE = b"\0"
@@ -294,15 +344,17 @@ class WakeupPipe:
         self._reader, self._writer = self._open()
         self._closed = Once()
         self._theirs = -1
-        self.wired = False
+        self.wired: bool = False
+        self.waits: bool = True
 
     def _open(self) -> tuple[int, int]:
         assert sys.platform != "win32"
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        self._poll = make_poll()
+        self._poll, self._glance = make_poll(), make_poll()  # one for each thread
         self._poll.register(reader, select.POLLIN)
+        self._glance.register(reader, select.POLLIN)
         return reader, writer
 
     def wire(self) -> None:
@@ -358,12 +410,19 @@ class WakeupPipe:
 
     def wait(self, timeout: float | None) -> bytes:
         """Wait at most this many seconds (None: for ever) and return the numbers of the signals that arrived, and marks."""
+        self.waits = True
         self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+        self.waits = False
         try:
             data = read(self._reader, 65536)
         except BlockingIOError:
             return b""
         return data.replace(self.POKE, b"")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self._glance.poll(0)
 
     def forward(self, signum: int) -> None:
         """Give a signal to the wakeup fd of somebody else."""
@@ -403,11 +462,18 @@ class WakeupSockets(WakeupPipe):
 
     def wait(self, timeout: float | None) -> bytes:
         """See `WakeupPipe.wait`."""
+        self.waits = True
         select.select([self._ours], [], [], None if timeout is None else max(0.0, timeout))
+        self.waits = False
         try:
             return self._ours.recv(65536).replace(self.POKE, b"")
         except BlockingIOError:
             return b""
+
+    @property
+    def is_empty(self) -> bool:
+        """See `WakeupPipe.is_empty`."""
+        return not select.select([self._ours], [], [], 0)[0]
 
     def forward(self, signum: int) -> None:
         """Nobody there has a wakeup fd without sockets of his own, which only he can write to."""
@@ -426,14 +492,24 @@ def block(signums: Iterable[int]) -> set[int]:
     """Block signals in the calling thread. Returns those that were; on Windows, which has no mask, none."""
     if sys.platform == "win32":
         return set()
-    return {int(each) for each in _signal.pthread_sigmask(signal.SIG_BLOCK, signums)}
+    before: set[int] = _signal.pthread_sigmask(_signal.SIG_BLOCK, signums)
+    return before
 
 
 def unblock(signums: Iterable[int]) -> set[int]:
     """Unblock signals in the calling thread. Returns those that were blocked."""
     if sys.platform == "win32":
         return set()
-    return {int(each) for each in _signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)}
+    before: set[int] = _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signums)
+    return before
+
+
+def pending() -> set[int]:
+    """The signals that have come and are blocked; on Windows none."""
+    if sys.platform == "win32":
+        return set()
+    found: set[int] = _signal.sigpending()
+    return found
 
 
 def let_signals_in() -> None:

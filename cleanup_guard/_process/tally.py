@@ -5,9 +5,13 @@ The Python handler runs late or never while main is in C, and coalesces (H24); t
 
 from __future__ import annotations
 
+from cleanup_guard._ground.clock import inf
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from cleanup_guard._process.roster import Watch
 
 
 class Tally:
@@ -15,15 +19,24 @@ class Tally:
 
     Args:
         pokes: how many it has sent of each; it goes on counting.
+
+    Attributes:
+        served: at a stop, which the program has outlived.
     """
 
-    __slots__ = ("_before", "_dealt", "_pokes", "_seen")
+    __slots__ = ("_before", "_dealt", "_pokes", "_seen", "served")
 
     def __init__(self, pokes: Mapping[int, int]) -> None:
         self._pokes = pokes
         self._before = dict(pokes)
         self._seen: dict[int, int] = {}
         self._dealt: dict[int, int] = {}  # of those seen, what was no poke
+        self.served: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has come, and no poke is on its way: the watcher is as good as a new one. Any thread."""
+        return not (self._seen or self.served) and self._pokes == self._before
 
     def count(self, signum: int) -> None:
         """One has come."""
@@ -52,3 +65,33 @@ class Tally:
         """It has dealt with all that came of these signals, or of all signals, when so many pokes had been sent."""
         for signum in self._seen if signums is None else signums:
             self._dealt[signum] = self._real(signum, pokes)
+
+
+class Nudges:
+    """Pokes main until it answers, when a signal has come by which somebody stops the program, and which is not ours.
+
+    CPython overlooks one that comes between its last look and a C call that waits (hazard H74). That would be rare without our
+    thread, to which main may have to hand the GIL on its way into that call.
+    """
+
+    AFTER = (0.0, 0.02, 0.2, 1.0, 3.0)
+    """Seconds after it has come."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._due: list[float] = []
+        self._answers = 0
+
+    def begin(self, now: float) -> None:
+        """It has come."""
+        self._answers = self._watch.answers
+        self._due = [now + delay for delay in self.AFTER]
+
+    def look(self, now: float) -> float:
+        """Poke if that is due. Returns when it is next."""
+        if self._watch.answers != self._answers:
+            self._due.clear()
+        if self._due and now >= self._due[0]:
+            self._due.pop(0)
+            self._watch.poke(spares_theirs=True)
+        return self._due[0] if self._due else inf

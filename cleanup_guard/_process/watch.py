@@ -4,7 +4,8 @@ It tells `Delivery` the facts, and does what that decides. It never blocks: it w
 program, and calls no hook. It cannot be the last deadline, because it needs the GIL; that is `LastResort`.
 
 Its life has one owner, `Watch`: the thread and its pipe are there while anybody needs them, that is while signals are taken, a
-callback has a time limit, or a stop is under way. `need` and `release` decide that under one lock; handlers only `wake` it.
+callback has a time limit, or a stop is under way, and for a moment longer (see `post.py`). `need` and `release` decide that
+under one lock; handlers only `wake` it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from cleanup_guard._process import ends, native
 from cleanup_guard._process.haste import HASTE
 from cleanup_guard._process.moment import where_is
 from cleanup_guard._process.native import in_main
+from cleanup_guard._process.post import Post
 from cleanup_guard._process.report import say
-from cleanup_guard._process.signals import MARK, WakeupPipe, block_all, let_signals_in, make_wakeup, poke
-from cleanup_guard._process.tally import Tally
+from cleanup_guard._process.signals import MARK, let_signals_in, make_wakeup, poke
+from cleanup_guard._process.tally import Nudges, Tally
 from cleanup_guard._stop.delivery import DEAD_FOR, EAGER, IMPATIENT, QUICK, SLOW_POKE, Facts, Presses
 from cleanup_guard._stop.history import STOPPING
 from cleanup_guard._stop.state import State
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from cleanup_guard._ground.events import Event
     from cleanup_guard._process.roster import ProcessView, Turn
+    from cleanup_guard._process.signals import WakeupPipe
     from cleanup_guard._stop.stop import Stop
 
 HEAD_START = 0.002
@@ -55,6 +58,7 @@ class Watch:
     """The watcher's life.
 
     Attributes:
+        post: where it stands, or stood a moment ago.
         pokes: signals that were sent to main only to have it look, by signal; written by the watcher alone.
         answers: how often main was called by one; written by main alone.
         hooks: whether the on_stop callbacks were begun.
@@ -63,10 +67,7 @@ class Watch:
 
     def __init__(self, process: ProcessView) -> None:
         self._process = process
-        self._pipe: WakeupPipe | None = None
-        self._watcher: Watcher | None = None
-        self._thread: native.Thread | None = None
-        self._leaves: Once = Once()  # claimed: the thread is to end; each has its own
+        self.post: Post | None = None
         self.pokes: dict[int, int] = {}
         self.answers: int = 0
         self.poked_at: float = -inf
@@ -80,18 +81,30 @@ class Watch:
     @property
     def running(self) -> bool:
         """Whether there is a thread that watches."""
-        return self._thread is not None
+        post = self.post
+        return post is not None and post.thread is not None and post.on_duty
+
+    @property
+    def parked(self) -> bool:
+        """Whether a thread that nobody needs is still there, or was a moment ago."""
+        post = self.post
+        return post is not None and not post.on_duty
+
+    def has(self, watcher: Watcher) -> bool:
+        """Whether this one watches. Any thread."""
+        post = self.post
+        return post is not None and post.watcher is watcher
 
     @property
     def hears(self) -> bool:
         """Whether it watches, and hears signals, and there is nothing new to see: nobody needs to call `need`."""
-        pipe = self._pipe
-        return pipe is not None and pipe.wired and self._thread is not None and self._process.stop is None
+        post = self.post
+        return post is not None and post.pipe.wired and post.thread is not None and self._process.stop is None
 
     @property
     def hooks_are_over(self) -> bool:
         """Whether no on_stop callback is left to run before main may be told."""
-        if self.hooks_ended or self._thread is None:
+        if self.hooks_ended or not self.running:
             return True
         for member in self._process.roster.everybody():  # noqa: SIM110  # asked in the handler: no generator
             if member.stop_hooks:
@@ -100,9 +113,9 @@ class Watch:
 
     def wake(self) -> None:
         """Have it look. Any thread, any handler."""
-        pipe = self._pipe
-        if pipe is not None:
-            pipe.wake()
+        post = self.post
+        if post is not None and post.on_duty:
+            post.pipe.wake()
 
     def poke(self, *, spares_theirs: bool = False) -> None:
         """Have main run our handler: with any signal of ours but SIGINT if there is one, because SIGINTs are counted.
@@ -134,60 +147,80 @@ class Watch:
         """See to it that it watches, and hears signals if there are any to hear. Not in a handler.
 
         Where no descriptor is free it is as where no thread can be started: main's handler has to do. It is woken only if there
-        is something new to see: a guard inside another one costs no look.
+        is something new to see: a guard inside another one costs no look, nor does one that takes over what was parked.
         """
-        is_new = self._process.stop is not None
         with LOCK:
-            if self._pipe is None:
-                try:
-                    self._pipe = make_wakeup()
-                except OSError:
-                    return
-                self._watcher = Watcher(self._process, self, self._pipe)
-            if not self._pipe.wired and self._process.signals.previous and in_main():
-                self._pipe.wire()
-                is_new = True
-            if self._thread is None:
-                self._start()
-                is_new = False  # it looks at once
-        if is_new:
-            self.wake()
+            post = self.post
+            is_parked = post is not None and not post.on_duty
+            if is_parked:
+                post = self._take_over()
+            if post is None:
+                post = self._make()
+            if post is not None:
+                self._equip(post, was_parked=is_parked)
 
-    def _start(self) -> None:
-        watcher, pipe = self._watcher, self._pipe
-        assert watcher is not None
-        assert pipe is not None
-        leaves = self._leaves = Once()
+    def _take_over(self) -> Post | None:
+        """Have what was parked on duty again. Returns it, if it is."""
+        post = self.post
+        if post is not None and post.take():
+            watcher = post.watcher
+            if watcher.prepares_at != inf:
+                watcher.prepares_at = self._process.clock() + IDLE
+            if watcher.tally.untouched:
+                return post
+            self.post = None
+            post.close()
+        self.post = None
+        return None
 
-        def watch() -> None:
-            block_all()
-            timeout: float | None = 0.0
-            while not leaves.claimed:
-                signums = pipe.wait(timeout)
-                if signums or not leaves.claimed:  # what was read is not to be lost, also at a fork
-                    timeout = watcher.look_safely(signums)
+    def _make(self) -> Post | None:
+        try:
+            pipe = make_wakeup()
+        except OSError:
+            return None
+        self.post = post = Post(Watcher(self._process, self, pipe), pipe)
+        return post
 
-        thread = native.Thread(watch, "cleanup_guard watcher", bare=True)
-        self._thread = thread if thread.start() else None
+    def _equip(self, post: Post, *, was_parked: bool) -> None:
+        """Have it hear signals, and give it a thread, or have the one that it has look."""
+        process = self._process
+        wires = not post.pipe.wired and process.signals.previous and in_main()
+        if wires:
+            post.pipe.wire()
+        if post.thread is None:
+            post.start(0.0 if process.stop is not None or process.roster.turns else IDLE)
+        elif process.stop is not None or (wires and not was_parked):
+            # Looked up after it is on duty: who brings a stop before that cannot wake it.
+            post.pipe.wake()
 
     def pause(self) -> None:
-        """End the thread, if there is one; what it knows stays. `resume` goes on where it was."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._leaves.claim()
-            self.wake()
-            thread.join()
+        """End the thread, if there is one; what it knows stays, unless it is parked. `resume` goes on where it was."""
+        post = self.post
+        if post is None:
+            return
+        if post.on_duty:
+            if post.thread is not None:
+                post.end()
+                post.thread = None
+            return
+        if post.take():
+            post.close()
+        else:
+            post.wait_for_end()
+        self.post = None
 
     @property
     def paused(self) -> bool:
         """Whether there is something to resume."""
-        return self._pipe is not None and self._thread is None
+        post = self.post
+        return post is not None and post.thread is None
 
     def resume(self) -> None:
         """Undo `pause`, if there was anything to pause."""
         self.resume_due = False
-        if self.paused:
-            self._start()
+        post = self.post
+        if post is not None and post.thread is None:
+            post.start()
 
     def resume_later(self, signums: list[int]) -> partial[None] | None:
         """Have main resume, and call the handlers of somebody else that are due, by a signal, which counts as a poke.
@@ -217,29 +250,28 @@ class Watch:
                 self._release(wait=True)
 
     def _release(self, *, wait: bool) -> None:
-        pipe, roster = self._pipe, self._process.roster
-        if pipe is None or self._process.stop is not None:
+        post, process = self.post, self._process
+        if post is None or process.stop is not None:
             return
-        if not self._process.signals.previous and in_main():
-            pipe.unwire()
-        if pipe.wired or not roster.empty:
+        heard = post.pipe.wired
+        if not process.signals.previous and in_main():
+            post.pipe.unwire()
+        if post.pipe.wired or not process.roster.empty:
             return
-        thread, self._thread, self._pipe, self._watcher = self._thread, None, None, None
-        self._leaves.claim()
-        pipe.wake()
-        if thread is None:
-            pipe.close()
-        elif wait:
-            self._close(thread, pipe)
-        else:
-            native.Thread(
-                lambda: self._close(thread, pipe), "cleanup_guard closing", bare=True, brief=True
-            ).start()
+        # Not where it has heard no signals: a subinterpreter must have no thread when it ends, and hears none.
+        if not (heard and wait and not process.exiting and post.park()):
+            self._end(post, wait=wait)
 
-    @staticmethod
-    def _close(thread: native.Thread, pipe: WakeupPipe) -> None:
-        thread.join()
-        pipe.close()
+    def _end(self, post: Post, *, wait: bool) -> None:
+        if post.take():
+            post.send_off()
+        self.post = None
+        if not post.on_duty:
+            return
+        if wait or post.thread is None:
+            post.close()
+        else:
+            native.Thread(post.close, "cleanup_guard closing", bare=True, brief=True).start()
 
     def forget(self) -> None:
         """There is no stop any more."""
@@ -253,9 +285,10 @@ class Watch:
         Args:
             signums: only of these, which are about to be taken: whoever had them before has dealt with them. Main thread only.
         """
-        watcher, pipe = self._watcher, self._pipe
-        if watcher is None or pipe is None:
+        post = self.post
+        if post is None or not post.on_duty:
             return
+        watcher = post.watcher
         if not in_main():
             watcher.begin_anew()
             return
@@ -264,17 +297,17 @@ class Watch:
             past, marked = (dict(self.pokes), signums), False
             try:
                 watcher.pasts.append(past)
-                marked = pipe.mark()
+                marked = post.pipe.mark()
             finally:  # a Ctrl-C may be Python's yet
                 if not marked and past in watcher.pasts:
                     watcher.pasts.remove(past)
 
     def disown(self) -> None:
         """In a fork child: there is no thread, and the pipe is the parent's."""
-        pipe, self._pipe, self._thread, self._watcher = self._pipe, None, None, None
-        if pipe is not None:
-            pipe.unwire()
-            pipe.close()
+        post, self.post = self.post, None
+        if post is not None:
+            post.pipe.unwire()
+            post.pipe.close()
 
 
 def _least_meant(signums: list[int], process: ProcessView) -> int:
@@ -304,53 +337,29 @@ def _is_mains_turn(process: ProcessView, new: list[int]) -> bool:
     return roster.listens and any(each in signals.previous and signals.theirs(each) is None for each in new)
 
 
-class Nudges:
-    """Pokes main until it answers, when a signal has come by which somebody stops the program, and which is not ours.
-
-    CPython overlooks one that comes between its last look and a C call that waits (hazard H74). That would be rare without our
-    thread, to which main may have to hand the GIL on its way into that call.
-    """
-
-    AFTER = (0.0, 0.02, 0.2, 1.0, 3.0)
-    """Seconds after it has come."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._due: list[float] = []
-        self._answers = 0
-
-    def begin(self, now: float) -> None:
-        """It has come."""
-        self._answers = self._watch.answers
-        self._due = [now + delay for delay in self.AFTER]
-
-    def look(self, now: float) -> float:
-        """Poke if that is due. Returns when it is next."""
-        if self._watch.answers != self._answers:
-            self._due.clear()
-        if self._due and now >= self._due[0]:
-            self._due.pop(0)
-            self._watch.poke(spares_theirs=True)
-        return self._due[0] if self._due else inf
-
-
 class Watcher:
-    """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts."""
+    """What the thread does; one for each time that signals are taken. It is the world in which `Delivery` acts.
+
+    Attributes:
+        tally: what it has seen of signals.
+        pasts: how many pokes there were at each mark in the pipe, and which signals it is about.
+        prepares_at: when what a stop needs is loaded; never, once that was done.
+    """
 
     def __init__(self, process: ProcessView, watch: Watch, pipe: WakeupPipe) -> None:
         self._process = process
         self._watch = watch
         self._pipe = pipe
-        self._tally = Tally(watch.pokes)
+        self.tally = Tally(watch.pokes)
         self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = (
             deque()
         )  # a mark's pokes and signals
         self._forwarded: set[int] = set()
         self._replaced = False  # when the stop came its signal had somebody else's handler
         self._told = Once()
-        self._presses = Presses()
+        self._presses = Presses(0 if process.stop is not None else self._count_ctrl_c())
         self._nudges = Nudges(watch)
-        self._prepares_at = process.clock() + IDLE
+        self.prepares_at = process.clock() + IDLE
 
     # -- one look --
 
@@ -370,11 +379,13 @@ class Watcher:
             if signum == MARK:
                 self._forget_past(*self.pasts.popleft())
                 continue
-            self._tally.count(signum)
+            self.tally.count(signum)
             self._forward(signum)
             if signum in STOPS and signum not in process.signals.previous:
                 self._nudges.begin(process.clock())
         self._let_main_be_first(signums)
+        if not self._watch.has(self):
+            return None  # sent off in a handler: what has come is history, and the next guard's watcher may be there
         now = process.clock()
         ours = list(process.signals.previous)
         if not self.pasts:  # else it stands in the pipe, and is read at once, which of those seen are history
@@ -389,11 +400,11 @@ class Watcher:
             if process.main_is_owed:
                 self.poke()
                 due = min(due, now + DEAD_FOR)
-        elif now >= self._prepares_at:
-            self._prepares_at = inf
+        elif now >= self.prepares_at:
+            self.prepares_at = inf
             process.prepare()
         else:
-            due = min(due, self._prepares_at)
+            due = min(due, self.prepares_at)
         return None if due == inf else max(0.0, due - process.clock())
 
     def _facts(self, stop: Stop) -> Facts:
@@ -420,7 +431,7 @@ class Watcher:
 
     def _forget_past(self, pokes: dict[int, int], signums: Collection[int] | None) -> None:
         """After so many pokes, what was seen before of these signals, or of all, is history, and begins no other stop."""
-        self._tally.forget(pokes, signums)
+        self.tally.forget(pokes, signums)
         if signums is None:
             self.begin_anew()
 
@@ -428,7 +439,7 @@ class Watcher:
         """Tell somebody else's wakeup fd, such as an event loop's: of his signals all, of ours the first, of pokes none."""
         process = self._process
         if signum in process.signals.previous:
-            if self._tally.real(signum) <= 0:
+            if self.tally.real(signum) <= 0:
                 return
             if process.signals.theirs(signum) is None:
                 if signum in self._forwarded:
@@ -440,16 +451,16 @@ class Watcher:
         """See whether there is a stop, or another Ctrl-C."""
         process = self._process
         for signum in ours:
-            new = self._tally.new(signum)
+            new = self.tally.new(signum)
             if new < 0 and now - self._watch.poked_at > 1.0 and not self._watch.resume_due:
                 # One that is still to be tripped, after a fork, would pass for a stop if it were made up for.
-                self._tally.make_up(signum)
+                self.tally.make_up(signum)
             if new <= 0:
                 continue
             if _may_be_a_stop(process, signum):
                 self._replaced = process.signals.lost(signum)
                 process.claim_signal(signum, None if process.insists else process.signals.theirs(signum))
-            self._tally.deal_with(new, signum)  # one signal is not two stops
+            self.tally.deal_with(new, signum)  # one signal is not two stops
         stop = process.stop
         if stop is None:
             self._presses = Presses(
@@ -468,7 +479,7 @@ class Watcher:
     def _let_main_be_first(self, signums: bytes) -> None:
         """Leave the GIL to a main that a signal has just woken: it does by itself all that comes before the first callback."""
         process = self._process
-        new = [] if self.pasts else [each for each in signums if self._tally.new(each) > 0]
+        new = [] if self.pasts else [each for each in signums if self.tally.new(each) > 0]
         if not (signums and _is_mains_turn(process, new)):
             return
         HASTE.begin()
@@ -483,7 +494,7 @@ class Watcher:
 
     def _count_ctrl_c(self) -> int:
         """How many SIGINTs there were. Whoever has replaced our wakeup fd may have left us the handler."""
-        return max(self._tally.real(SIGINT), self._process.receiver.calls.get(SIGINT, 0))
+        return max(self.tally.real(SIGINT), self._process.receiver.calls.get(SIGINT, 0))
 
     def _insist(self, now: float) -> None:
         """A person presses Ctrl-C again: interrupt what is in progress, be it a callback or main's own `finally`."""
@@ -619,6 +630,7 @@ class Watcher:
 
     def begin_anew(self) -> None:
         """There is no stop any more."""
+        self.tally.served = True
         self._presses = Presses(self._count_ctrl_c())
         self._forwarded.clear()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
-from cleanup_guard._ground.here import in_foreground, own
+from cleanup_guard._ground.here import in_foreground, is_set, own
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
-from cleanup_guard._ground.platforms import detect, in_force, told_by_platform
+from cleanup_guard._ground.platforms import UNIT_VARIABLE, detect, in_force, told_by_platform
 from cleanup_guard._process import native
 
 TYPE_CHECKING = False
@@ -33,7 +33,9 @@ class Whereabouts:
         Args:
             roster: the guards, which may decide.
         """
-        if not own().is_unit or roster.grace is not None or grace_from_environment(os.environ) is not None:
+        if not (is_set(UNIT_VARIABLE) and own().is_unit):
+            return
+        if roster.grace is not None or grace_from_environment(os.environ) is not None:
             return
         if not self._asked.claim():
             return

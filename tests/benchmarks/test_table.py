@@ -143,10 +143,14 @@ def test_a_guarded_call(show: Show) -> None:
         first |= alone("first", name, times=ROUNDS)
     limit = (
         "no watcher can be there without a thread, whose start and end is among the figures and more than the aim by itself; "
-        "above it are a pipe, and two signals that are taken and given back with none lost, and looked at twice"
+        "above it are a pipe, and two signals that are taken and given back with none lost"
     )
     unit, grows = "µs of processor time", "with its callbacks, which have rows of their own"
     show(Row("a guarded call, the first of a process", unit, first, HAND, "150 µs", grows, limit))
+    limit = (
+        "one thread serves guards that follow each other within 50 ms; the C calls that take two signals and give them back "
+        "are among the figures; above them is Python: whose each signal was and is, who else is guarded, what came meanwhile"
+    )
     show(Row("a guarded call, repeated", unit, alone("repeated"), HAND, "4x", grows, limit))
 
 

@@ -161,9 +161,9 @@ class Injector:
             self.world.injected = not self.theirs
         self.injected += 1
         self.must_stop = self.must_stop or not (process.state is State.IDLE or process.ballot.closed)
-        pipe = process.watch._pipe
-        if pipe is not None and pipe.wired:
-            os.write(pipe._writer, bytes([signum]))
+        post = process.watch.post
+        if post is not None and post.pipe.wired:
+            os.write(post.pipe._writer, bytes([signum]))
         try:
             receiver.on_signal(signum, frame)
         except BaseException:

@@ -228,6 +228,19 @@ def nothing_to_run(world: World) -> None:
         world.wait()
 
 
+def again(world: World) -> None:
+    """A guard between two that have nothing to run: each is alone, and one watcher may serve all three."""
+    with guard(hooks=()):
+        pass
+    world.injected = False  # what came as it was left is the program's own handler's
+    with guard(hooks=()) as g:
+        world.register(g, 1)
+        world.register(g, 2)
+        world.wait()
+    with guard(hooks=()):
+        pass
+
+
 def on_stop(world: World) -> None:
     """Two on_stop callbacks: they run at most once, in order, and before the stop is raised."""
     with guard(hooks=()) as g:
@@ -498,6 +511,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
         shield,
         nested,
         nothing_to_run,
+        again,
         on_stop,
         main_raises,
         callback_fails,
