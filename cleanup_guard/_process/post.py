@@ -59,8 +59,8 @@ class Post:
     __slots__ = ("_berth", "_hand", "_leaves", "_pid", "_sleeps", "_until", "pipe", "thread", "watcher")
 
     def __init__(self, watcher: Looks, pipe: WakeupPipe) -> None:
-        self.watcher = watcher
-        self.pipe = pipe
+        self.watcher: Looks = watcher
+        self.pipe: WakeupPipe = pipe
         self.thread: native.Thread | None = None
         self._leaves = Once()  # claimed: the thread is to end; each has its own
         self._pid = os.getpid()

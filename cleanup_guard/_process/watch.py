@@ -350,7 +350,7 @@ class Watcher:
         self._process = process
         self._watch = watch
         self._pipe = pipe
-        self.tally = Tally(watch.pokes)
+        self.tally: Tally = Tally(watch.pokes)
         self.pasts: deque[tuple[dict[int, int], Collection[int] | None]] = (
             deque()
         )  # a mark's pokes and signals
@@ -359,7 +359,7 @@ class Watcher:
         self._told = Once()
         self._presses = Presses(0 if process.stop is not None else self._count_ctrl_c())
         self._nudges = Nudges(watch)
-        self.prepares_at = process.clock() + IDLE
+        self.prepares_at: float = process.clock() + IDLE
 
     # -- one look --
 
