@@ -230,8 +230,8 @@ SEEN = "the same, timed, told, and seen three times"
 
 LIMITS = {
     "asleep": f"a stop has to be timed and told before the first callback; a handler that does only that, in a program that "
-    f"has imported us, is {TIMED!r}; above it are some 200 calls of Python, nearly all for the first time: whose stop it is, where "
-    "main is, who is to be told, and which callback is next",
+    f"has imported us, is {TIMED!r}; above it are some 200 calls of Python, nearly all for the first time: whose stop it is, "
+    "where main is, who is to be told, and which callback is next",
     "in Event.wait": "whether main waits in a C call or has just come back from it, with a lock in its hand, CPython does not "
     f"tell: main must be seen there three times, as it is in {SEEN!r}, and have stood there for half a millisecond",
     "asleep, a second thread busy": "whoever wants the GIL from a busy thread waits for CPython's switch interval of 5 ms, "
