@@ -137,8 +137,10 @@ class Post:
         What came before that has been read if the pipe is empty, and looked at if the thread waits again.
 
         Returns:
-            Whether it is parked. Else something has happened, or happens now.
+            Whether it is parked. Else something has happened, or happens now, or there is no thread that would end it.
         """
+        if self.thread is None:
+            return False
         self._until = monotonic() + LASTS
         self._berth.extend(islice(iter(self._hand.pop, self), 1))
         if self.pipe.is_empty and self.pipe.waits and self.watcher.tally.untouched:

@@ -74,6 +74,12 @@ print(gone())
     ) == ["gone"]
 
 
+def test_nothing_stays_where_there_is_no_thread() -> None:
+    """Nobody would close the pipe."""
+    no_thread = "from cleanup_guard._process import native\nnative.Thread.start = lambda thread: False\n"
+    assert parks(f"{no_thread}ready()\nguarded()\nprint(pipes() == before)") == ["True"]
+
+
 def test_a_guard_that_comes_as_it_ends() -> None:
     """Whoever claims it first has it: each guard hears its stop."""
     assert parks(
