@@ -38,6 +38,8 @@ class CallInMain:
         self._function = function
         self._asked = Once()
         self._refused: list[int] = []
+        self._looks = False  # main is making it
+        self._missed = False  # and was asked meanwhile
 
     def ask(self) -> None:
         """Have it made, if main has not been asked already. Does nothing without ctypes. Any thread."""
@@ -49,11 +51,16 @@ class CallInMain:
         """What asks, for a place where no line of Python may run: it is C code. It has to be called.
 
         Returns:
-            None without ctypes, and if main has been asked already.
+            None without ctypes, and if main has been asked already. To another thread also while main makes the call: CPython
+            3.11 would make the next one at once, with its sign still set, at which a main that is traced looks for ever.
         """
         if self._refused and self._refused.pop():
             self._came()
         if not self._asked.claim():
+            return None
+        if self._looks and not native.in_main():
+            self._asked.give_back()
+            self._missed = True
             return None
         try:
             import ctypes
@@ -72,8 +79,17 @@ class CallInMain:
         self._asked.give_back()
 
     def __bool__(self) -> bool:
-        self._came()
-        self._function(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        self._looks = True
+        try:
+            self._came()
+            self._function(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+            if self._missed and sys.gettrace() is None:
+                self._missed = False
+                self.ask()
+        finally:
+            self._looks = (
+                False  # last: from here on no function of Python is entered before the next one is made
+            )
         return False
 
 

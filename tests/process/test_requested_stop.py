@@ -241,3 +241,28 @@ with guard() as g:
 """
     )
     assert (ended.out, ended.status) == (["False"], 3), ended.err
+
+
+def test_main_that_is_traced_is_asked_while_it_looks() -> None:
+    """On CPython 3.11 it looked for ever at the sign of a call that another thread asked for in the middle of the first one."""
+    code = """
+from cleanup_guard._process.main import CallInMain
+looked = []
+def look(frame):
+    looked.append(frame)
+    sys.settrace(lambda *_: None)
+    thread = threading.Thread(target=call.ask)
+    thread.start()
+    thread.join()
+call = CallInMain(look)
+ready()
+call.ask()
+while not looked: pass
+sys.settrace(None)
+call.ask()
+while len(looked) < 2: pass
+sys.settrace(None)
+print("done", flush=True)
+"""
+    ended = run(code)
+    assert (ended.out, ended.status) == (["done"], 0), ended.err
