@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
 from cleanup_guard._ground.platforms import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cleanup_guard._ground.clock import Grace
     from cleanup_guard._ground.platforms import Unit
 
 
@@ -27,6 +29,15 @@ def is_set(name: str) -> bool:
     if key is None:
         key = _KEYS[name] = environ.encodekey(name)
     return key in data
+
+
+def grace_given() -> Grace | None:
+    """What CLEANUP_GUARD_GRACE says; None if it is not set, as nearly always.
+
+    Raises:
+        ValueError: it makes no sense.
+    """
+    return grace_from_environment(os.environ) if is_set(GRACE_VARIABLE) else None
 
 
 _KEYS: dict[str, object] = {}

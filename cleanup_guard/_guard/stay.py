@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
-from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
 from cleanup_guard._ground.events import SignalsUnheard
-from cleanup_guard._ground.here import is_set
+from cleanup_guard._ground.here import grace_given, is_set
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 
 # The face loads it late; inside a guard there may be no descriptor for that.
@@ -271,8 +270,7 @@ def _look_around(roster: Roster, ready_file: str | None) -> None:
     """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
     outermost = roster.outermost
     if outermost is None or outermost is roster.program:  # else that one has done it
-        if is_set(GRACE_VARIABLE):
-            grace_from_environment(os.environ)  # refuses what makes no sense
+        grace_given()  # refuses what makes no sense
         if roster.notify is None and is_set("NOTIFY_SOCKET"):
             from cleanup_guard._process.notify import notify_of
 

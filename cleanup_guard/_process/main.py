@@ -87,9 +87,8 @@ class CallInMain:
                 self._missed = False
                 self.ask()
         finally:
-            self._looks = (
-                False  # last: from here on no function of Python is entered before the next one is made
-            )
+            # Last: from here on no function of Python is entered before the next one is made.
+            self._looks = False
         return False
 
 

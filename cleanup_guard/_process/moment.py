@@ -104,7 +104,7 @@ class Moment:
         if filename.startswith(OURS):
             # Our own lines are never interrupted, except where they have called a user's function that is written in C.
             return frame.f_code in CALLERS and self._stands_still(frame, inf, waiting_since)
-        if sys.gettrace() is not None and _is_in_tracer(frame):
+        if _is_in_tracer(frame):
             return self._stands_still(frame, TRACED_PATIENCE, waiting_since)
         in_library = is_stdlib(filename)
         if in_library and _is_in_handler(frame):

@@ -59,13 +59,12 @@ _THREADING: Mapping[str, Any] = vars(threading)
 
 
 _MAIN: dict[int, int] = {}
-"""By process: the identifier of its main thread, once that has asked."""
+"""By process: the identifier of its main thread, where `threading` says something else."""
 
 
 def main_ident() -> int | None:
     """The identifier of the main thread."""
-    known = _MAIN.get(os.getpid())
-    return threading.main_thread().ident if known is None and not is_patched() else known
+    return _MAIN.get(os.getpid()) if is_patched() else threading.main_thread().ident
 
 
 def in_main() -> bool:

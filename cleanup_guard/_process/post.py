@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import os
-from itertools import islice
 from time import monotonic
 
 from cleanup_guard._ground.once import Once
@@ -56,7 +55,7 @@ class Post:
         thread: that thread; None where none is to be had, and while a fork is under way.
     """
 
-    __slots__ = ("_berth", "_hand", "_leaves", "_pid", "_sleeps", "_until", "pipe", "thread", "watcher")
+    __slots__ = ("_berth", "_duty", "_leaves", "_pid", "_sleeps", "_until", "pipe", "thread", "watcher")
 
     def __init__(self, watcher: Looks, pipe: WakeupPipe) -> None:
         self.watcher: Looks = watcher
@@ -66,14 +65,14 @@ class Post:
         self._pid = os.getpid()
         self._until = 0.0
         self._sleeps = False  # the thread waits without an end
-        # Where the token is: here while it is on duty, there while it is parked; nowhere once the thread has had enough.
-        self._hand: list[None] = [None]
-        self._berth: list[None] = []
+        # The token is in the one while it is on duty, in the other while parked; nowhere once the thread has had enough.
+        self._duty, self._berth = Once(), Once()
+        self._berth.claim()
 
     @property
     def on_duty(self) -> bool:
         """Whether it is not parked."""
-        return bool(self._hand)
+        return not self._duty.claimed
 
     @property
     def _is_here(self) -> bool:
@@ -95,21 +94,13 @@ class Post:
         while not leaves.claimed:
             self._sleeps = timeout is None
             signums = self.pipe.wait(timeout)
-            if not signums and self._berth:
+            if not signums and not self._berth.claimed:
                 timeout = self._until - monotonic()
-                if timeout <= 0 and self._ends():
+                if timeout <= 0 and self._berth.claim():  # nobody has taken it over in time
                     self.pipe.close()
                     return
             elif signums or not leaves.claimed:  # what was read is not to be lost, also at a fork
                 timeout = self.watcher.look_safely(signums)
-
-    def _ends(self) -> bool:
-        """Whether nobody has taken it over in time."""
-        try:
-            self._berth.pop()
-        except IndexError:
-            return False
-        return True
 
     def end(self) -> None:
         """End the thread, if there is one, and wait for it."""
@@ -142,7 +133,7 @@ class Post:
         if self.thread is None:
             return False
         self._until = monotonic() + LASTS
-        self._berth.extend(islice(iter(self._hand.pop, self), 1))
+        self._duty.claim_into(self._berth.free)
         if self.pipe.is_empty and self.pipe.waits and self.watcher.tally.untouched:
             if self._sleeps:
                 self.pipe.wake()
@@ -155,12 +146,4 @@ class Post:
         Returns:
             False if its time was over, and the thread closes the pipe and ends; or if it is another process's.
         """
-        if self._hand:
-            return True
-        if not self._is_here:
-            return False
-        try:
-            self._hand.extend(islice(iter(self._berth.pop, self), 1))
-        except IndexError:
-            return False
-        return True
+        return self.on_duty or (self._is_here and self._berth.claim_into(self._duty.free))

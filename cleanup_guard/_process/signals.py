@@ -395,17 +395,17 @@ class WakeupPipe:
 
     def wake(self) -> None:
         """End the reader's wait."""
-        try:
-            write(self._writer, self.POKE)
-        except OSError:
-            pass  # full: the reader wakes anyway; closed: nobody is left to wake
+        self._send(self.POKE)
 
     def mark(self) -> bool:
         """Tell the reader that what has come up to now is history. Returns whether there was room to."""
+        return self._send(bytes((MARK,)))
+
+    def _send(self, data: bytes) -> bool:
         try:
-            write(self._writer, bytes((MARK,)))
+            write(self._writer, data)
         except OSError:
-            return False
+            return False  # full: the reader wakes anyway; closed: nobody is left to wake
         return True
 
     def wait(self, timeout: float | None) -> bytes:

@@ -219,7 +219,7 @@ class Watch:
         """Undo `pause`, if there was anything to pause."""
         self.resume_due = False
         post = self.post
-        if post is not None and post.thread is None:
+        if post is not None and self.paused:
             post.start()
 
     def resume_later(self, signums: list[int]) -> partial[None] | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-from cleanup_guard._ground.clock import BY_HAND, grace_from_environment
-from cleanup_guard._ground.here import in_foreground, is_set, own
+from cleanup_guard._ground.clock import BY_HAND
+from cleanup_guard._ground.here import grace_given, in_foreground, is_set, own
 from cleanup_guard._ground.names import SIGINT
 from cleanup_guard._ground.once import Once
 from cleanup_guard._ground.platforms import UNIT_VARIABLE, detect, in_force, told_by_platform
@@ -35,7 +33,7 @@ class Whereabouts:
         """
         if not (is_set(UNIT_VARIABLE) and own().is_unit):
             return
-        if roster.grace is not None or grace_from_environment(os.environ) is not None:
+        if roster.grace is not None or grace_given() is not None:
             return
         if not self._asked.claim():
             return
@@ -60,7 +58,7 @@ class Whereabouts:
             argument: what the guards say; None if they say nothing.
         """
         try:
-            given = grace_from_environment(os.environ) or argument
+            given = grace_given() or argument
         except ValueError:  # the variable was broken after the guard had checked it
             given = argument
         return in_force(self.look_around(), given)

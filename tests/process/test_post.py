@@ -27,7 +27,7 @@ def park():
     raise SystemExit("never parked")
 def parked():
     from cleanup_guard._process.process import REGISTRY
-    return bool(REGISTRY.process.watch.post and REGISTRY.process.watch.post._berth)
+    return bool(REGISTRY.process.watch.post and REGISTRY.process.watch.post._berth.free)
 def gone():
     limit = time.monotonic() + 20
     while threads() or pipes() != before:
