@@ -70,6 +70,12 @@ class Way:
         }
 
 
+def is_in_first_block(frame: FrameType) -> bool:
+    """Whether a frame is in the first block of its function: inside a `try` or a `with`, not in what comes after that."""
+    table = list(_ranges(frame.f_code))
+    return any(start <= frame.f_lasti < end for start, end, target in table if target == table[0][2])
+
+
 def _ranges(code: CodeType) -> Iterator[tuple[int, int, int]]:
     """The exception table: from which instruction to which, and where an exception goes. As `dis` reads it."""
     numbers = _numbers(code.co_exceptiontable)

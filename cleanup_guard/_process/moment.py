@@ -17,7 +17,7 @@ import sys
 from cleanup_guard._ground.clock import inf
 from cleanup_guard._ground.unpatched import read
 from cleanup_guard._process import native
-from cleanup_guard._process.blocks import Way
+from cleanup_guard._process.blocks import Way, is_in_first_block
 from cleanup_guard._stop.stack import CALLERS
 from cleanup_guard._stop.token import OURS
 
@@ -132,7 +132,9 @@ class Moment:
 
     def _waits(self, frame: FrameType, waiting_since: float | None) -> bool:
         """Whether main waits in the library, and an exception there does no harm."""
-        return not _takes_lock_back(frame) and self._stands_still(frame, PATIENCE, waiting_since)
+        if _takes_lock_back(frame):
+            return False
+        return _waits_for_notice(frame) or self._stands_still(frame, PATIENCE, waiting_since)
 
     def _stands_still(self, frame: FrameType, patience: float, waiting_since: float | None) -> bool:
         """Whether main has been at this very instruction for a while, that is, waits in a C call; or patience is at an end.
@@ -332,15 +334,36 @@ def _only_waits(frame: FrameType) -> bool:
     return True
 
 
+def _waits_for_notice(frame: FrameType) -> bool:
+    """Whether main waits for an event, a queue's item or the like, and nobody has said that it is there.
+
+    That can be told by the condition below all of these, at the first look. An exception does no harm wherever main is in that
+    wait: `Condition.wait` takes back its lock, and strikes it off the list of those who wait.
+    """
+    if frame.f_code is not _condition().wait.__code__ or not _only_waits(frame) or not is_in_first_block(frame):
+        return False
+    here = frame.f_locals
+    waiter = here.get("waiter")
+    listed = waiter is not None and waiter in getattr(here.get("self"), "_waiters", ())
+    return listed and here.get("gotit") is False and waiter.locked()
+
+
 def _takes_lock_back(frame: FrameType) -> bool:
-    """Whether a condition was met, and main waits for the lock that it had given back for the time of its wait.
+    """Whether a condition was met, or time is up, and main waits for the lock that it had given back for the time of its wait.
 
     Its `with` block would release it all the same: another thread's.
     """
-    condition = sys.modules["threading"].Condition
+    condition = _condition()
     if frame.f_code is condition._acquire_restore.__code__:
         return True
-    return frame.f_code is condition.wait.__code__ and bool(frame.f_locals.get("gotit"))
+    if frame.f_code is not condition.wait.__code__:
+        return False
+    gotit = frame.f_locals.get("gotit")
+    return bool(gotit) or (gotit is not None and not is_in_first_block(frame))
+
+
+def _condition() -> Any:
+    return sys.modules["threading"].Condition
 
 
 def is_stdlib(filename: str) -> bool:

@@ -172,29 +172,6 @@ LEAST = WITH_US + BARE.replace("    raise Stop", "    tell()\n    raise Stop")
 """What no stop that is timed and told can do without: such a handler in a program that has imported us, which has to be taken
 apart at the end, with a timer in C, and a line for the operator."""
 
-SEES = """
-reader, writer = os.pipe()
-os.set_blocking(writer, False)
-signal.set_wakeup_fd(writer)
-def watch():
-    os.read(reader, 1)
-    while len(seen) < 3:  # two pokes at one moment are one
-        time.sleep(0.0003)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
-threading.Thread(target=watch, daemon=True).start()
-seen = []
-"""
-
-LEAST_SEEN = (
-    WITH_US
-    + SEES
-    + BARE.replace(
-        "    raise Stop",
-        "    seen.append(frame)\n    if len(seen) == 1: tell()\n    if len(seen) == 3: raise Stop",
-    )
-)
-"""The same, where main is told once it has been seen three times: a second thread has it look again, and soon."""
-
 PEERS = {
     "pyterminate": "import pyterminate\npyterminate.register(told, signals=(signal.SIGTERM,))\nwait()\n",
     "safe_exit": "import safe_exit\nsafe_exit.register(told)\nwait()\n",

@@ -19,7 +19,6 @@ from benchmarks.alone import GUARD, HAND, THREAD
 from benchmarks.rows import (
     BARE,
     LEAST,
-    LEAST_SEEN,
     OURS,
     PEERS,
     STOPPED,
@@ -226,19 +225,15 @@ AIMS = {
 }
 
 TIMED = "the same, timed and told"
-SEEN = "the same, timed, told, and seen three times"
 
 LIMITS = {
     "asleep": f"a stop has to be timed and told before the first callback; a handler that does only that, in a program that "
     f"has imported us, is {TIMED!r}; above it are some 200 calls of Python, nearly all for the first time: whose stop it is, "
     "where main is, who is to be told, and which callback is next",
-    "in Event.wait": "whether main waits in a C call or has just come back from it, with a lock in its hand, CPython does not "
-    f"tell: main must be seen there three times, as it is in {SEEN!r}, and have stood there for half a millisecond",
     "asleep, a second thread busy": "whoever wants the GIL from a busy thread waits for CPython's switch interval of 5 ms, "
     "which is the other figure; from then on it is shorter",
 }
 LIMITS["busy"] = LIMITS["asleep"]
-LIMITS["in Queue.get"] = LIMITS["in Event.wait"]
 
 MANY_GUARDS = OURS.replace(
     "        wait()",
@@ -257,8 +252,6 @@ def test_from_the_signal_to_the_first_callback(waits: str, show: Show) -> None:
     many = "100 guards"
     if waits == "asleep":
         bodies[many] = MANY_GUARDS
-    elif "main must be seen" in LIMITS.get(waits, ""):
-        bodies[SEEN] = LEAST_SEEN
     commands = {name: python(STOPPED.replace("{wait}", WAITS[waits]) + body) for name, body in bodies.items()}
     stops = stops_of(commands, ROUNDS)
     grows = "not with the program; one stop is for all guards"

@@ -11,6 +11,28 @@ import signal
 import pytest
 from support import run
 
+NOTIFIED = """
+def notify():
+    while True:
+        with condition:
+            condition.notify()
+            time.sleep(0.0002)  # who has been notified, or whose time is up, wants the lock back meanwhile
+        time.sleep(0.0001)
+threading.Thread(target=notify, daemon=True).start()
+"""
+
+SHARED = """
+import queue
+items = queue.Queue()
+def consume():
+    while True: items.get()
+threading.Thread(target=consume, daemon=True).start()
+def all_gone():
+    limit = time.monotonic() + 10
+    while items.qsize() and time.monotonic() < limit: time.sleep(0.001)
+    return not items.qsize()
+"""
+
 OBJECTS = {
     "Lock": (
         "lock = threading.Lock()",
@@ -26,6 +48,21 @@ OBJECTS = {
         "condition = threading.Condition()",
         "with condition: condition.notify_all()",
         "with condition: condition.notify_all(); condition.wait(0.001)",
+    ),
+    "Condition(), notified all the time": (
+        "condition = threading.Condition()" + NOTIFIED,
+        "with condition: condition.wait(0.0004)",
+        "with condition: condition.wait(0.001)\n    assert not condition._waiters",
+    ),
+    "Condition(Lock()), notified all the time": (
+        "condition = threading.Condition(threading.Lock())" + NOTIFIED,
+        "with condition: condition.wait(0.0004)",
+        "with condition: condition.wait(0.001)\n    assert not condition._waiters",
+    ),
+    "queue.Queue, with another consumer": (
+        SHARED,
+        "items.put(1)\n            try: items.get(timeout=0.001)\n            except queue.Empty: pass",
+        "items.put(2); assert all_gone(), 'a notice was lost'",
     ),
     "Event": (
         "event = threading.Event()",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import difflib
 import json
 import os
@@ -198,6 +199,14 @@ def frame_below(function: Callable[[], object], code: CodeType) -> FrameType:
         time.sleep(0.001)
 
 
+def frame_waiting(function: Callable[[], object]) -> FrameType:
+    """The frame of `Condition.wait`, once it waits for a notice."""
+    frame = frame_below(function, threading.Condition.wait.__code__)
+    while frame.f_locals.get("gotit") is None:
+        time.sleep(0.001)
+    return frame
+
+
 def stands_still_after(seeker: Seeker, frame: FrameType, pause: float) -> float:
     """How long a main that is looked at this often must stand there."""
     since = seeker.clock.now
@@ -206,17 +215,66 @@ def stands_still_after(seeker: Seeker, frame: FrameType, pause: float) -> float:
     return seeker.clock.now - since
 
 
-def test_who_only_waits_for_another_thread_is_told_soon(seeker: Seeker) -> None:
-    """For an event or a queue's item nothing is half done. It must be seen there three times all the same."""
-    events = threading.Event(), threading.Event()
+WAITS: dict[str, Callable[[threading.Event], object]] = {
+    "an event": lambda event: event.wait(),
+    "an event, for a time": lambda event: event.wait(60),
+    "a queue": lambda _: queue.Queue[None]().get(timeout=60),
+    "a semaphore": lambda _: threading.Semaphore(0).acquire(timeout=60),
+    "a future": lambda _: concurrent.futures.Future[None]().result(60),
+}
+"""What a thread waits in below `Condition.wait`; it ends with the test run at the latest."""
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=list(WAITS))
+def test_who_waits_to_be_notified_is_told_at_once(
+    seeker: Seeker, wait: Callable[[threading.Event], object]
+) -> None:
+    """The condition says that nobody has notified him: he is not between two lines of the library."""
+    event = threading.Event()
     try:
-        frame = frame_below(events[0].wait, threading.Condition.wait.__code__)
+        frame = frame_waiting(lambda: wait(event))
+        assert seeker.moment.is_right(frame, seeker.clock.now)
+        assert not seeker.moment.searching
+        assert sys.gettrace() is None
+    finally:
+        event.set()
+
+
+def test_who_has_been_notified_is_told_a_moment_later(seeker: Seeker) -> None:
+    """Else the notice would be lost, with somebody else waiting for the next one."""
+    condition = threading.Condition()
+    answers: list[bool] = []
+
+    def wait() -> None:
+        with condition:
+            condition.wait()
+
+    frame = frame_waiting(wait)
+    with condition:
+        waiter = frame.f_locals["waiter"]
+        waiters: Any = condition
+        waiters._waiters.remove(waiter)  # as `notify` does, before main comes to the next line
+        answers.append(seeker.moment.is_right(frame, seeker.clock.now))
+        waiters._waiters.append(waiter)
+        answers.append(seeker.moment.is_right(frame, seeker.clock.now))
+        condition.notify()
+    assert answers == [False, True]
+
+
+def test_who_waits_for_the_end_of_a_thread_is_told_soon(seeker: Seeker) -> None:
+    """Nothing is half done, but nothing says whether he has just come back from that wait: he must be seen three times."""
+    release = threading.Event()
+    threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(2)]
+    for each in threads:
+        each.start()
+    join = getattr(threading.Thread, "_wait_for_tstate_lock", threading.Thread.join)
+    try:
+        frame = frame_below(threads[0].join, join.__code__)
         assert stands_still_after(seeker, frame, STILL_WAITING / 2) <= 2 * STILL_WAITING
-        frame = frame_below(events[1].wait, threading.Condition.wait.__code__)
+        frame = frame_below(threads[1].join, join.__code__)
         assert stands_still_after(seeker, frame, STILL) == pytest.approx(2 * STILL)  # the third time
     finally:
-        for each in events:
-            each.set()
+        release.set()
 
 
 def test_who_starts_a_thread_waits_for_it_with_something_half_done(seeker: Seeker) -> None:
@@ -239,21 +297,25 @@ def test_who_starts_a_thread_waits_for_it_with_something_half_done(seeker: Seeke
         slow.join()
 
 
+@pytest.mark.parametrize("timeout", [None, 0.05], ids=["notified", "time is up"])
 @pytest.mark.parametrize("lock", [threading.Lock, threading.RLock])
-def test_who_takes_a_lock_back_is_not_told_there(seeker: Seeker, lock: Callable[[], Any]) -> None:
+def test_who_takes_a_lock_back_is_not_told_there(
+    seeker: Seeker, lock: Callable[[], Any], timeout: float | None
+) -> None:
     """He is in a `with` block that releases it on the way out: another thread's."""
     condition, waits = threading.Condition(lock()), threading.Event()
 
     def wait() -> None:
         with condition:
             waits.set()
-            condition.wait()
+            condition.wait(timeout)
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     waits.wait()
     with condition:
-        condition.notify()
+        if timeout is None:
+            condition.notify()
         frame = None
         while frame is None or not moment_module._takes_lock_back(frame):
             frame = sys._current_frames().get(thread.ident or 0)
