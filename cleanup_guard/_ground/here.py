@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cleanup_guard._ground.clock import GRACE_VARIABLE, grace_from_environment
-from cleanup_guard._ground.platforms import Surroundings
+from cleanup_guard._ground.platforms import UNIT_VARIABLE, Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,20 +15,30 @@ if TYPE_CHECKING:
     from cleanup_guard._ground.platforms import Unit
 
 
+ASKED = (GRACE_VARIABLE, "NOTIFY_SOCKET", UNIT_VARIABLE)
+"""The variables that every guard asks for."""
+
+# Nobody's own mapping, put there by a test for example, has it.
+_ENCODE: Any = getattr(os.environ, "encodekey", None)
+_KEYS: dict[str, object] = {} if _ENCODE is None else {each: _ENCODE(each) for each in ASKED}
+"""They, as Python keeps them."""
+
 FOREGROUND_VARIABLE = "CLEANUP_GUARD_FOREGROUND"
 """How `run` tells its children, which have process groups of their own, that it passes on what is typed for its own group."""
 
 
 def is_set(name: str) -> bool:
-    """Whether a variable is set. Every guard asks: Python's mapping raises and catches two exceptions for one that is not."""
-    environ: Any = os.environ
-    data = getattr(environ, "_data", None)  # nobody's own mapping, put there by a test for example, has it
-    if data is None:
-        return name in environ
-    key = _KEYS.get(name)
-    if key is None:
-        key = _KEYS[name] = environ.encodekey(name)
-    return key in data
+    """Whether a variable of `ASKED` is set: Python's mapping raises and catches two exceptions for one that is not."""
+    data, key = getattr(os.environ, "_data", None), _KEYS.get(name)
+    return name in os.environ if data is None or key is None else key in data
+
+
+def is_any_set() -> bool:
+    """Whether any of `ASKED` is set; nearly never."""
+    data = getattr(os.environ, "_data", None)
+    if data is None or not _KEYS:
+        return not os.environ.keys().isdisjoint(ASKED)
+    return not data.keys().isdisjoint(_KEYS.values())
 
 
 def grace_given() -> Grace | None:
@@ -38,10 +48,6 @@ def grace_given() -> Grace | None:
         ValueError: it makes no sense.
     """
     return grace_from_environment(os.environ) if is_set(GRACE_VARIABLE) else None
-
-
-_KEYS: dict[str, object] = {}
-"""Names as Python keeps them."""
 
 
 def own(unit: Unit | None = None) -> Surroundings:

@@ -20,7 +20,7 @@ from cleanup_guard._process import ends
 from cleanup_guard._process.last_act import LastAct
 from cleanup_guard._process.last_word import LastWord
 from cleanup_guard._process.native import in_main
-from cleanup_guard._process.report import OUTBOX, Reporter, say, wants_details
+from cleanup_guard._process.report import OUTBOX, Reporter, logging_is_configured, say, wants_details
 from cleanup_guard._process.roster import CONTEXT
 from cleanup_guard._stop.ending import Ending
 from cleanup_guard._stop.running import Outcome, take_steps
@@ -73,14 +73,13 @@ class Departure:
 
     # -- the ways to leave --
 
-    def leave(self, error: BaseException | None) -> bool:
-        """Leave it in a thread. What `__exit__` returns, or raises."""
-        foreign: BaseException | None = None
-        try:
-            if self._leaves_at_once(error):
-                return False
-        except BaseException as raised:
-            foreign = raised
+    def leave(self, error: BaseException | None, foreign: BaseException | None) -> bool:
+        """Leave it in a thread. What `__exit__` returns, or raises.
+
+        Args:
+            error: what main ended with.
+            foreign: what somebody's signal handler has raised meanwhile.
+        """
         verdict = Verdict(foreign)
         for _ in range(TRIES):
             try:
@@ -90,49 +89,10 @@ class Departure:
                 verdict.foreign = raised
         return verdict.carry_out(error)
 
-    def _leaves_at_once(self, error: BaseException | None) -> bool:
-        """Leave a guard that has nothing to run or to tell, in main: inside of another one, or the only one.
-
-        Returns:
-            Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then leaving begins anew.
-        """
-        process, stay = self._process, self._stay
-        ballot = process.ballot
-        if ballot.votes or process.foreign or isinstance(error, LastAct) or stay.host.in_loop:
-            return False
-        is_inside = _is_inside(stay, process)
-        if not (is_inside or _is_alone(stay, process)) or not self._closes():
-            return False
-        if not is_inside and not ballot.close():
-            return False
-        stay.raises_stop = not stay.inside_cleanup
-        stay.left = True
-        stay.wake_waiters()
-        process.roster.main.pop(stay, None)
-        self._leave_context()
-        stay.gone = True
-        if not is_inside:
-            process.tidy()
-            process.ballot = ballot = Ballot()
-            OUTBOX.drain(1.0)
-        stay.guard = None  # which has it: without a collector to find the two
-        return not ballot.votes
-
-    def _closes(self) -> bool:
-        """Close the callbacks, if there is none, nobody is at any, none waits for work, and nobody is to be told of the end."""
-        stay, stack = self._stay, self._stay.stack
-        if not stack.idle or self._process.roster.work or wants_details(stay.hooks):
-            return False
-        stack.closed = True
-        if stack.idle:
-            return True
-        stack.closed = False  # somebody has registered one meanwhile
-        return False
-
     async def leave_in_task(self, error: BaseException | None) -> bool:
         """The same in a task."""
         verdict, host = Verdict(), self._host
-        self._leave_context()
+        _leave_context(self._stay)
         host.leaving += 1
         try:
             for _ in range(TRIES):
@@ -239,7 +199,7 @@ class Departure:
         if process.roster.outermost is stay:
             process.roster.withdraw(waits=True)
         stay.wake_waiters()
-        if process.stop is not None or not self._closes():
+        if process.stop is not None or not _closes(stay):
             yield from stay.cleanup.run(error)
         if host.in_loop and list(host.members) == [stay]:
             yield from self._let_others_end()
@@ -348,12 +308,7 @@ class Departure:
                 self._process.roster.hosts.pop(host.key, None)
         if stay.thread_members is not None:
             stay.thread_members.pop(stay, None)
-        self._leave_context()
-
-    def _leave_context(self) -> None:
-        around = CONTEXT.get()
-        if self._stay in around:
-            CONTEXT.set(tuple(each for each in around if each is not self._stay))
+        _leave_context(self._stay)
 
     def _give_back(self) -> None:
         """Give back the signals, if nobody else wants them: main does, here or when it looks next."""
@@ -371,19 +326,68 @@ class Departure:
             process.ballot = Ballot()
 
 
-def _is_inside(stay: Entered, process: Process) -> bool:
+def leaves_at_once(stay: Entered, error: BaseException | None) -> bool:
+    """Leave a guard that has nothing to run or to tell, in main: inside of another one, or the only one.
+
+    Returns:
+        Whether it has been left. Not if there is more to it, or a stop has come meanwhile: then it is a departure.
+    """
+    process = stay.process
+    ballot = process.ballot
+    if ballot.votes or process.foreign or stay.host.in_loop or isinstance(error, LastAct):
+        return False
+    outermost = process.roster.outermost
+    is_alone = outermost is stay and _is_alone(process)
+    if not (is_alone or _is_inside(stay, outermost, process)) or not _closes(stay):
+        return False
+    if is_alone and not ballot.close():
+        return False
+    stay.raises_stop = not stay.inside_cleanup
+    stay.left = True
+    stay.wake_waiters()
+    process.roster.main.pop(stay, None)
+    _leave_context(stay)
+    stay.gone = True
+    if is_alone:
+        process.tidy()
+        process.ballot = ballot = Ballot()
+        OUTBOX.drain(1.0)
+    stay.guard = None  # which has it: without a collector to find the two
+    return not ballot.votes
+
+
+def _closes(stay: Entered) -> bool:
+    """Close the callbacks, if there is none, nobody is at any, none waits for work, and nobody is to be told of the end."""
+    stack, hooks = stay.stack, stay.options.hooks
+    if not stack.idle or stay.process.roster.work:
+        return False
+    if logging_is_configured() if hooks is None else wants_details(hooks):
+        return False
+    stack.closed = True
+    if stack.idle:
+        return True
+    stack.closed = False  # somebody has registered one meanwhile
+    return False
+
+
+def _leave_context(stay: Entered) -> None:
+    around = CONTEXT.get()
+    if stay in around:
+        CONTEXT.set(tuple(each for each in around if each is not stay))
+
+
+def _is_inside(stay: Entered, outermost: Member | None, process: Process) -> bool:
     """Whether it is one of main's guards, and another one of these stays that has its signals."""
     roster = process.roster
-    around = roster.outermost
-    if around is None or around is stay or roster.program is not None or stay not in roster.main:
+    if outermost is None or outermost is stay or roster.program is not None or stay not in roster.main:
         return False
-    return SIGINT in process.signals.previous and (not stay.signums or stay.signums == around.signums)
+    return SIGINT in process.signals.previous and (not stay.signums or stay.signums == outermost.signums)
 
 
-def _is_alone(stay: Entered, process: Process) -> bool:
-    """Whether it is main's, and nobody else is there, in main or elsewhere, or hears whether the program is ready."""
+def _is_alone(process: Process) -> bool:
+    """Whether nobody else than the outermost guard is there, in main or elsewhere, or hears whether the program is ready."""
     roster = process.roster
-    if roster.outermost is not stay or len(roster.main) > 1 or SIGINT not in process.signals.previous:
+    if len(roster.main) > 1 or SIGINT not in process.signals.previous:
         return False
     if roster.program is not None or roster.popped or roster.elsewhere or roster.hosts:
         return False

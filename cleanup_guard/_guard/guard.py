@@ -402,7 +402,7 @@ class Guard(StopInSight):
             TypeError: one of its callbacks must be awaited.
             ValueError: CLEANUP_GUARD_GRACE is no duration.
         """
-        if self._stop_hooks or len(self._stack):
+        if self._stop_hooks or self._stack.callbacks:
             self._refuse_async()
         self._begin_stay().enter(None)
         return self
@@ -460,7 +460,7 @@ class Guard(StopInSight):
         stay = self._stay
         if stay is None or stay.process.foreign or stay.left:
             return False
-        return stay.departure.leave(error)
+        return stay.leave(error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

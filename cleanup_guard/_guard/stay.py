@@ -6,13 +6,13 @@ import os
 import threading
 
 from cleanup_guard._ground.events import SignalsUnheard
-from cleanup_guard._ground.here import grace_given, is_set
+from cleanup_guard._ground.here import grace_given, is_any_set, is_set
 from cleanup_guard._ground.names import SIGINT, SIGTERM
 
 # The face loads it late; inside a guard there may be no descriptor for that.
 from cleanup_guard._guard import registrar  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from cleanup_guard._guard.cleanup import Cleanup
-from cleanup_guard._guard.departure import Departure
+from cleanup_guard._guard.departure import Departure, leaves_at_once
 from cleanup_guard._hosts.in_thread import host_here
 from cleanup_guard._process import native
 from cleanup_guard._process.forks import FORK_HOOKS
@@ -76,7 +76,7 @@ class Stay:
         self.stack = stack
         self.stop_hooks = stop_hooks
         self._waiters = waiters
-        self.process: Process = REGISTRY.get()
+        self.process: Process = REGISTRY.process or REGISTRY.get()
         self.host: Any = None
         self.signums: tuple[int, ...] = ()
         self.left: bool = False
@@ -169,6 +169,16 @@ class Stay:
         context = CONTEXT.get()
         if context or find_host is not None:
             CONTEXT.set((*context, self))
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Leave it in a thread. What `__exit__` returns, or raises."""
+        foreign: BaseException | None = None
+        try:
+            if leaves_at_once(self, error):
+                return False
+        except BaseException as raised:
+            foreign = raised
+        return Departure(self).leave(error, foreign)
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""
@@ -270,11 +280,12 @@ def _look_around(roster: Roster, ready_file: str | None) -> None:
     """What the environment says, and who wants to know whether the program is ready: systemd, or whoever looks for a file."""
     outermost = roster.outermost
     if outermost is None or outermost is roster.program:  # else that one has done it
-        grace_given()  # refuses what makes no sense
-        if roster.notify is None and is_set("NOTIFY_SOCKET"):
-            from cleanup_guard._process.notify import notify_of
+        if is_any_set():
+            grace_given()  # refuses what makes no sense
+            if roster.notify is None and is_set("NOTIFY_SOCKET"):
+                from cleanup_guard._process.notify import notify_of
 
-            roster.notify = notify_of(os.environ)
+                roster.notify = notify_of(os.environ)
         NETS.stretch()
         FORK_HOOKS.register()
     if ready_file is not None:

@@ -340,12 +340,14 @@ def _waits_for_notice(frame: FrameType) -> bool:
     That can be told by the condition below all of these, at the first look. An exception does no harm wherever main is in that
     wait: `Condition.wait` takes back its lock, and strikes it off the list of those who wait.
     """
-    if frame.f_code is not _condition().wait.__code__ or not _only_waits(frame) or not is_in_first_block(frame):
+    is_wait = frame.f_code is _condition().wait.__code__ and is_in_first_block(frame)
+    if not (is_wait and _only_waits(frame)):
         return False
-    here = frame.f_locals
-    waiter = here.get("waiter")
-    listed = waiter is not None and waiter in getattr(here.get("self"), "_waiters", ())
-    return listed and here.get("gotit") is False and waiter.locked()
+    here: Any = frame.f_locals
+    if here.get("gotit") is not False:
+        return False
+    waiter = here["waiter"]
+    return waiter in here["self"]._waiters and waiter.locked()
 
 
 def _takes_lock_back(frame: FrameType) -> bool:

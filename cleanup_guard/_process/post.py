@@ -6,8 +6,9 @@ itself and closes the pipe.
 
 Rules:
 1. Parked is only a watcher to which nothing has happened: it has seen no signal, has none to see, and is as good as a new one.
-2. Who parks it, takes it over or ends it moves one token by one C call, which no signal and no other thread can split. So it is
-   on duty, parked, or at its end, wherever somebody's signal handler cuts its owner short.
+2. While it is parked there is a token in its berth. Who parks it, takes it over or ends it puts that there, takes it away or
+   moves it to the end by one C call, which no signal and no other thread can split. So it is on duty, parked, or at its
+   end, wherever somebody's signal handler cuts its owner short.
 3. Nobody takes it for a watcher meanwhile: `Watch` says that there is none.
 """
 
@@ -55,7 +56,7 @@ class Post:
         thread: that thread; None where none is to be had, and while a fork is under way.
     """
 
-    __slots__ = ("_berth", "_duty", "_leaves", "_pid", "_sleeps", "_until", "pipe", "thread", "watcher")
+    __slots__ = ("_berth", "_ended", "_leaves", "_pid", "_sleeps", "_until", "pipe", "thread", "watcher")
 
     def __init__(self, watcher: Looks, pipe: WakeupPipe) -> None:
         self.watcher: Looks = watcher
@@ -65,14 +66,14 @@ class Post:
         self._pid = os.getpid()
         self._until = 0.0
         self._sleeps = False  # the thread waits without an end
-        # The token is in the one while it is on duty, in the other while parked; nowhere once the thread has had enough.
-        self._duty, self._berth = Once(), Once()
-        self._berth.claim()
+        self._berth = Once()
+        self._berth.claim()  # not parked yet
+        self._ended: list[None] = []
 
     @property
     def on_duty(self) -> bool:
         """Whether it is not parked."""
-        return not self._duty.claimed
+        return not (self._berth.free or self._ended)
 
     @property
     def _is_here(self) -> bool:
@@ -96,7 +97,7 @@ class Post:
             signums = self.pipe.wait(timeout)
             if not signums and not self._berth.claimed:
                 timeout = self._until - monotonic()
-                if timeout <= 0 and self._berth.claim():  # nobody has taken it over in time
+                if timeout <= 0 and self._berth.claim_into(self._ended):  # nobody has taken it over in time
                     self.pipe.close()
                     return
             elif signums or not leaves.claimed:  # what was read is not to be lost, also at a fork
@@ -133,7 +134,7 @@ class Post:
         if self.thread is None:
             return False
         self._until = monotonic() + LASTS
-        self._duty.claim_into(self._berth.free)
+        self._berth.give_back()
         if self.pipe.is_empty and self.pipe.waits and self.watcher.tally.untouched:
             if self._sleeps:
                 self.pipe.wake()
@@ -146,4 +147,4 @@ class Post:
         Returns:
             False if its time was over, and the thread closes the pipe and ends; or if it is another process's.
         """
-        return self.on_duty or (self._is_here and self._berth.claim_into(self._duty.free))
+        return (self._is_here and self._berth.claim()) or self.on_duty

@@ -93,8 +93,9 @@ class Process:
     @property
     def in_callback(self) -> bool:
         """Whether the caller is a callback: of a guard in this thread, or an async one, or a task that one has begun."""
-        if IN_CALLBACK.get() or not self.roster.turns:
-            return IN_CALLBACK.get()
+        inside = IN_CALLBACK.get()
+        if inside or not self.roster.turns:
+            return inside
         here = native.get_ident()
         running = [turn.current for turn in list(self.roster.turns) if turn.ident == here]
         return any(each is not None and each.flight is None for each in running)
@@ -364,9 +365,9 @@ class Process:
             if not self.exiting:
                 unhush_traceback()
         wanted = self.roster.wanted_signals()
-        self.tell_replaced(
-            self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
-        )
+        lost = self.signals.give_back([each for each in list(self.signals.previous) if each not in wanted])
+        if lost:
+            self.tell_replaced(lost)
         if not self.signals.previous:
             GUEST.stand_down()
         self.watch.release(in_handler=in_handler)

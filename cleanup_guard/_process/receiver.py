@@ -338,6 +338,8 @@ class Receiver:
 
     def raise_unclaimed(self) -> None:
         """Signals that came after the last guard, and before the old handler was back, are that handler's. Main thread only."""
+        if not self._unclaimed:
+            return
         late, self._unclaimed = self._unclaimed, []
         for signum in late:
             if signum not in self.process.signals.previous:

@@ -117,6 +117,8 @@ class Outbox:
 
     def drain(self, timeout: float) -> bool:
         """Wait until all that was put has been told, at most this many seconds. Returns whether it has."""
+        if not (self._waiting or self._busy.claimed):
+            return True
         limit = time.monotonic() + timeout
         while self._waiting or self._busy.claimed:
             if time.monotonic() >= limit:

@@ -88,19 +88,32 @@ class Signals:
         Returns:
             Those that are ours now.
         """
-        before = set(self.previous)
+        before = list(self.previous)
+        ours: list[int] = []
+        new: list[int] = []
+        in_c = not sys.modules.keys().isdisjoint(OTHERS_IN_C)
         try:
-            ours = [each for each in signums if each in self.previous or self._take(each, named=named)]
-            new = [each for each in ours if each not in before]
-            if new:
-                self._blocked.update(unblock(new).intersection(new))
+            for signum in signums:
+                if signum in self.previous:
+                    ours.append(signum)
+                elif self._take(signum, named=named, in_c=in_c):
+                    ours.append(signum)
+                    new.append(signum)
+            if new and (blocked := unblock(new)):
+                self._blocked.update(blocked.intersection(new))
         except BaseException:
-            self.give_back(set(self.previous) - before)
+            self.give_back(set(self.previous).difference(before))
             raise
         return tuple(ours)
 
-    def _take(self, signum: int, *, named: bool) -> bool:
-        """Install the handler, if the signal is not somebody's who must have it. It may be blocked still."""
+    def _take(self, signum: int, *, named: bool, in_c: bool) -> bool:
+        """Install the handler, if the signal is not somebody's who must have it. It may be blocked still.
+
+        Args:
+            signum: the signal.
+            named: the program named it.
+            in_c: somebody is loaded who may deal with signals in C.
+        """
         before = native.get_handler(signum)
         if not is_default(before):
             if before == self._handler:
@@ -110,7 +123,7 @@ class Signals:
                 return False
             if _theirs(before) is not None and installed.restarts(signum):
                 self._restarting.add(signum)
-        if any(map(sys.modules.__contains__, OTHERS_IN_C)) and _is_in_c(signum):
+        if in_c and _is_in_c(signum):
             self._restarting.discard(signum)
             return False
         # First, so that a signal that comes at once finds what was there before.
