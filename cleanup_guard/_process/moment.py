@@ -1,8 +1,9 @@
 """Whether an exception may be raised in this frame now, and tracing to the next place where it may.
 
 1. Never in our own code, which delivers a stop itself on the way out.
-2. In the standard library only where main stands still, because `queue`, `threading`, `multiprocessing`, `subprocess` and
-   `tempfile` are not made for an exception between two of their lines (hazard H12).
+2. In the standard library only where main stands still, or waits for a condition of which nobody has notified it, because
+   `queue`, `threading`, `multiprocessing`, `subprocess` and `tempfile` are not made for an exception between two of their
+   lines (hazard H12).
 3. On CPython 3.14 not between an `__enter__` that is written in C and the block after it (CPython issue 148874): the exit would
    be skipped, and the lock held for ever.
 4. Not in a trace function that is written in Python, of a debugger or a coverage tool, while it moves: whose trace function
