@@ -172,6 +172,24 @@ LEAST = WITH_US + BARE.replace("    raise Stop", "    tell()\n    raise Stop")
 """What no stop that is timed and told can do without: such a handler in a program that has imported us, which has to be taken
 apart at the end, with a timer in C, and a line for the operator."""
 
+METHOD = """
+class Thing{n}:
+    def __init__(self):
+        self.one{n}, self.other{n} = 1, None
+    def method{n}(self, this):
+        if self.other{n} is None and this is not None and self.one{n} > 0:
+            self.this{n} = this
+            return self.one{n}
+methods.append(Thing{n}().method{n})
+"""
+
+CALLS = 200
+"""The Python functions that are called from a stop to the first callback."""
+
+LEAST_COLD = "methods = []" + "".join(METHOD.replace("{n}", str(each)) for each in range(CALLS))
+LEAST_COLD += LEAST.replace("    raise Stop", "    for each in methods: each(each)\n    raise Stop")
+"""The same, with as many calls of methods that nobody has called before, each of three lines."""
+
 PEERS = {
     "pyterminate": "import pyterminate\npyterminate.register(told, signals=(signal.SIGTERM,))\nwait()\n",
     "safe_exit": "import safe_exit\nsafe_exit.register(told)\nwait()\n",
