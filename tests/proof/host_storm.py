@@ -73,6 +73,11 @@ class Host(Program):
         if not self.exits:
             super().enter_context(g, name)
 
+    def work_in_thread(self, g: Guard, name: int) -> None:
+        """Not where the handler raises: main then leaves before the work has begun, and what begins later is not waited for."""
+        if not self.exits:
+            super().work_in_thread(g, name)
+
     def work(self, g: Guard, name: int) -> None:
         """A piece of work."""
         section = next(self.numbers)
