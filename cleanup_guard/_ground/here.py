@@ -37,7 +37,7 @@ def is_any_set() -> bool:
     """Whether any of `ASKED` is set; nearly never."""
     data = getattr(os.environ, "_data", None)
     if data is None or not _KEYS:
-        return not os.environ.keys().isdisjoint(ASKED)
+        return any(each in os.environ for each in ASKED)
     return not data.keys().isdisjoint(_KEYS.values())
 
 

@@ -339,16 +339,26 @@ def _waits_for_notice(frame: FrameType) -> bool:
     """Whether main waits for an event, a queue's item or the like, and nobody has said that it is there.
 
     That can be told by the condition below all of these, at the first look. An exception does no harm wherever main is in that
-    wait: `Condition.wait` takes back its lock, and strikes it off the list of those who wait.
+    wait: `Condition.wait` takes back its lock, and strikes it off the list of those who wait. Only a notice would be lost, with
+    somebody else waiting for the next one. Who gives one holds the condition's lock until main is off the list.
     """
     is_wait = frame.f_code is _condition().wait.__code__ and is_in_first_block(frame)
     if not (is_wait and _only_waits(frame)):
         return False
     here: Any = frame.f_locals
-    if here.get("gotit") is not False:
+    if here.get("gotit") is not False or not _is_free(here["self"]._lock):
         return False
     waiter = here["waiter"]
     return waiter in here["self"]._waiters and waiter.locked()
+
+
+LOCKS = type(native.make_lock()), type(native.make_rlock())
+"""Python's own, which call no code of anybody's."""
+
+
+def _is_free(lock: object) -> bool:
+    """Whether nobody holds a lock; of an RLock only its name says so before 3.14."""
+    return type(lock) in LOCKS and repr(lock).startswith("<unlocked ")
 
 
 def _takes_lock_back(frame: FrameType) -> bool:
@@ -356,13 +366,14 @@ def _takes_lock_back(frame: FrameType) -> bool:
 
     Its `with` block would release it all the same: another thread's.
     """
-    condition = _condition()
-    if frame.f_code is condition._acquire_restore.__code__:
-        return True
-    if frame.f_code is not condition.wait.__code__:
+    wait = _condition().wait.__code__
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code is not wait:
+        caller = caller.f_back if caller.f_code.co_filename.startswith(WAITING) else None
+    if caller is None:
         return False
-    gotit = frame.f_locals.get("gotit")
-    return bool(gotit) or (gotit is not None and not is_in_first_block(frame))
+    gotit = caller.f_locals.get("gotit")
+    return bool(gotit) or (gotit is not None and not is_in_first_block(caller))
 
 
 def _condition() -> Any:

@@ -73,7 +73,7 @@ IMPATIENT, QUICK, SLOW_POKE = 0.1, 0.005, 0.05
 """For how many seconds pokes are quick, and the seconds between two pokes, then and later."""
 
 AT_FIRST, EAGER = 0.01, 0.0003
-"""The same for the first pokes of all: a main that waits in the library, for an event or a queue, is told at the third one."""
+"""The same for the first pokes of all: a main that waits in the library, for the end of a thread, is told at the third one."""
 
 SETTLES, ARRIVES = 0.2, 1.0
 """Seconds after which main is helped to run somebody else's handler, and until when: a signal that comes just before a wait
