@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
@@ -186,6 +187,10 @@ def test_nothing_is_looked_for_when_there_is_nothing_to_raise(seeker: Seeker) ->
     assert seeker.moment._seen_at is None
 
 
+Wait = tuple[Callable[[], object], Callable[[], object]]
+"""What waits for a notice, and what gives it."""
+
+
 def frame_below(function: Callable[[], object], code: CodeType) -> FrameType:
     """The frame of this code under the call of a function, in a thread, as soon as that blocks; it ends with the test run."""
     thread = threading.Thread(target=function, daemon=True)
@@ -199,12 +204,19 @@ def frame_below(function: Callable[[], object], code: CodeType) -> FrameType:
         time.sleep(0.001)
 
 
-def frame_waiting(function: Callable[[], object]) -> FrameType:
-    """The frame of `Condition.wait`, once it waits for a notice."""
+@contextmanager
+def waiting(function: Callable[[], object], release: Callable[[], object]) -> Iterator[FrameType]:
+    """The frame of `Condition.wait` in a thread, once it waits for a notice; it is released, and waited for, at the end."""
+    before = set(threading.enumerate())
     frame = frame_below(function, threading.Condition.wait.__code__)
-    while frame.f_locals.get("gotit") is None:
-        time.sleep(0.001)
-    return frame
+    (thread,) = set(threading.enumerate()) - before
+    try:
+        while frame.f_locals.get("gotit") is None:
+            time.sleep(0.001)
+        yield frame
+    finally:
+        release()
+        thread.join()
 
 
 def stands_still_after(seeker: Seeker, frame: FrameType, pause: float) -> float:
@@ -215,29 +227,38 @@ def stands_still_after(seeker: Seeker, frame: FrameType, pause: float) -> float:
     return seeker.clock.now - since
 
 
-WAITS: dict[str, Callable[[threading.Event], object]] = {
-    "an event": lambda event: event.wait(),
-    "an event, for a time": lambda event: event.wait(60),
-    "a queue": lambda _: queue.Queue[None]().get(timeout=60),
-    "a semaphore": lambda _: threading.Semaphore(0).acquire(timeout=60),
-    "a future": lambda _: concurrent.futures.Future[None]().result(60),
-}
-"""What a thread waits in below `Condition.wait`; it ends with the test run at the latest."""
-
-
-@pytest.mark.parametrize("wait", WAITS.values(), ids=list(WAITS))
-def test_who_waits_to_be_notified_is_told_at_once(
-    seeker: Seeker, wait: Callable[[threading.Event], object]
-) -> None:
-    """The condition says that nobody has notified him: he is not between two lines of the library."""
+def an_event(timeout: float | None = None) -> Wait:
     event = threading.Event()
-    try:
-        frame = frame_waiting(lambda: wait(event))
+    return lambda: event.wait(timeout), event.set
+
+
+def a_queue() -> Wait:
+    items = queue.Queue[None]()
+    return items.get, lambda: items.put(None)
+
+
+def a_semaphore() -> Wait:
+    semaphore = threading.Semaphore(0)
+    return semaphore.acquire, semaphore.release
+
+
+def a_future() -> Wait:
+    future = concurrent.futures.Future[None]()
+    return future.result, lambda: future.set_result(None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [an_event, lambda: an_event(60), a_queue, a_semaphore, a_future],
+    ids=["an event", "an event, for a time", "a queue", "a semaphore", "a future"],
+)
+def test_who_waits_to_be_notified_is_told_at_once(seeker: Seeker, make: Callable[[], Wait]) -> None:
+    """The condition says that nobody has notified him: he is not between two lines of the library."""
+    wait, release = make()
+    with waiting(wait, release) as frame:
         assert seeker.moment.is_right(frame, seeker.clock.now)
         assert not seeker.moment.searching
         assert sys.gettrace() is None
-    finally:
-        event.set()
 
 
 @pytest.mark.parametrize("lock", [threading.Lock, threading.RLock, threading._PyRLock])  # type: ignore[attr-defined]
@@ -250,16 +271,18 @@ def test_who_is_being_notified_is_told_a_moment_later(seeker: Seeker, lock: Call
         with condition:
             condition.wait()
 
-    frame = frame_waiting(wait)
-    waiter = frame.f_locals["waiter"]
-    with condition:  # `notify` may have opened the waiter, and main have closed it: that is not seen
+    def notify() -> None:
+        with condition:
+            condition.notify()
+
+    with waiting(wait, notify) as frame:
+        waiter = frame.f_locals["waiter"]
+        with condition:  # `notify` may have opened the waiter, and main have closed it: that is not seen
+            answers.append(seeker.moment.is_right(frame, seeker.clock.now))
+            condition._waiters.remove(waiter)
         answers.append(seeker.moment.is_right(frame, seeker.clock.now))
-        condition._waiters.remove(waiter)
-    answers.append(seeker.moment.is_right(frame, seeker.clock.now))
-    condition._waiters.append(waiter)
-    answers.append(seeker.moment.is_right(frame, seeker.clock.now))
-    with condition:
-        condition.notify()
+        condition._waiters.append(waiter)
+        answers.append(seeker.moment.is_right(frame, seeker.clock.now))
     assert answers == [False, False, lock is not threading._PyRLock]  # type: ignore[attr-defined]  # his own is not asked
 
 
