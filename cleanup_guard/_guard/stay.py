@@ -178,7 +178,7 @@ class Stay:
                 return False
         except BaseException as raised:
             foreign = raised
-        return Departure(self).leave(error, foreign)
+        return self.departure.leave(error, foreign)
 
     def _follows_a_stop(self) -> bool:
         """Whether main is on its way out because of a stop that is over. If it goes on instead, that stop is forgotten."""

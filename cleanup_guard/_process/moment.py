@@ -336,14 +336,13 @@ def _only_waits(frame: FrameType) -> bool:
 
 
 def _waits_for_notice(frame: FrameType) -> bool:
-    """Whether main waits for an event, a queue's item or the like, and nobody has said that it is there.
+    """Whether main waits for an event, a queue's item or the like, and nobody has said that it is there. It takes no lock back.
 
     That can be told by the condition below all of these, at the first look. An exception does no harm wherever main is in that
     wait: `Condition.wait` takes back its lock, and strikes it off the list of those who wait. Only a notice would be lost, with
     somebody else waiting for the next one. Who gives one holds the condition's lock until main is off the list.
     """
-    is_wait = frame.f_code is _condition().wait.__code__ and is_in_first_block(frame)
-    if not (is_wait and _only_waits(frame)):
+    if frame.f_code is not _condition().wait.__code__ or not _only_waits(frame):
         return False
     here: Any = frame.f_locals
     if here.get("gotit") is not False or not _is_free(here["self"]._lock):

@@ -300,6 +300,8 @@ def test_who_waits_for_the_end_of_a_thread_is_told_soon(seeker: Seeker) -> None:
         assert stands_still_after(seeker, frame, STILL) == pytest.approx(2 * STILL)  # the third time
     finally:
         release.set()
+        for each in threads:
+            each.join()
 
 
 def test_who_starts_a_thread_waits_for_it_with_something_half_done(seeker: Seeker) -> None:
