@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from support import PATIENCE
 
+from cleanup_guard._cli._templates import DEEPEST
+
 COMMAND = [sys.executable, "-m", "cleanup_guard", "exec"]
 SECRET = "hunter2"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files and users away")
@@ -67,7 +69,7 @@ def test_links_to_folders_in_the_source_are_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["loop", "fifo", "dangling", "deep"])
 def test_a_source_that_has_no_end_is_refused(tmp_path: Path, kind: str) -> None:
-    """A link to a folder around it, a FIFO, a link to nothing, a thousand folders: a sentence, and nothing is written."""
+    """A link to a folder around it, a FIFO, a link to nothing, too many levels: a sentence, and nothing is written."""
     source = tmp_path / "in"
     source.mkdir()
     if kind == "loop":
@@ -77,7 +79,7 @@ def test_a_source_that_has_no_end_is_refused(tmp_path: Path, kind: str) -> None:
     elif kind == "dangling":
         (source / "gone").symlink_to("nowhere")
     else:
-        subprocess.run(["mkdir", "-p", source / "/".join(["d"] * 1000)], check=True)
+        source.joinpath(*["d"] * (DEEPEST + 1)).mkdir(parents=True)
     (source / "a.conf").write_text("x")
     done = render("--template", "in:out", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
