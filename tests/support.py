@@ -123,6 +123,12 @@ def wait_until(fact: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def sleeps(pid: int) -> bool:
+    """Whether its main thread waits for something; asked again a moment later."""
+    time.sleep(0.005)
+    return Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 @contextmanager
 def child(
     code: str,

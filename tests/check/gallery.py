@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-GRACE = "1"
+GRACE = "3"
 """Seconds, for programs that are killed."""
 
 PATIENT = "30"
@@ -374,17 +374,18 @@ PYTHONS = [
         "python killed",
         ["too-slow"],
         cures=["too-slow"],
+        options=["--grace", "1"],
         simulated=True,
     ),
     Exhibit(
         "python is nearly too slow",
         RUNS,
-        {"app.py": app(seconds=2.6)},
+        {"app.py": app(seconds=7)},
         "python exited 0",
         ["close"],
         clean=True,
         status=0,
-        options=["--grace", "3"],
+        options=["--grace", "8"],
     ),
     Exhibit(
         "a cleanup that hangs",
@@ -392,7 +393,7 @@ PYTHONS = [
         {"app.py": app(cleanup="import threading; threading.Event().wait()")},
         "python killed",
         ["never-ends"],
-        options=["--timeout", "3"],
+        options=["--timeout", "10"],
     ),
     Exhibit(
         "a thread that keeps it alive",
@@ -404,7 +405,7 @@ PYTHONS = [
         },
         "python killed",
         ["never-ends"],
-        options=["--timeout", "3"],
+        options=["--timeout", "10"],
     ),
     Exhibit(
         "PID 1 cannot stop itself",
@@ -471,7 +472,7 @@ os.waitpid(child, os.WUNTRACED)
         "python killed, sleep killed",
         ["does-not-forward"],
         cures=["does-not-forward"],
-        options=["--timeout", "3"],
+        options=["--timeout", "10"],
     ),
     Exhibit(
         "python leaves its child behind",
@@ -846,7 +847,7 @@ LINES = [
         "python killed, python killed, python killed",
         ["too-slow"],
         cures=["too-slow"],
-        options=["--timeout", "20"],
+        options=["--timeout", "20", "--grace", "1"],
     ),
     Exhibit(
         "its workers are told by another",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support import run
+from support import child, sleeps, wait_until
 
 pytestmark = pytest.mark.one_python
 
@@ -32,6 +32,10 @@ import queue, select, socket, subprocess, asyncio, traceback, logging
 without_threads()
 """
 
+BUSY = {
+    "busy": "[sum(range(100)) for _ in range(10**9)]",
+    "busy in the library": "import queue as q; a = q.Queue()\n    while True: a.put(1); a.get()",
+}
 WAITS = {
     "sleep": "time.sleep(60)",
     "event": "threading.Event().wait(60)",
@@ -41,21 +45,27 @@ WAITS = {
     "select": "select.select([os.pipe()[0]], [], [], 60)",
     "accept": "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.settimeout(60); s.accept()",
     "guard.wait": "g.wait(60)",
-    "busy": "[sum(range(100)) for _ in range(10**9)]",
-    "busy in the library": "import queue as q; a = q.Queue()\n    while True: a.put(1); a.get()",
 }
 
 
-def no_thread(body: str, *signums: int, head: str = "") -> tuple[list[str], int, str]:
-    """Run a program that cannot start a thread. Its grace period is longer than anybody waits here: its end helps nobody."""
-    ended = run(head + NO_THREADS + body, *signums, env={"CLEANUP_GUARD_GRACE": "600"})
+def no_thread(body: str, *signums: int, head: str = "", asleep: bool = True) -> tuple[list[str], int, str]:
+    """Run a program that cannot start a thread. Its grace period is longer than anybody waits here: its end helps nobody.
+
+    Its main is signalled when it is asleep, unless it never is: right before a system call CPython looks for signals no
+    more, and where there is no watcher nobody interrupts that call.
+    """
+    with child(head + NO_THREADS + body, env={"CLEANUP_GUARD_GRACE": "600"}) as started:
+        if signums and asleep:
+            wait_until(lambda: started.process.poll() is not None or sleeps(started.pid), "main to be asleep")
+        started.signal(*signums)
+        ended = started.end()
     if "threads can be started" in ended.out:
         pytest.skip("this user may start threads, whatever the limit")
     return ended.out, ended.status, ended.err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
-@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize("wait", [*WAITS.values(), *BUSY.values()], ids=[*WAITS, *BUSY])
 def test_a_stop_reaches_main_wherever_it_waits(wait: str, signum: int) -> None:
     """The callbacks run at once, although there is no watcher to help."""
     out, status, err = no_thread(
@@ -66,6 +76,7 @@ with guard() as g:
     {wait}
 """,
         signum,
+        asleep=wait in WAITS.values(),
     )
     assert (out, status) == (["callback"], 143 if signum == signal.SIGTERM else -signal.SIGINT), err
 

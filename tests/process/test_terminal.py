@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from support import PREAMBLE, wait_until
+from support import PREAMBLE, sleeps, wait_until
 from terminals import Screen, screen
 
 pytestmark = pytest.mark.one_python  # a person is slow
@@ -36,12 +35,6 @@ def program(tmp_path: Path, code: str) -> str:
     file = tmp_path / "program.py"
     file.write_text(PREAMBLE + code)
     return str(file)
-
-
-def sleeps(pid: int) -> bool:
-    """Whether its main thread waits for something; asked again a moment later."""
-    time.sleep(0.005)
-    return Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def press(shown: Screen, *, first: bool = False) -> None:
