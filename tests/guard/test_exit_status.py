@@ -285,7 +285,10 @@ with guard(exit_status={wish}, grace=3) as g:
         """
 def stubborn():
     while True:
-        try: time.sleep(60)
+        try:
+            while True:
+                try: time.sleep(60)
+                except BaseException: pass
         except BaseException: pass
 with guard(exit_status={wish}, grace=3) as g:
     g.callback(stubborn)
@@ -299,7 +302,10 @@ with guard(exit_status={wish}, grace=3) as g:
 def stubborn():
     ready()
     while True:
-        try: time.sleep(60)
+        try:
+            while True:  # twice: an exception can also come where it has just caught one
+                try: time.sleep(60)
+                except BaseException: pass
         except BaseException: pass
 g = Guard(exit_status={wish}, grace=3)
 g.__enter__()

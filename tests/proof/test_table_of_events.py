@@ -70,7 +70,10 @@ SLOW = """
 
 STUBBORN = SLOW.format(
     body="""while True:
-            try: time.sleep(60)
+            try:
+                while True:  # twice: an exception can also come where it has just caught one
+                    try: time.sleep(60)
+                    except BaseException: pass
             except BaseException: pass"""
 )
 
