@@ -39,6 +39,8 @@ class Runner:
         worker: words after `python`; {redis} stands for the URL.
         put: a program that puts the jobs of `range(int(sys.argv[1]))` into the queue.
         cleanups: who prints a line for the cleanup: each "worker", each "job", or "nobody".
+        put_back: a program that puts jobs back which a worker had taken and not begun when it was stopped, if the runner
+            itself does that only after minutes, as its page says.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Runner:
     worker: tuple[str, ...]
     put: str
     cleanups: Literal["worker", "job", "nobody"] = "worker"
+    put_back: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -78,6 +81,8 @@ RUNNERS = [
         "from rq import Queue\nfrom redis import Redis\nimport rq_tasks\n"
         "queue = Queue(connection=Redis.from_url(os.environ['REDIS_URL']))\nfor job in JOBS: queue.enqueue(rq_tasks.work, job)",
         "job",
+        "queue = 'rq:queue:default'\n"
+        "while redis.Redis.from_url(os.environ['REDIS_URL']).lmove(queue + ':intermediate', queue): pass",
     ),
     Runner(
         "dramatiq",
@@ -103,8 +108,12 @@ class Storm:
 
     def put(self, jobs: int) -> None:
         """Fill the queue, which was emptied before."""
-        code = f"import os, sys, redis\nredis.Redis.from_url(os.environ['REDIS_URL']).flushall()\nJOBS = range({jobs})\n"
-        words = [sys.executable, "-c", code + self.runner.put]
+        empty = "redis.Redis.from_url(os.environ['REDIS_URL']).flushall()"
+        self.do(f"{empty}\nJOBS = range({jobs})\n{self.runner.put}")
+
+    def do(self, code: str) -> None:
+        """Run a program, which asks the queue for something."""
+        words = [sys.executable, "-c", f"import os, redis\n{code}"]
         subprocess.run(words, env=self.env, check=True, timeout=PATIENCE, cwd=self.folder)
 
     def lines(self, word: str) -> list[str]:
@@ -117,7 +126,8 @@ class Storm:
         with self.output.open("ab") as output:
             worker = subprocess.Popen(words, env=self.env, stdout=output, stderr=output, cwd=self.folder)
         try:
-            wait_until(lambda: len(self.lines("done")) >= until or worker.poll() is not None, "jobs")
+            for count in range(len(self.lines("done")) + 1, until + 1):
+                wait_until(lambda: len(self.lines("done")) >= count or worker.poll() is not None, "a job")  # noqa: B023
             time.sleep(pause)  # the random moment itself
             worker.terminate()
             worker.wait(PATIENCE)
@@ -132,6 +142,7 @@ class Storm:
         self.put(jobs)
         for _ in range(stops):
             self.work(len(self.lines("done")) + 1, chance.random() * 0.5)
+            self.do(self.runner.put_back)
         stopped_after = len(self.lines("done"))
         self.work(jobs, 0)
         times = Counter(self.lines("done"))
