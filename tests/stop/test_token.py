@@ -178,7 +178,7 @@ def in_a_call_from_except(stop: Stopped) -> None:
     try:
         raise stop.exception
     except SystemExit:
-        [*map(lambda _: stop.ask(), [1])]  # noqa: C417  # a C frame in between
+        list(map(lambda _: stop.ask(), [1]))  # noqa: C417  # a C frame in between
 
 
 HANDLING: list[Callable[[Stopped], None]] = [
