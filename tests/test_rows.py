@@ -7,7 +7,7 @@ import shutil
 import signal
 
 import pytest
-from support import GUESSED, child, run, wait_until
+from support import GUESSED, child, run, swallowing, wait_until
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
@@ -215,8 +215,7 @@ def test_a_second_ctrl_c_interrupts_the_callback_in_progress() -> None:
 
 def test_a_third_ctrl_c_ends_the_process_at_once() -> None:
     """A third press exits at once, names what did not run, and the status is SIGINT's."""
-    stubborn = "while True:\n            try: time.sleep(60)\n            except BaseException: pass"
-    with child(INSIST.format(body=stubborn)) as started:
+    with child(INSIST.format(body=swallowing(8))) as started:
         started.signal(INT)
         started.wait_for_line("slow begins")
         press_until(started, lambda: started.process.poll() is not None, presses=3)
@@ -290,15 +289,13 @@ def test_a_callback_that_exits_does_not_stop_the_others(raised: str) -> None:
 
 # -- the deadline --
 
-STUBBORN = """
+STUBBORN = f"""
 def stuck():
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
+    {swallowing(4)}
 @guard(grace=2)
 def main():
     on_exit(print, "A", flush=True)
-    on_exit({callback})
+    on_exit({{callback}})
     print("buffered")
     ready(); time.sleep(60)
 main()
@@ -581,7 +578,7 @@ def test_unregister_undoes_on_exit() -> None:
 
 def test_the_last_resort_waits_for_an_end_under_way() -> None:
     """The C-level timer is put off once more when the process ends itself: a slow machine does not change the status."""
-    code = """
+    code = f"""
 import faulthandler
 later = faulthandler.dump_traceback_later
 def tell(left, **options):
@@ -589,9 +586,7 @@ def tell(left, **options):
     later(left, **options)
 faulthandler.dump_traceback_later = tell
 def stubborn():
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
+    {swallowing(4)}
 with guard(grace=4) as g:
     g.callback(stubborn); ready(); time.sleep(60)
 """

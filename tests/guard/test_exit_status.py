@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 
 import pytest
-from support import child
+from support import child, swallowing
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 WISHES = ("None", "7", "'signal'")
@@ -265,9 +265,7 @@ with guard(exit_status={wish}, grace=3) as g:
 with guard(exit_status={wish}, grace=3) as g:
     g.callback(print, "callback", flush=True)
     ready()
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
+    {swallowing}
 """,
         wishes=ZERO,
     ),
@@ -284,12 +282,7 @@ with guard(exit_status={wish}, grace=3) as g:
     "giving up, a callback hangs": Way(
         """
 def stubborn():
-    while True:
-        try:
-            while True:
-                try: time.sleep(60)
-                except BaseException: pass
-        except BaseException: pass
+    {swallowing}
 with guard(exit_status={wish}, grace=3) as g:
     g.callback(stubborn)
     g.callback(print, "callback", flush=True)
@@ -301,12 +294,7 @@ with guard(exit_status={wish}, grace=3) as g:
         """
 def stubborn():
     ready()
-    while True:
-        try:
-            while True:  # twice: an exception can also come where it has just caught one
-                try: time.sleep(60)
-                except BaseException: pass
-        except BaseException: pass
+    {swallowing}
 g = Guard(exit_status={wish}, grace=3)
 g.__enter__()
 g.callback(print, "never", flush=True)
@@ -450,7 +438,7 @@ for _ in generate():
 )
 def test_after_a_stop(way: Way, wish: str, signum: signal.Signals) -> None:
     """The status is what was wished for, and the callbacks have run, in whatever moment and whatever place the stop arrived."""
-    with child(way.code.format(wish=wish)) as started:
+    with child(way.code.format(wish=wish, swallowing=swallowing(4))) as started:
         started.signal(signum)
         ended = started.end()
     assert ended.status == status_of(wish, signum), ended.err[-2000:]

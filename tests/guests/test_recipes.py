@@ -37,7 +37,7 @@ class Runner:
         needs: what must be importable.
         folder: where its modules lie.
         worker: words after `python`; {redis} stands for the URL.
-        put: a program that puts the jobs of `range(int(sys.argv[1]))` into the queue.
+        put: a program that puts each of JOBS into the queue.
         cleanups: who prints a line for the cleanup: each "worker", each "job", or "nobody".
         put_back: a program that puts jobs back which a worker had taken and not begun when it was stopped, if the runner
             itself does that only after minutes, as its page says.
@@ -120,6 +120,10 @@ class Storm:
         """The lines of all workers so far that begin with this word."""
         return [line for line in self.output.read_text().splitlines() if line.startswith(word)]
 
+    def wait_for_job(self, number: int, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until so many jobs are done in all, or the worker has ended."""
+        wait_until(lambda: len(self.lines("done")) >= number or worker.poll() is not None, "a job")
+
     def work(self, until: int, pause: float) -> None:
         """Start a worker, wait until so many jobs are done in all, and stop it a moment later."""
         words = [sys.executable, *(word.format(redis=self.redis) for word in self.runner.worker)]
@@ -127,7 +131,7 @@ class Storm:
             worker = subprocess.Popen(words, env=self.env, stdout=output, stderr=output, cwd=self.folder)
         try:
             for count in range(len(self.lines("done")) + 1, until + 1):
-                wait_until(lambda: len(self.lines("done")) >= count or worker.poll() is not None, "a job")  # noqa: B023
+                self.wait_for_job(count, worker)
             time.sleep(pause)  # the random moment itself
             worker.terminate()
             worker.wait(PATIENCE)
@@ -142,7 +146,8 @@ class Storm:
         self.put(jobs)
         for _ in range(stops):
             self.work(len(self.lines("done")) + 1, chance.random() * 0.5)
-            self.do(self.runner.put_back)
+            if self.runner.put_back:
+                self.do(self.runner.put_back)
         stopped_after = len(self.lines("done"))
         self.work(jobs, 0)
         times = Counter(self.lines("done"))

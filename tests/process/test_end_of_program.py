@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support import child, run
+from support import child, run, swallowing
 
 NET = """
 def slow():
@@ -40,12 +40,7 @@ def test_a_callback_that_hangs_is_interrupted() -> None:
 
 def test_a_callback_that_cannot_be_interrupted_is_reported() -> None:
     """The process ends in time, with the stop's status, and says what did not run."""
-    stubborn = """
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
-"""
-    with child(NET.format(slow=stubborn.strip()), env={"CLEANUP_GUARD_GRACE": "3"}) as started:
+    with child(NET.format(slow=swallowing(4)), env={"CLEANUP_GUARD_GRACE": "3"}) as started:
         started.signal(signal.SIGTERM)
         ended = started.end()
     assert ended.out == ["on_stop"], ended.err
@@ -56,11 +51,9 @@ def test_a_callback_that_cannot_be_interrupted_is_reported() -> None:
 def test_a_million_callbacks_that_do_not_run_take_no_time() -> None:
     """Some are named, the rest are counted, and the status is still the stop's, not that of the last resort."""
     ended = run(
-        """
+        f"""
 def stubborn():
-    while True:
-        try: time.sleep(60)
-        except BaseException: pass
+    {swallowing(4)}
 with guard(grace=6) as g:
     for _ in range(10**6): g.callback(int)
     g.callback(stubborn)

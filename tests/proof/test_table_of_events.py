@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import child
+from support import child, swallowing
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -68,14 +68,7 @@ SLOW = """
     ready(); time.sleep(60)
 """
 
-STUBBORN = SLOW.format(
-    body="""while True:
-            try:
-                while True:  # twice: an exception can also come where it has just caught one
-                    try: time.sleep(60)
-                    except BaseException: pass
-            except BaseException: pass"""
-)
+STUBBORN = SLOW.format(body=swallowing(8))
 
 FORK = """ready()
     reader, writer = os.pipe()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support import OTHERS, PATIENCE, wait_until
+from support import OTHERS, PATIENCE, state_of, wait_until
 
 LATE = 2.0
 """Seconds that a loaded machine may add to a grace period. That the budget itself holds is shown on a fake clock."""
@@ -186,10 +186,9 @@ def kill_marked(mark: str) -> None:
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        return state_of(pid) not in "ZX"
     except OSError:
         return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def blocks_term(status: Path) -> bool:
